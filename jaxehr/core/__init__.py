@@ -1,0 +1,1 @@
+"""Core types and checks; imports nothing else of jaxehr."""

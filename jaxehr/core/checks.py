@@ -1,0 +1,33 @@
+"""Checks of user input at the boundary; every refusal is an `InputError`.
+
+The message says where, what is allowed, what came, how many, and what to do. The command
+line prints it as one line and exits with code 2.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+
+class InputError(ValueError):
+    """The user's input is refused; the message is one line and is meant for the user."""
+
+
+def known(what: str, name: Any, allowed: Iterable[Any]) -> None:
+    """Raises unless `name` is one of `allowed`; the message lists them."""
+    allowed = list(allowed)
+    if name not in allowed:
+        listing = ", ".join(str(item) for item in allowed)
+        raise InputError(f"unknown {what} {name!r}; known: {listing}.")
+
+
+def positive(**values: float) -> None:
+    """Raises unless every value is above zero."""
+    for name, value in values.items():
+        if not value > 0:
+            raise InputError(f"{name} must be positive, got {value}.")
+
+
+def within(name: str, value: float, low: float, high: float) -> None:
+    """Raises unless low <= value <= high."""
+    if not low <= value <= high:
+        raise InputError(f"{name} must lie in [{low}, {high}], got {value}.")

@@ -1,0 +1,266 @@
+"""The core data types: Feature, Label, Schema, Table, Cohort, Dataset.
+
+A cohort holds patients (or stays) with two modalities: a static table of shape
+[patients, features] and a temporal table of shape [patients, steps, features] on a
+regular time grid. Arrays live in NamedTuples (pytrees), names and kinds in the frozen,
+hashable Schema, so that `jit` sees arrays only. Host arrays are NumPy; numeric values
+are float64 there, so a cohort folder survives a round trip exactly.
+"""
+
+import dataclasses
+import functools
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from jaxehr.core.checks import InputError, known
+
+Kind = Literal["numeric", "integer", "binary", "categorical", "constant"]
+Aggregate = Literal["mean", "last", "nearest"]
+KINDS: tuple[str, ...] = get_args(Kind)
+NUMERIC_KINDS = ("numeric", "integer")
+SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Feature:
+    """One column. `categories` holds the allowed values of a coded column in code order.
+
+    Attributes:
+      kind: `numeric` and `integer` columns live in `Table.numeric`; `binary`,
+        `categorical` and `constant` ones in `Table.codes`.
+      dtype: Arrow type name of the column on disk (`double`, `int64`, `string`, ...).
+      lower, upper: closed bounds of a numeric column; None = unbounded.
+      aggregate: how several observations in one time bin become one value.
+    """
+
+    name: str
+    kind: Kind
+    dtype: str = "double"
+    categories: tuple[Any, ...] = ()
+    unit: str = ""
+    lower: float | None = None
+    upper: float | None = None
+    aggregate: Aggregate = "mean"
+
+    def __post_init__(self) -> None:
+        known("kind", self.kind, KINDS)
+        known("aggregate", self.aggregate, get_args(Aggregate))
+        count = len(self.categories)
+        if self.is_numeric:
+            if count:
+                raise InputError(f"feature {self.name!r}: {self.kind} has no categories.")
+            if None not in (self.lower, self.upper) and self.lower > self.upper:
+                raise InputError(
+                    f"feature {self.name!r}: lower {self.lower} exceeds upper {self.upper}."
+                )
+            return
+        if len(set(self.categories)) != count:
+            raise InputError(f"feature {self.name!r}: categories repeat.")
+        allowed = {"binary": count == 2, "constant": count == 1}.get(self.kind, count >= 2)
+        if not allowed:
+            raise InputError(
+                f"feature {self.name!r}: kind {self.kind!r} with {count} categories; "
+                "binary needs 2, constant 1, categorical 2 or more."
+            )
+
+    @property
+    def is_numeric(self) -> bool:
+        return self.kind in NUMERIC_KINDS
+
+    @property
+    def cardinality(self) -> int:
+        return len(self.categories)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Label:
+    """The outcome of a stay: one class per stay, `classes` in code order."""
+
+    name: str
+    classes: tuple[Any, ...]
+    dtype: str = "int64"
+
+    def __post_init__(self) -> None:
+        if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
+            raise InputError(
+                f"label {self.name!r} has {len(set(self.classes))} class(es) "
+                f"{list(self.classes)}; at least two are needed. Choose another label, "
+                "or prepare the cohort without one."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Schema:
+    """Names, kinds and the time grid of a cohort; row k of a stay is at start + k * step."""
+
+    static: tuple[Feature, ...] = ()
+    temporal: tuple[Feature, ...] = ()
+    num_steps: int = 0
+    id: str = "id"
+    id_dtype: str = "int64"
+    time: str = "time"
+    time_dtype: str = "int64"
+    time_unit: str = "h"
+    start: float = 0.0
+    step: float = 1.0
+    label: Label | None = None
+    group: str | None = None
+
+    def __post_init__(self) -> None:
+        for part, reserved in (
+            (self.static, [self.id, self.group, self.label and self.label.name]),
+            (self.temporal, [self.id, self.time]),
+        ):
+            names = [name for name in reserved if name] + [f.name for f in part]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise InputError(f"schema: column name(s) {twice} occur more than once.")
+        if not self.static and not self.temporal:
+            raise InputError("schema: no feature; at least one static or temporal is needed.")
+        if self.temporal and (self.num_steps < 1 or self.step <= 0):
+            raise InputError(
+                f"schema: num_steps {self.num_steps} and step {self.step} must be positive."
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of label classes; 0 without a label."""
+        return len(self.label.classes) if self.label else 0
+
+    def replace(self, **changes: Any) -> "Schema":
+        return dataclasses.replace(self, **changes)
+
+
+def numeric_features(features: tuple[Feature, ...]) -> tuple[Feature, ...]:
+    return tuple(f for f in features if f.is_numeric)
+
+
+def coded_features(features: tuple[Feature, ...]) -> tuple[Feature, ...]:
+    return tuple(f for f in features if not f.is_numeric)
+
+
+class Table(NamedTuple):
+    """One modality; *shape = patients, or patients x steps.
+
+    `observed` follows the order of `numeric`, then `codes`; False = missing, and the
+    value beside it is ignored (0 by convention).
+    """
+
+    numeric: Any  # Float [*shape, numeric features]
+    codes: Any  # Int   [*shape, coded features]
+    observed: Any  # Bool  [*shape, features]
+
+
+class Cohort(NamedTuple):
+    """Patients: real or synthetic, whole or batch. Steps at or after `length` are padding.
+
+    A stay has its static part when any static value is observed, and its temporal part
+    when it has at least one step.
+    """
+
+    static: Table
+    temporal: Table
+    has_static: Any  # Bool [patients]
+    has_temporal: Any  # Bool [patients]
+    length: Any  # Int  [patients]
+    label: Any  # Int  [patients]; 0 where the schema has no label
+
+
+class Dataset(NamedTuple):
+    """A cohort on the host with its names: what readers return and files hold."""
+
+    schema: Schema
+    cohort: Cohort  # NumPy arrays
+    ids: np.ndarray  # [patients], int64 or str
+    groups: np.ndarray  # [patients]: the person a stay belongs to; the unit of splitting
+    provenance: dict[str, Any]
+
+
+def num_patients(cohort: Cohort) -> int:
+    return int(cohort.label.shape[0])
+
+
+def valid_steps(cohort: Cohort) -> np.ndarray:
+    """Bool [patients, steps]: True on the steps before `length`."""
+    steps = cohort.temporal.observed.shape[1]
+    return np.arange(steps)[None, :] < np.asarray(cohort.length)[:, None]
+
+
+def empty_table(shape: tuple[int, ...], features: tuple[Feature, ...]) -> Table:
+    """A table with nothing observed."""
+    numeric, coded = len(numeric_features(features)), len(coded_features(features))
+    return Table(
+        np.zeros((*shape, numeric), np.float64),
+        np.zeros((*shape, coded), np.int32),
+        np.zeros((*shape, numeric + coded), bool),
+    )
+
+
+def make_cohort(
+    schema: Schema, static: Table, temporal: Table, length: np.ndarray, label: np.ndarray
+) -> Cohort:
+    """Puts two tables together: clears what is missing or padding, derives the presence.
+
+    Args:
+      static: [N, ...] table; temporal: [N, schema.num_steps, ...] table.
+      length: Int [N] valid steps; label: Int [N] codes.
+    """
+    length = np.asarray(length, np.int32)
+    valid = np.arange(temporal.observed.shape[1])[None, :] < length[:, None]
+    temporal = clear_missing(temporal._replace(observed=temporal.observed & valid[..., None]))
+    static = clear_missing(static)
+    return Cohort(
+        static,
+        temporal,
+        np.asarray(static.observed).any(-1),
+        length > 0,
+        length,
+        np.asarray(label, np.int32),
+    )
+
+
+def clear_missing(table: Table) -> Table:
+    """Sets values that are not observed to 0, so that equal cohorts have equal arrays."""
+    count = table.numeric.shape[-1]
+    seen = np.asarray(table.observed, bool)
+    return Table(
+        np.where(seen[..., :count], table.numeric, 0.0).astype(np.float64),
+        np.where(seen[..., count:], table.codes, 0).astype(np.int32),
+        seen,
+    )
+
+
+def map_patients(function: Any, cohort: Cohort) -> Cohort:
+    """Applies `function` to every array of a cohort (all have patients in front)."""
+    static = Table(*map(function, cohort.static))
+    temporal = Table(*map(function, cohort.temporal))
+    return Cohort(static, temporal, *map(function, cohort[2:]))
+
+
+def take(data: Dataset, rows: np.ndarray) -> Dataset:
+    """The patients at `rows` (indices or a Boolean mask), in that order."""
+    cohort = map_patients(lambda leaf: np.asarray(leaf)[rows], data.cohort)
+    return data._replace(cohort=cohort, ids=data.ids[rows], groups=data.groups[rows])
+
+
+def concatenate(cohorts: list[Cohort]) -> Cohort:
+    """Stacks cohorts of one schema, patient after patient."""
+
+    def join(*leaves: np.ndarray) -> np.ndarray:
+        return np.concatenate(leaves, axis=0)
+
+    static = Table(*map(join, *(c.static for c in cohorts)))
+    temporal = Table(*map(join, *(c.temporal for c in cohorts)))
+    return Cohort(static, temporal, *map(join, *(c[2:] for c in cohorts)))
+
+
+@functools.cache
+def column_order(features: tuple[Feature, ...]) -> tuple[tuple[bool, int], ...]:
+    """For each feature in schema order: (is numeric, position inside its array)."""
+    counts = {True: 0, False: 0}
+    order = []
+    for feature in features:
+        order.append((feature.is_numeric, counts[feature.is_numeric]))
+        counts[feature.is_numeric] += 1
+    return tuple(order)

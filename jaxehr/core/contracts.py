@@ -1,0 +1,102 @@
+"""The interfaces between layers: generative models, training objectives, metrics."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+from jaxehr.core.cohort import Cohort, Dataset, Schema
+
+Params = Any  # any pytree of arrays
+Callback = Callable[[int, dict[str, float]], None]
+
+
+class FitFn(Protocol):
+    def __call__(
+        self,
+        key: jax.Array,
+        cohort: Cohort,
+        *,
+        valid: Cohort | None = None,
+        callbacks: Sequence[Callback] = (),
+        checkpoint: str | None = None,
+    ) -> Params: ...
+
+
+class SampleFn(Protocol):
+    def __call__(
+        self,
+        key: jax.Array,
+        params: Params,
+        label: Any | None,
+        num: int,
+        **options: Any,
+    ) -> Cohort: ...
+
+
+class ImputeFn(Protocol):
+    def __call__(self, key: jax.Array, params: Params, cohort: Cohort) -> Cohort: ...
+
+
+class GenerativeModel(NamedTuple):
+    """What experiments and the command line see; a factory `cdmt(schema, config)` returns it."""
+
+    fit: FitFn  # (key, cohort, *, valid=None, callbacks=(), checkpoint=None) -> params
+    sample: SampleFn  # (key, params, label or None, num) -> Cohort of NumPy arrays
+    impute: ImputeFn | None = None
+
+
+class Objective(NamedTuple):
+    """What the training loop sees: one stage.
+
+    `loss` returns the mean over the rows of its batch, so that gradients of chunks
+    average to the gradient of the whole batch.
+    """
+
+    init: Callable[[jax.Array, Any], Params]  # (key, batch) -> params
+    loss: Callable[[Params, jax.Array, Any], tuple[jax.Array, dict[str, jax.Array]]]
+
+
+class Value(NamedTuple):
+    """What a metric returns; `reason` says why `value` is None ("not defined")."""
+
+    value: float | None
+    reference: float | None = None  # the same number for real against real
+    low: float | None = None  # confidence interval of `value`
+    high: float | None = None
+    reason: str = ""
+    detail: dict[str, Any] = {}  # JSON-able extras, e.g. one number per feature
+
+
+class MetricFn(Protocol):
+    def __call__(self, key: jax.Array, real: "Comparison") -> dict[str, Value]: ...
+
+
+class Comparison(NamedTuple):
+    """Real training data, real hold-out and synthetic data of one schema."""
+
+    train: Dataset
+    holdout: Dataset
+    synthetic: Dataset
+
+    @property
+    def schema(self) -> Schema:
+        return self.train.schema
+
+
+class Metric(NamedTuple):
+    """A family of numbers computed together; `names` are the keys that `run` returns."""
+
+    run: MetricFn
+    group: str  # fidelity | temporal | discriminability | utility
+    names: dict[str, "Definition"]
+
+
+class Definition(NamedTuple):
+    """How a number is read: what it is, which way is better, its ideal, its source."""
+
+    title: str
+    text: str
+    direction: str  # "lower" | "higher" | "target"
+    ideal: float
+    source: str = ""

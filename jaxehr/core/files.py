@@ -1,0 +1,93 @@
+"""Writing that leaves nothing half done: a temporary sibling, then one rename."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from jaxehr.core.checks import InputError
+
+PathLike = str | os.PathLike[str]
+
+
+@contextlib.contextmanager
+def new_folder(path: PathLike, *, marker: str, overwrite: bool = False) -> Iterator[pathlib.Path]:
+    """Yields a temporary folder that becomes `path` when the block ends without error.
+
+    Args:
+      marker: a file name that an existing `path` must contain to count as ours.
+      overwrite: whether a folder of ours may be replaced; anything else never is.
+
+    Raises:
+      InputError: `path` exists and may not be replaced, or the disk is full or read-only.
+    """
+    target = pathlib.Path(path)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        if not overwrite or not (target / marker).is_file():
+            raise InputError(
+                f"{target}: already exists; choose another folder, or remove it first."
+            )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = pathlib.Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error.strerror or error}).") from error
+    try:
+        os.chmod(temporary, 0o755)
+        yield temporary
+        replace_folder(temporary, target)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise InputError(f"{target}: cannot be written ({error.strerror}).") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Moves `source` to `target`; an old `target` is kept until the new one is in place."""
+    if not target.exists():
+        os.rename(source, target)
+        return
+    old = pathlib.Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+    os.rename(target, old / "old")
+    os.rename(source, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Writes a whole file or nothing."""
+    target = pathlib.Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                stream.write(text)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, target)
+        finally:
+            pathlib.Path(temporary).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error.strerror}).") from error
+
+
+def write_json(path: PathLike, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: PathLike) -> Any:
+    """Reads a JSON file; a missing or broken one is an `InputError` with its place."""
+    target = pathlib.Path(path)
+    try:
+        return json.loads(target.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{target}: no such file.") from None
+    except OSError as error:
+        raise InputError(f"{target}: cannot be read ({error.strerror}).") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{target}: not valid JSON ({error}).") from error

@@ -49,7 +49,9 @@ class Feature:
         count = len(self.categories)
         if self.is_numeric:
             if count:
-                raise InputError(f"feature {self.name!r}: {self.kind} has no categories.")
+                raise InputError(
+                    f"feature {self.name!r}: {self.kind} has no categories."
+                )
             if None not in (self.lower, self.upper) and self.lower > self.upper:
                 raise InputError(
                     f"feature {self.name!r}: lower {self.lower} exceeds upper {self.upper}."
@@ -57,7 +59,9 @@ class Feature:
             return
         if len(set(self.categories)) != count:
             raise InputError(f"feature {self.name!r}: categories repeat.")
-        allowed = {"binary": count == 2, "constant": count == 1}.get(self.kind, count >= 2)
+        allowed = {"binary": count == 2, "constant": count == 1}.get(
+            self.kind, count >= 2
+        )
         if not allowed:
             raise InputError(
                 f"feature {self.name!r}: kind {self.kind!r} with {count} categories; "
@@ -115,9 +119,13 @@ class Schema:
             names = [name for name in reserved if name] + [f.name for f in part]
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
-                raise InputError(f"schema: column name(s) {twice} occur more than once.")
+                raise InputError(
+                    f"schema: column name(s) {twice} occur more than once."
+                )
         if not self.static and not self.temporal:
-            raise InputError("schema: no feature; at least one static or temporal is needed.")
+            raise InputError(
+                "schema: no feature; at least one static or temporal is needed."
+            )
         if self.temporal and (self.num_steps < 1 or self.step <= 0):
             raise InputError(
                 f"schema: num_steps {self.num_steps} and step {self.step} must be positive."
@@ -173,7 +181,9 @@ class Dataset(NamedTuple):
     schema: Schema
     cohort: Cohort  # NumPy arrays
     ids: np.ndarray  # [patients], int64 or str
-    groups: np.ndarray  # [patients]: the person a stay belongs to; the unit of splitting
+    groups: (
+        np.ndarray
+    )  # [patients]: the person a stay belongs to; the unit of splitting
     provenance: dict[str, Any]
 
 
@@ -198,7 +208,11 @@ def empty_table(shape: tuple[int, ...], features: tuple[Feature, ...]) -> Table:
 
 
 def make_cohort(
-    schema: Schema, static: Table, temporal: Table, length: np.ndarray, label: np.ndarray
+    schema: Schema,
+    static: Table,
+    temporal: Table,
+    length: np.ndarray,
+    label: np.ndarray,
 ) -> Cohort:
     """Puts two tables together: clears what is missing or padding, derives the presence.
 
@@ -208,7 +222,9 @@ def make_cohort(
     """
     length = np.asarray(length, np.int32)
     valid = np.arange(temporal.observed.shape[1])[None, :] < length[:, None]
-    temporal = clear_missing(temporal._replace(observed=temporal.observed & valid[..., None]))
+    temporal = clear_missing(
+        temporal._replace(observed=temporal.observed & valid[..., None])
+    )
     static = clear_missing(static)
     return Cohort(
         static,

@@ -100,3 +100,12 @@ class Definition(NamedTuple):
     direction: str  # "lower" | "higher" | "target"
     ideal: float
     source: str = ""
+
+
+class Result(NamedTuple):
+    """One line of the table of results."""
+
+    name: str
+    group: str
+    definition: Definition
+    value: Value

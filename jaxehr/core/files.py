@@ -15,7 +15,9 @@ PathLike = str | os.PathLike[str]
 
 
 @contextlib.contextmanager
-def new_folder(path: PathLike, *, marker: str, overwrite: bool = False) -> Iterator[pathlib.Path]:
+def new_folder(
+    path: PathLike, *, marker: str, overwrite: bool = False
+) -> Iterator[pathlib.Path]:
     """Yields a temporary folder that becomes `path` when the block ends without error.
 
     Args:
@@ -33,9 +35,13 @@ def new_folder(path: PathLike, *, marker: str, overwrite: bool = False) -> Itera
             )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = pathlib.Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        temporary = pathlib.Path(
+            tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.")
+        )
     except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error.strerror or error}).") from error
+        raise InputError(
+            f"{target}: cannot be written ({error.strerror or error})."
+        ) from error
     try:
         os.chmod(temporary, 0o755)
         yield temporary
@@ -53,7 +59,9 @@ def replace_folder(source: pathlib.Path, target: pathlib.Path) -> None:
     if not target.exists():
         os.rename(source, target)
         return
-    old = pathlib.Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+    old = pathlib.Path(
+        tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old.")
+    )
     os.rename(target, old / "old")
     os.rename(source, target)
     shutil.rmtree(old, ignore_errors=True)
@@ -64,7 +72,9 @@ def write_text(path: PathLike, text: str) -> None:
     target = pathlib.Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        handle, temporary = tempfile.mkstemp(
+            dir=target.parent, prefix=f".{target.name}."
+        )
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as stream:
                 stream.write(text)
@@ -77,7 +87,9 @@ def write_text(path: PathLike, text: str) -> None:
 
 
 def write_json(path: PathLike, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(
+        path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    )
 
 
 def read_json(path: PathLike) -> Any:

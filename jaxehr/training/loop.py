@@ -1,0 +1,241 @@
+"""The training loop: dispatches many steps at once, validates, saves, resumes, stops.
+
+The result depends on the key, the data and the config only, never on how many steps a
+dispatch holds or on where a run was interrupted.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxehr.core.contracts import Callback, Objective, Params
+from jaxehr.training.checkpoint import Checkpoints
+from jaxehr.training.config import TrainConfig
+from jaxehr.training.sharding import AXIS, make_mesh, per_device, replicate
+from jaxehr.training.steps import (
+    Layout,
+    TrainState,
+    init_state,
+    keep_best,
+    layout,
+    mean_loss,
+    optimiser,
+    run_steps,
+)
+
+DISPATCH_SECONDS = 2.0  # so that a signal is answered and the progress bar moves
+
+
+class Stopped(Exception):
+    """Training was asked to stop; what was done is in the checkpoint."""
+
+    def __init__(self, signum: int, step: int) -> None:
+        super().__init__(f"stopped at step {step}")
+        self.signum, self.step = signum, step
+
+
+class Trained(NamedTuple):
+    """What training leaves: the best average, and the state it ended in."""
+
+    params: Params
+    state: TrainState
+    seconds: float
+
+
+class Programs(NamedTuple):
+    """The two compiled programs of a run."""
+
+    step: Callable[..., Any]  # (key, state, data, num) -> state, loss, metrics
+    judge: Callable[..., Any]  # (key, state, valid) -> state, loss
+
+
+@contextmanager
+def signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of dying; a second SIGINT kills as usual."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(signum: int, frame: Any) -> None:
+        caught.append(signum)
+        if signum == signal.SIGINT:
+            signal.signal(signal.SIGINT, before[signal.SIGINT])
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def programs(
+    objective: Objective, config: TrainConfig, cut: Layout, mesh: Any
+) -> Programs:
+    """Compiles lazily; the state is donated, `num` is traced."""
+    axis = AXIS if cut.devices > 1 else None
+
+    def step(key: Any, state: Any, data: Any, num: Any) -> Any:
+        return run_steps(objective, config, cut, key, state, data, num, axis)
+
+    def judge(key: Any, state: TrainState, data: Any) -> Any:
+        loss = mean_loss(
+            objective, config, key, state.ema_params, data, cut.devices, axis
+        )
+        return keep_best(state, loss), loss
+
+    if axis:
+        step, judge = per_device(step, mesh), per_device(judge, mesh)
+    return Programs(jax.jit(step, donate_argnums=1), jax.jit(judge, donate_argnums=1))
+
+
+def train(
+    key: jax.Array,
+    objective: Objective,
+    data: Any,
+    *,
+    config: TrainConfig,
+    valid: Any | None = None,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: str | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> Trained:
+    """Fits one stage.
+
+    Args:
+      data: pytree of arrays with patients in front; it is put on the devices whole.
+      valid: the same for validation; without it the last average is returned.
+      callbacks: called with (step, metrics) after every dispatch.
+      checkpoint: folder; if it holds a checkpoint, training goes on from there.
+      announce: receives the estimate of memory and time before training starts.
+
+    Raises:
+      FloatingPointError: the loss is not finite.
+      Stopped: SIGINT or SIGTERM came; the state is saved if `checkpoint` is given.
+    """
+    count = jax.tree.leaves(data)[0].shape[0]
+    mesh = make_mesh()
+    cut = layout(config, count, mesh.size)
+    mesh = make_mesh(cut.devices)
+    init_key, run_key, valid_key = jax.random.split(key, 3)
+    sample = jax.tree.map(lambda leaf: jnp.asarray(leaf[: cut.rows]), data)
+    state = init_state(jax.jit(objective.init)(init_key, sample), optimiser(config))
+    store = Checkpoints(checkpoint, config.keep) if checkpoint else None
+    try:
+        state, data, valid = (replicate(tree, mesh) for tree in (state, data, valid))
+        found = store.restore(state) if store else None
+        state, seconds = (found[0], found[1]["seconds"]) if found else (state, 0.0)
+        run = Run(config, programs(objective, config, cut, mesh), store, callbacks)
+        speed = run.estimate(run_key, state, data, announce) if announce else 0.0
+        return run.loop(run_key, valid_key, state, data, valid, seconds, speed)
+    finally:
+        if store:
+            store.close()
+
+
+class Run:
+    """The host side of one training run."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        compiled: Programs,
+        store: Checkpoints | None,
+        callbacks: Sequence[Callback],
+    ) -> None:
+        self.config, self.compiled, self.store = config, compiled, store
+        self.callbacks = callbacks
+
+    def estimate(
+        self, key: Any, state: TrainState, data: Any, announce: Callable[[str], None]
+    ) -> float:
+        """Times two steps on a copy of the state; returns seconds per step."""
+        copy = lambda: jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
+        jax.block_until_ready(self.compiled.step(key, copy(), data, jnp.int32(1)))
+        start = time.perf_counter()
+        jax.block_until_ready(self.compiled.step(key, copy(), data, jnp.int32(2)))
+        speed = (time.perf_counter() - start) / 2
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves((state, data))) / 2**20
+        left = self.config.steps - int(state.step)
+        limit = self.config.max_minutes
+        minutes = min(left * speed / 60, limit) if limit else left * speed / 60
+        announce(
+            f"estimate: {left} steps of {speed * 1e3:.0f} ms = {minutes:.1f} min; "
+            f"{size:.0f} MiB of data and state on each device"
+        )
+        return speed
+
+    def loop(
+        self,
+        key: Any,
+        valid_key: Any,
+        state: TrainState,
+        data: Any,
+        valid: Any | None,
+        seconds: float,
+        speed: float,
+    ) -> Trained:
+        """Dispatches until the steps, the time, or the user's patience are over."""
+        config, begun = self.config, time.perf_counter() - seconds
+        step = int(state.step)
+        elapsed = lambda: time.perf_counter() - begun
+        with signals() as caught:
+            while step < config.steps:
+                if config.max_minutes and elapsed() > 60 * config.max_minutes:
+                    break
+                num = self.next_steps(step, speed)
+                start = time.perf_counter()
+                state, loss, metrics = self.compiled.step(
+                    key, state, data, jnp.int32(num)
+                )
+                report = {"loss": float(loss)} | {
+                    k: float(v) for k, v in metrics.items()
+                }
+                speed = (time.perf_counter() - start) / num
+                step += num
+                if (bad := int(state.bad_step)) >= 0:
+                    raise FloatingPointError(
+                        f"loss is {report['loss']} at step {bad}; lower --learning-rate."
+                    )
+                if valid is not None and step % config.eval_every == 0:
+                    state, judged = self.compiled.judge(valid_key, state, valid)
+                    report |= {"valid_loss": float(judged)}
+                report |= {"seconds": elapsed(), "steps_left": config.steps - step}
+                for callback in self.callbacks:
+                    callback(step, report)
+                if self.store and (step % config.checkpoint_every == 0 or caught):
+                    self.store.save(step, state, {"seconds": elapsed()})
+                if caught:
+                    raise Stopped(caught[0], step)
+        return self.finish(valid_key, state, valid, elapsed())
+
+    def next_steps(self, step: int, speed: float) -> int:
+        """Steps up to the next event, at most those that fit one dispatch."""
+        config = self.config
+        ahead = [
+            period - step % period
+            for period in (config.eval_every, config.checkpoint_every)
+        ]
+        fitting = max(1, math.floor(DISPATCH_SECONDS / speed)) if speed else 1
+        return min(*ahead, fitting, config.steps - step)
+
+    def finish(
+        self, valid_key: Any, state: TrainState, valid: Any | None, seconds: float
+    ) -> Trained:
+        """Judges the last average too, saves, and returns the best one."""
+        if valid is not None:
+            state, _ = self.compiled.judge(valid_key, state, valid)
+        params = state.ema_params if valid is None else state.best_params
+        if self.store:
+            self.store.save(int(state.step), state, {"seconds": seconds})
+        return Trained(params, state, seconds)

@@ -1,0 +1,1 @@
+"""Readers, files, splitting and transforms of cohorts; imports only `jaxehr.core`."""

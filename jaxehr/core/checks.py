@@ -1,7 +1,7 @@
 """Checks of user input at the boundary; every refusal is an `InputError`.
 
-The message says where, what is allowed, what came, how many, and what to do. The command
-line prints it as one line and exits with code 2.
+The message says where, what is allowed, what came, how many, and what to do. The
+command line prints it as one line and exits with code 2.
 """
 
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """The user's input is refused; the message is one line and is meant for the user."""
+    """The user's input is refused; the message is one line meant for the user."""
 
 
 def known(what: str, name: Any, allowed: Iterable[Any]) -> None:

@@ -24,7 +24,7 @@ SCHEMA_VERSION = 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Feature:
-    """One column. `categories` holds the allowed values of a coded column in code order.
+    """One column; `categories` are the values of a coded column in code order.
 
     Attributes:
       kind: `numeric` and `integer` columns live in `Table.numeric`; `binary`,
@@ -54,7 +54,8 @@ class Feature:
                 )
             if None not in (self.lower, self.upper) and self.lower > self.upper:
                 raise InputError(
-                    f"feature {self.name!r}: lower {self.lower} exceeds upper {self.upper}."
+                    f"feature {self.name!r}: lower {self.lower} exceeds "
+                    f"upper {self.upper}."
                 )
             return
         if len(set(self.categories)) != count:
@@ -96,7 +97,7 @@ class Label:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Schema:
-    """Names, kinds and the time grid of a cohort; row k of a stay is at start + k * step."""
+    """Names, kinds and the time grid; row k of a stay is at start + k * step."""
 
     static: tuple[Feature, ...] = ()
     temporal: tuple[Feature, ...] = ()
@@ -128,7 +129,8 @@ class Schema:
             )
         if self.temporal and (self.num_steps < 1 or self.step <= 0):
             raise InputError(
-                f"schema: num_steps {self.num_steps} and step {self.step} must be positive."
+                f"schema: num_steps {self.num_steps} and step {self.step} "
+                "must be positive."
             )
 
     @property
@@ -161,7 +163,7 @@ class Table(NamedTuple):
 
 
 class Cohort(NamedTuple):
-    """Patients: real or synthetic, whole or batch. Steps at or after `length` are padding.
+    """Patients: real or synthetic, whole or batch. Steps from `length` on are padding.
 
     A stay has its static part when any static value is observed, and its temporal part
     when it has at least one step.
@@ -214,7 +216,7 @@ def make_cohort(
     length: np.ndarray,
     label: np.ndarray,
 ) -> Cohort:
-    """Puts two tables together: clears what is missing or padding, derives the presence.
+    """Puts two tables together: clears missing and padding, derives presence.
 
     Args:
       static: [N, ...] table; temporal: [N, schema.num_steps, ...] table.
@@ -237,7 +239,7 @@ def make_cohort(
 
 
 def clear_missing(table: Table) -> Table:
-    """Sets values that are not observed to 0, so that equal cohorts have equal arrays."""
+    """Sets what is not observed to 0, so that equal cohorts have equal arrays."""
     count = table.numeric.shape[-1]
     seen = np.asarray(table.observed, bool)
     return Table(

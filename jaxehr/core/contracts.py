@@ -39,7 +39,7 @@ class ImputeFn(Protocol):
 
 
 class GenerativeModel(NamedTuple):
-    """What experiments and the command line see; a factory `cdmt(schema, config)` returns it."""
+    """What experiments and the command line see; `cdmt(schema, config)` returns one."""
 
     fit: FitFn  # (key, cohort, *, valid=None, callbacks=(), checkpoint=None) -> params
     sample: SampleFn  # (key, params, label or None, num) -> Cohort of NumPy arrays
@@ -65,7 +65,7 @@ class Value(NamedTuple):
     low: float | None = None  # confidence interval of `value`
     high: float | None = None
     reason: str = ""
-    detail: dict[str, Any] = {}  # JSON-able extras, e.g. one number per feature
+    detail: Any = None  # dict of JSON-able extras, e.g. one number per feature
 
 
 class MetricFn(Protocol):
@@ -85,7 +85,7 @@ class Comparison(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """A family of numbers computed together; `names` are the keys that `run` returns."""
+    """Numbers computed together; `names` are the keys that `run` returns."""
 
     run: MetricFn
     group: str  # fidelity | temporal | discriminability | utility

@@ -25,14 +25,14 @@ def new_folder(
       overwrite: whether a folder of ours may be replaced; anything else never is.
 
     Raises:
-      InputError: `path` exists and may not be replaced, or the disk is full or read-only.
+      InputError: `path` exists and may not be replaced, or cannot be written.
     """
     target = pathlib.Path(path)
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        if not overwrite or not (target / marker).is_file():
-            raise InputError(
-                f"{target}: already exists; choose another folder, or remove it first."
-            )
+    used = target.exists() and not (target.is_dir() and not any(target.iterdir()))
+    if used and not (overwrite and (target / marker).is_file()):
+        raise InputError(
+            f"{target}: already exists; choose another folder, or remove it first."
+        )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = pathlib.Path(
@@ -55,7 +55,7 @@ def new_folder(
 
 
 def replace_folder(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Moves `source` to `target`; an old `target` is kept until the new one is in place."""
+    """Moves `source` to `target`; an old one stays until the new one is in place."""
     if not target.exists():
         os.rename(source, target)
         return

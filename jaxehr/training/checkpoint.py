@@ -11,7 +11,7 @@ from jaxehr.core.checks import InputError
 
 
 class Checkpoints:
-    """A folder of numbered checkpoints. `extra` is JSON (elapsed seconds and the like)."""
+    """A folder of numbered checkpoints; `extra` is JSON (elapsed seconds)."""
 
     def __init__(self, folder: str | os.PathLike[str], keep: int) -> None:
         options = ocp.CheckpointManagerOptions(
@@ -30,7 +30,7 @@ class Checkpoints:
         self._manager.save(step, args=arguments)
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-        """The newest whole checkpoint in the form of `like`, or None if there is none."""
+        """The newest whole checkpoint in the form of `like`, or None."""
         step = self._manager.latest_step()
         if step is None:
             return None
@@ -43,8 +43,8 @@ class Checkpoints:
         except (ValueError, KeyError, TypeError, OSError) as error:
             reason = str(error).strip().splitlines()[0][:200]
             raise InputError(
-                f"{self.folder / str(step)}: the checkpoint does not belong to this model "
-                f"or is damaged ({reason}). Train into another folder."
+                f"{self.folder / str(step)}: the checkpoint does not belong to this "
+                f"model or is damaged ({reason}). Train into another folder."
             ) from error
         return found["state"], dict(found["extra"])
 

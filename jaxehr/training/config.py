@@ -16,7 +16,7 @@ class TrainConfig:
     """Patients in one optimiser step."""
     chunk_rows: int = 128
     """Patients whose gradient is computed at once; a batch is a sum over chunks.
-    128 rows keep a whole network in the cache of a CPU (ours: specs of the speed tests)."""
+    128 rows keep a whole network in the cache of a CPU (ours)."""
     learning_rate: float = 1e-3
     """Adam step size."""
     lr_schedule: Literal["constant", "cosine"] = "constant"
@@ -24,7 +24,7 @@ class TrainConfig:
     warmup_steps: int = 0
     """Steps over which the step size rises from zero (ours)."""
     clip_norm: float = 0.0
-    """Global gradient norm above which gradients are scaled down; 0 = off, as in the paper."""
+    """Global gradient norm above which gradients shrink; 0 = off, as in the paper."""
     weight_decay: float = 0.0
     """Decoupled weight decay; 0 = Adam, as in the paper."""
     ema_decay: float = 0.997

@@ -205,7 +205,8 @@ class Run:
                 step += num
                 if (bad := int(state.bad_step)) >= 0:
                     raise FloatingPointError(
-                        f"loss is {report['loss']} at step {bad}; lower --learning-rate."
+                        f"loss is {report['loss']} at step {bad}; "
+                        "lower --learning-rate."
                     )
                 if valid is not None and step % config.eval_every == 0:
                     state, judged = self.compiled.judge(valid_key, state, valid)

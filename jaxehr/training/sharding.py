@@ -12,7 +12,7 @@ AXIS = "data"
 def make_mesh(devices: int | None = None) -> Mesh:
     """A mesh over the first `devices` devices, all of them by default."""
     chosen = jax.devices()[: devices or len(jax.devices())]
-    # Explicit axes, the default since jax 0.10, refuse plain indexing of sharded arrays.
+    # Explicit axes, the default since jax 0.10, refuse indexing of sharded arrays.
     return jax.make_mesh((len(chosen),), (AXIS,), (AxisType.Auto,), devices=chosen)
 
 
@@ -24,7 +24,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 def per_device(
     function: Callable[..., Any], mesh: Mesh, **specs: Any
 ) -> Callable[..., Any]:
-    """`function` on each device; inputs and outputs are copied unless specs say otherwise."""
+    """`function` on each device; inputs and outputs are copied unless specs differ."""
     return jax.shard_map(
         function,
         mesh=mesh,

@@ -71,7 +71,7 @@ def optimiser(config: TrainConfig) -> optax.GradientTransformation:
 
 
 def init_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
-    """The state before the first step. Buffers are copies: a donated state may not share."""
+    """The state before the first step; a donated state may not share buffers."""
     copy = lambda tree: jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
     return TrainState(
         jnp.int32(0),
@@ -226,7 +226,7 @@ def mean_loss(
 
 
 def keep_best(state: TrainState, loss: jax.Array) -> TrainState:
-    """Takes the current average as the best one if its validation loss is the lowest."""
+    """Takes the current average as best if its validation loss is the lowest."""
     better = loss < state.best_loss
     choose = lambda new, old: jax.tree.map(
         lambda a, b: jnp.where(better, a, b), new, old

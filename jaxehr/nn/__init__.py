@@ -1,0 +1,1 @@
+"""Networks as pure Flax modules; they know arrays, never patients."""

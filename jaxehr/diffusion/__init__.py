@@ -1,0 +1,1 @@
+"""Diffusion on arrays: schedules, preconditioning, embeddings, guidance, samplers."""

@@ -23,7 +23,7 @@ def precondition(sigma: jax.Array, sigma_data: float) -> Preconditioning:
 
     c_skip = s^2 / (sigma^2 + s^2), c_out = sigma s / sqrt(sigma^2 + s^2),
     c_in = 1 / sqrt(sigma^2 + s^2), with s = sigma_data [karras2022, Table 1].
-    Embeddings use c_in alone: their head gives logits [cdmt2026, Sec. 3].
+    Embeddings use c_in alone: their head gives logits [mueller2025].
     """
     total = sigma**2 + sigma_data**2
     c_in = jax.lax.rsqrt(total)

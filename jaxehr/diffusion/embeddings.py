@@ -5,11 +5,10 @@ D features, K the largest cardinality, d the embedding size. Tables are padded: 
 elsewhere, so that their probability is exactly 0. Sources: [cdmt2026, Eq. 5, 9, 10],
 [mueller2025].
 
-Products with a table are einsums over one-hot codes or probabilities. A gather is faster
-on CPU (25 against 150 us, forward and backward, at [128, 25, 7] with K = 2; both under
-1 % of a training step), but its gradient is a scatter, whose sums on a GPU differ from
-run to run. The precision is stated, since a GPU or TPU would otherwise round the
-embeddings to 10 or 8 bits.
+Products with a table are einsums over one-hot codes or probabilities. A gather is
+faster on CPU, but both are under 1 % of a training step, and the gradient of a gather is
+a scatter, whose sums on a GPU differ from run to run. The precision is stated, since a
+GPU or TPU would otherwise round the embeddings to 10 or 8 bits.
 """
 
 import itertools

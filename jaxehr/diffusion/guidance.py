@@ -1,4 +1,4 @@
-"""Classifier-free guidance [ho2022, Eq. 6; cdmt2026, Sec. 3]."""
+"""Classifier-free guidance [ho2022, Eq. 6; cdmt2026]."""
 
 from collections.abc import Callable
 from typing import Any

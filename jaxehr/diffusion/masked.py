@@ -69,7 +69,7 @@ def corrupt(
     """Masks each code with probability `mask_probability(t, k)`; state [..., D, K + 1].
 
     With `learnable`, the draw is a straight-through Gumbel-softmax at temperature 0.01:
-    the value is hard, the gradient to k is the soft one. Otherwise no gradient reaches k.
+    the value is hard, the gradient to k soft. Otherwise no gradient reaches k.
 
     Args:
       codes: Int [..., D]; t: broadcasts against `codes`, e.g. [B, 1, 1].

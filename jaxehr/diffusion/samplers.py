@@ -1,10 +1,10 @@
 """Solvers of the probability-flow ODE in which every element has its own noise level.
 
-The ODE is dx_i = (x_i - D_i(x)) / sigma_i dsigma_i for each element i, all sigma_i being
-functions of one time t [karras2022, Eq. 3]. The state x is any pytree, and sigma a pytree
+The ODE is dx_i = (x_i - D_i(x)) / sigma_i dsigma_i for each element i; all sigma_i are
+functions of one time t [karras2022, Eq. 1, 3]. The state x is any pytree, and sigma one
 of the same structure whose leaves broadcast against those of x.
 
-A leaf of x may also carry what `denoise` returns beside (logits, say): the last step, to
+A leaf of x may also carry what `denoise` finds beside (logits, say): the last step, to
 sigma = 0, sets every leaf to its denoised value exactly.
 """
 
@@ -23,9 +23,8 @@ class Level(NamedTuple):
 
 
 class DenoiseFn(Protocol):
-    def __call__(
-        self, x: Any, level: Level, /
-    ) -> Any: ...  # -> x0_hat, a pytree like x
+    # Returns x0_hat, a pytree like x.
+    def __call__(self, x: Any, level: Level, /) -> Any: ...
 
 
 class Solver(Protocol):
@@ -42,7 +41,7 @@ def levels(num_steps: int) -> jax.Array:
 def sigma_levels(
     sigma_of_t: Callable[[jax.Array], Any], num_steps: int
 ) -> tuple[jax.Array, Any]:
-    """Times [N] of the network calls and the noise levels [N + 1, ...], the last being 0.
+    """Times [N] of the network calls and noise levels [N + 1, ...], the last being 0.
 
     Args:
       sigma_of_t: from a scalar t to a pytree of noise levels.
@@ -85,7 +84,7 @@ def heun(denoise: DenoiseFn, x: Any, t: jax.Array, sigmas: Any) -> Any:
     enters d_next through all elements, by O(h^2) times a step. The order stays 2.
 
     The last step, to sigma = 0, has no corrector (d_next would be 0 / 0); it stands
-    outside the loop, since a `where` would still differentiate it. Arguments as `euler`.
+    outside the loop, since a `where` would still differentiate it. Arguments: `euler`.
     """
 
     def step(x: Any, ends: Any) -> tuple[Any, None]:

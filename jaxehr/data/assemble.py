@@ -100,7 +100,7 @@ def assemble(
     series = read_features(
         place, schema.temporal, temporal, cells, shape, allow_missing
     )
-    cohort = make_cohort(schema, table, series, length, labels)
+    cohort = make_cohort(table, series, length, labels)
     return Dataset(schema, cohort, to_numpy(ids), groups, dict(provenance))
 
 
@@ -143,8 +143,8 @@ def check_distinct(place: Place, name: str, column: Any) -> None:
     row = int(np.argmax(pc.equal(column, value).to_numpy(zero_copy_only=False)))
     raise InputError(
         f"{place.where}: column {name!r}: one row a stay is allowed, got "
-        f"{repeated.field(1)[0].as_py()} rows with {text(value.as_py())} (first at data "
-        f"row {row + 1}); {len(repeated)} ids repeat."
+        f"{repeated.field(1)[0].as_py()} rows with {text(value.as_py())} (first at "
+        f"data row {row + 1}); {len(repeated)} ids are repeated."
     )
 
 
@@ -172,7 +172,8 @@ def read_features(
 ) -> Table:
     """Puts row i of `table` at flat position cells[i] of arrays of `shape`."""
     out = empty_table(shape, features)
-    numeric, codes, seen = (leaf.reshape(int(np.prod(shape)), -1) for leaf in out)
+    size = int(np.prod(shape))
+    numeric, codes, seen = (leaf.reshape(size, leaf.shape[-1]) for leaf in out)
     count = numeric.shape[1]
     for feature, (is_numeric, at) in zip(features, column_order(features)):
         observed = np.zeros(0, bool)

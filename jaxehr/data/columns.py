@@ -52,7 +52,8 @@ def refuse_rows(
     if not count:
         return
     row = int(np.argmax(bad))
-    value = values[row].as_py() if isinstance(values[row], pa.Scalar) else values[row]
+    value = values[row]
+    value = value.as_py() if isinstance(value, pa.Scalar) else value.item()
     owner = "" if place.ids is None else f" (id {text(place.ids[row].as_py())})"
     tail = f" {advice}" if advice else ""
     raise InputError(
@@ -146,13 +147,21 @@ def decode_numeric(
     if feature.kind == "integer":
         fraction = observed & (values != np.rint(values))
         refuse_rows(place, feature.name, fraction, column, "values must be integers")
-    lower = -math.inf if feature.lower is None else feature.lower
-    upper = math.inf if feature.upper is None else feature.upper
+    lower, upper = bounds(feature)
     outside = observed & ((values < lower) | (values > upper))
     rule = f"values must lie in [{lower}, {upper}]"
     advice = "Correct the value, or widen the bounds in the schema."
     refuse_rows(place, feature.name, outside, column, rule, advice)
     return values, observed
+
+
+def bounds(feature: Feature) -> tuple[float, float]:
+    """Lower and upper bound as values of the dtype; infinite where there is none."""
+    lower = -math.inf if feature.lower is None else float(feature.lower)
+    upper = math.inf if feature.upper is None else float(feature.upper)
+    if feature.dtype == "float":
+        return float(np.float32(lower)), float(np.float32(upper))
+    return lower, upper
 
 
 def decode_codes(
@@ -180,7 +189,17 @@ def decode_codes(
 
 
 def encode_numeric(feature: Feature, values: np.ndarray, observed: np.ndarray) -> Any:
-    """The Arrow column of a numeric feature in its own dtype; missing becomes null."""
+    """The Arrow column of a numeric feature in its own dtype; missing becomes null.
+
+    Raises:
+      InputError: a value not finite, outside the bounds, or no value of the dtype.
+    """
+    lower, upper = bounds(feature)
+    if feature.dtype == "float":
+        values = values.astype(np.float32).astype(np.float64)
+    inside = np.isfinite(values) & (values >= lower) & (values <= upper)
+    rule = f"values must be finite and lie in [{lower}, {upper}]"
+    refuse_rows(Place("cohort"), feature.name, observed & ~inside, values, rule)
     column = pa.array(values, pa.float64(), mask=~observed)
     try:
         return column.cast(TYPES[feature.dtype])
@@ -201,7 +220,7 @@ def encode_codes(
 
 def check_dtypes(schema: Schema) -> None:
     """Raises InputError unless every dtype is known and suits its column's kind."""
-    check_dtype("id", schema.id, schema.id_dtype, (*INTEGERS, *TEXTS))
+    check_dtype("id", schema.id, schema.id_dtype, (*INTEGERS[:-1], *TEXTS))
     check_dtype("time", schema.time, schema.time_dtype, (*INTEGERS, *FLOATS))
     whole = float(schema.step).is_integer() and float(schema.start).is_integer()
     if schema.time_dtype in INTEGERS and not whole:

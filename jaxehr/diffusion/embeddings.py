@@ -5,14 +5,14 @@ D features, K the largest cardinality, d the embedding size. Tables are padded: 
 elsewhere, so that their probability is exactly 0. Sources: [cdmt2026, Eq. 5, 9, 10],
 [mueller2025].
 
-Products with a table are einsums over one-hot codes or probabilities. A gather is
-faster on CPU, but both are under 1 % of a training step, and the gradient of a gather is
-a scatter, whose sums on a GPU differ from run to run. The precision is stated, since a
-GPU or TPU would otherwise round the embeddings to 10 or 8 bits.
+Looking a code up is a gather, nearly free on CPU; its gradient is written as a product
+with one-hot codes, since a scatter sums in another order on every run of a GPU. Products
+state their precision, or a GPU or TPU would round the embeddings to 10 or 8 bits.
 """
 
 import itertools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,9 +53,23 @@ def normalise(table: jax.Array, bias: jax.Array | None = None) -> jax.Array:
     return math.sqrt(table.shape[-1]) * jnp.where(square > 0, rows * inverse, 0.0)
 
 
+@jax.custom_vjp
 def embed(e: jax.Array, codes: jax.Array) -> jax.Array:
     """The embeddings [..., D, d] of `codes` [..., D], from `e` [D, K, d]."""
-    return _mix(jax.nn.one_hot(codes, e.shape[1], dtype=e.dtype), e)
+    return e[jnp.arange(e.shape[0]), codes]
+
+
+def _embed_forward(e: jax.Array, codes: jax.Array) -> Any:
+    return embed(e, codes), (e, codes)
+
+
+def _embed_backward(saved: Any, cotangent: jax.Array) -> Any:
+    e, codes = saved
+    chosen = jax.nn.one_hot(codes, e.shape[1], dtype=e.dtype)
+    return jnp.einsum("...dk,...dh->dkh", chosen, cotangent, precision=_EXACT), None
+
+
+embed.defvjp(_embed_forward, _embed_backward)
 
 
 def expected(e: jax.Array, logits: jax.Array) -> jax.Array:
@@ -64,7 +78,8 @@ def expected(e: jax.Array, logits: jax.Array) -> jax.Array:
     Args:
       e: [D, K, d]; logits: padded [..., D, K].
     """
-    return _mix(jax.nn.softmax(logits, axis=-1), e)
+    weights = jax.nn.softmax(logits, axis=-1)
+    return jnp.einsum("...dk,dkh->...dh", weights, e, precision=_EXACT)
 
 
 def nearest(e: jax.Array, valid: jax.Array | np.ndarray, z: jax.Array) -> jax.Array:
@@ -110,7 +125,3 @@ def cross_entropy(logits: jax.Array, codes: jax.Array) -> jax.Array:
     chosen = jax.nn.one_hot(codes, logits.shape[-1], dtype=bool)
     logs = jax.nn.log_softmax(logits, axis=-1)
     return -jnp.sum(jnp.where(chosen, logs, 0.0), axis=-1)
-
-
-def _mix(weights: jax.Array, e: jax.Array) -> jax.Array:
-    return jnp.einsum("...dk,dkh->...dh", weights, e, precision=_EXACT)

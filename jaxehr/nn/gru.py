@@ -13,6 +13,7 @@ Columns of the weights are ordered r, z, n. From torch (`weight_ih` [3H, C], ...
 for torch's two biases of r and z only ever occur as their sum.
 """
 
+import functools
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -44,70 +45,99 @@ def gates(from_input: Any, from_hidden: Any, b_candidate: Any) -> tuple[Any, ...
     return r, z, jnp.tanh(input_n + r * hidden_n), hidden_n
 
 
-def cell(from_input: Any, from_hidden: Any, b_candidate: Any, h: Any) -> Any:
-    """The element-wise part of one step: h' [B, H]."""
-    _, z, n, _ = gates(from_input, from_hidden, b_candidate)
-    return n + z * (h - n)
+def _step(weights: Weights, h: Any, x: Any, valid: Any) -> tuple[Any, tuple[Any, ...]]:
+    """h' [B, H] of one step, and the r, z, n, hidden part of n behind it."""
+    # The projection stays in the loop: hoisted to one product over all steps, it
+    # writes T x B x 3H floats and reads them back, and the loop is bound by memory.
+    from_input = x @ weights.w_input + weights.b_input
+    from_hidden = h @ weights.w_hidden
+    r, z, n, hidden_n = gates(from_input, from_hidden, weights.b_candidate)
+    h = n + z * (h - n)
+    if valid is not None:
+        h = jnp.where(valid[:, None], h, 0.0)
+    return h, (r, z, n, hidden_n)
 
 
-@jax.custom_vjp
-def fast_cell(from_input: Any, from_hidden: Any, b_candidate: Any, h: Any) -> Any:
-    """`cell` with its backward pass by hand, which saves 5 arrays [B, H] a step."""
-    return cell(from_input, from_hidden, b_candidate, h)
+def _start(weights: Weights, x: jax.Array) -> jax.Array:
+    """h = 0 [B, H]."""
+    return jnp.zeros((x.shape[1], weights.w_hidden.shape[0]), x.dtype)
 
 
-def _fast_cell_forward(
-    from_input: Any, from_hidden: Any, b_candidate: Any, h: Any
-) -> tuple[Any, tuple[Any, ...]]:
-    r, z, n, hidden_n = gates(from_input, from_hidden, b_candidate)
-    return n + z * (h - n), (r, z, n, hidden_n, h)
-
-
-def _fast_cell_backward(saved: tuple[Any, ...], d_next: Any) -> tuple[Any, ...]:
-    r, z, n, hidden_n, h = saved
-    d_n = d_next * (1 - z) * (1 - n * n)
-    d_z = d_next * (h - n) * z * (1 - z)
-    d_r = d_n * hidden_n * r * (1 - r)
-    d_hidden_n = d_n * r
-    d_input = jnp.concatenate([d_r, d_z, d_n], axis=-1)
-    d_hidden = jnp.concatenate([d_r, d_z, d_hidden_n], axis=-1)
-    return d_input, d_hidden, d_hidden_n.sum(0), d_next * z
-
-
-fast_cell.defvjp(_fast_cell_forward, _fast_cell_backward)
-
-
-def run_direction(
-    weights: Weights,
-    x: jax.Array,
-    valid: jax.Array | None,
-    *,
-    reverse: bool,
-    form: Form = "blocked",
+def plain_direction(
+    weights: Weights, x: jax.Array, valid: jax.Array | None, reverse: bool
 ) -> jax.Array:
-    """States [T, B, H] of one direction from h = 0.
+    """States [T, B, H] of one direction from h = 0; the readable reference.
 
     Args:
       x: [T, B, C], finite everywhere.
       valid: Bool [T, B]; the state stays 0 where False; None = all True.
       reverse: from the last step to the first.
-      form: `blocked` or `plain`; same values, different cost.
     """
-    step_cell = fast_cell if form == "blocked" else cell
 
     def step(h: jax.Array, inputs: tuple) -> tuple[jax.Array, jax.Array]:
-        x_t, valid_t = inputs
-        # The projection stays in the loop: hoisted to one product over all steps, it
-        # writes T x B x 3H floats and reads them back, and the loop is bound by memory.
-        from_input = x_t @ weights.w_input + weights.b_input
-        from_hidden = h @ weights.w_hidden
-        h = step_cell(from_input, from_hidden, weights.b_candidate, h)
-        if valid_t is not None:
-            h = jnp.where(valid_t[:, None], h, 0.0)
+        h, _ = _step(weights, h, *inputs)
         return h, h
 
-    start = jnp.zeros((x.shape[1], weights.w_hidden.shape[0]), x.dtype)
-    return lax.scan(step, start, (x, valid), reverse=reverse)[1]
+    return lax.scan(step, _start(weights, x), (x, valid), reverse=reverse)[1]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def blocked_direction(
+    weights: Weights, x: jax.Array, valid: jax.Array | None, reverse: bool
+) -> jax.Array:
+    """`plain_direction` with its backward pass by hand.
+
+    The forward pass saves five arrays [B, H] a step; the backward pass adds up the
+    weights' gradients inside one loop, so that everything it touches stays in cache.
+    """
+    return plain_direction(weights, x, valid, reverse)
+
+
+def _blocked_forward(
+    weights: Weights, x: jax.Array, valid: jax.Array | None, reverse: bool
+) -> tuple[jax.Array, tuple]:
+    def step(h: jax.Array, inputs: tuple) -> tuple[jax.Array, tuple]:
+        h_next, parts = _step(weights, h, *inputs)
+        return h_next, (h_next, (*parts, h))
+
+    states, saved = lax.scan(step, _start(weights, x), (x, valid), reverse=reverse)[1]
+    return states, (weights, x, valid, saved)
+
+
+def _blocked_backward(
+    reverse: bool, saved: tuple, d_states: jax.Array
+) -> tuple[Weights, jax.Array, None]:
+    weights, x, valid, parts = saved
+
+    def step(carry: tuple, inputs: tuple) -> tuple[tuple, jax.Array]:
+        d_h, total = carry
+        d_state, x_t, valid_t, (r, z, n, hidden_n, h) = inputs
+        d_h = d_h + d_state
+        if valid_t is not None:
+            d_h = jnp.where(valid_t[:, None], d_h, 0.0)
+        d_n = d_h * (1 - z) * (1 - n * n)
+        d_z = d_h * (h - n) * z * (1 - z)
+        d_r = d_n * hidden_n * r * (1 - r)
+        d_hidden_n = d_n * r
+        d_input = jnp.concatenate([d_r, d_z, d_n], axis=-1)
+        d_hidden = jnp.concatenate([d_r, d_z, d_hidden_n], axis=-1)
+        total = Weights(
+            total.w_input + x_t.T @ d_input,
+            total.b_input + d_input.sum(0),
+            total.w_hidden + h.T @ d_hidden,
+            total.b_candidate + d_hidden_n.sum(0),
+        )
+        d_h = d_h * z + d_hidden @ weights.w_hidden.T
+        return (d_h, total), d_input @ weights.w_input.T
+
+    start = (_start(weights, x), jax.tree.map(jnp.zeros_like, weights))
+    inputs = (d_states, x, valid, parts)
+    (_, d_weights), d_x = lax.scan(step, start, inputs, reverse=not reverse)
+    return d_weights, d_x, None
+
+
+blocked_direction.defvjp(_blocked_forward, _blocked_backward)
+DIRECTIONS = {"blocked": blocked_direction, "plain": plain_direction}
 
 
 def _uniform(hidden: int) -> nn.initializers.Initializer:
@@ -146,11 +176,9 @@ class BiLayer(nn.Module):
     def __call__(self, x: jax.Array, valid: jax.Array | None) -> jax.Array:
         ahead = Direction(self.hidden, name="forward")(x.shape[-1])
         back = Direction(self.hidden, name="backward")(x.shape[-1])
+        run = DIRECTIONS[self.form]
         # Forward in time, padding comes after every valid step: it needs no mask.
-        states = [
-            run_direction(ahead, x, None, reverse=False, form=self.form),
-            run_direction(back, x, valid, reverse=True, form=self.form),
-        ]
+        states = [run(ahead, x, None, False), run(back, x, valid, True)]
         return jnp.concatenate(states, axis=-1)
 
 
@@ -176,7 +204,7 @@ class BiGru(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, length: jax.Array | None = None) -> jax.Array:
         """Runs the stack; `length` Int [B] counts valid steps, None = all are full."""
-        known("form of the GRU", self.form, ("blocked", "plain"))
+        known("form of the GRU", self.form, DIRECTIONS)
         h = jnp.swapaxes(x, 0, 1).astype(jnp.float32)  # [T, B, C]
         valid = None
         if length is not None:

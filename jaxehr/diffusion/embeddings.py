@@ -6,8 +6,8 @@ elsewhere, so that their probability is exactly 0. Sources: [cdmt2026, Eq. 5, 9,
 [mueller2025].
 
 Looking a code up is a gather, nearly free on CPU; its gradient is written as a product
-with one-hot codes, since a scatter sums in another order on every run of a GPU. Products
-state their precision, or a GPU or TPU would round the embeddings to 10 or 8 bits.
+with one-hot codes, since a scatter sums in another order on every run of a GPU. The
+products state their precision, or a GPU or TPU would round embeddings to 10 or 8 bits.
 """
 
 import itertools

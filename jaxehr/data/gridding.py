@@ -1,0 +1,278 @@
+"""Binning of dated observations to a regular time grid, as Ibis expressions on DuckDB.
+
+Bin k of a variable holds the observations at a time t with
+  start + k step <= t < start + (k+1) step                          (`mean`, `last`),
+  start + (k-1/2) step < t <= start + (k+1/2) step                  (`nearest`),
+so that `nearest` gives every observation to its nearest grid point (exact halves to the
+earlier one) and keeps, of those at one grid point, the nearest, ties to the earlier.
+Borders are resolved to 1e-9 of a step. Of several observations at the chosen instant
+the largest counts, since the order of rows carries no meaning.
+
+Results do not depend on the number of threads: means are sums of 64-bit integers (the
+values scaled by a power of two taken from the bin), and everything else is a maximum or
+a minimum. Nothing here loops over patients or rows, and DuckDB spills to a temporary
+folder above its memory limit.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import ibis
+
+from jaxehr.core.checks import InputError
+from jaxehr.core.cohort import Feature
+
+BIN, TIME, VARIABLE, VALUE = "jaxehr_bin", "jaxehr_time", "jaxehr_variable", "value"
+POINT, SCALE = "jaxehr_point", 2.0**60  # SCALE: one of the bin's largest value
+Columns = dict[str, tuple[str, bool]]  # column -> (aggregate, is numeric)
+
+
+def connect(memory_limit: str = "1GB", threads: int = 2) -> Any:
+    """An Ibis backend on an in-memory DuckDB that spills to the temporary folder."""
+    spill = os.path.join(tempfile.gettempdir(), f"jaxehr-duckdb-{os.getpid()}")
+    return ibis.duckdb.connect(
+        memory_limit=memory_limit,
+        threads=threads,
+        temp_directory=spill,
+        preserve_insertion_order=False,
+    )
+
+
+def count_steps(hours: float, bin_hours: float) -> int:
+    """Number of grid steps of a window: hours / bin_hours, which must be whole."""
+    if not (hours > 0 and bin_hours > 0):
+        raise InputError(
+            f"hours {hours:g} and bin_hours {bin_hours:g} must be positive."
+        )
+    steps = round(hours / bin_hours)
+    if steps < 1 or abs(steps * bin_hours - hours) > 1e-6 * bin_hours:
+        raise InputError(
+            f"hours {hours:g} must be a whole multiple of bin_hours {bin_hours:g}."
+        )
+    return steps
+
+
+def time_dtype(step: float) -> str:
+    """Dtype of a time column that starts at 0: integer on a grid of whole steps."""
+    return "int64" if float(step).is_integer() else "double"
+
+
+def bounded(value: Any, lower: Any, upper: Any) -> Any:
+    """`value` where lower <= value <= upper, else null; a null bound does not bind."""
+    inside = (value >= lower).fill_null(True) & (value <= upper).fill_null(True)
+    return ibis.ifelse(inside, value, None)
+
+
+def grid_wide(
+    table: Any,
+    *,
+    id: str,
+    time: str,
+    features: tuple[Feature, ...],
+    start: float,
+    step: float,
+    num_steps: int,
+) -> Any:
+    """Bins a table of one column a feature.
+
+    Args:
+      table: Ibis table with columns `id`, `time` (a number) and one a feature; null =
+        not observed. Values are finite; a bin that holds NaN or infinity becomes NaN.
+      features: each `aggregate` is applied to its column. `mean` of a coded feature is
+        its last value, and of an `integer` feature the mean rounded to an integer.
+
+    Returns:
+      Ibis table (id, time, features), time = start + k * step, sorted. A bin with a row
+      is there even if every value in it is null; a bin without any row is absent.
+    """
+    at = table[time].cast("float64")
+    position = (at - start) / step
+    names = [feature.name for feature in features]
+    parts = []
+    for nearest in (True, False):
+        chosen = [f for f in features if (f.aggregate == "nearest") == nearest]
+        if not chosen:
+            continue
+        rows = table.mutate(**{TIME: at, BIN: _bins(position, nearest)})
+        rows = rows.filter(rows[BIN].between(0, num_steps - 1))
+        rows = rows.select(id, TIME, BIN, *(f.name for f in chosen))
+        columns = {f.name: (_aggregate(f), f.is_numeric) for f in chosen}
+        parts.append(_combine(rows, [id, BIN], columns, start, step))
+    grid = parts[0]
+    if len(parts) == 2:
+        other = parts[1].rename(jaxehr_id=id, jaxehr_other=BIN)
+        on = [grid[id] == other["jaxehr_id"], grid[BIN] == other["jaxehr_other"]]
+        both = grid.join(other, on, how="outer")
+        grid = both.mutate(
+            **{
+                id: both[id].coalesce(both["jaxehr_id"]),
+                BIN: both[BIN].coalesce(both["jaxehr_other"]),
+            }
+        )
+    return _finish(grid, id, time, names, features, start, step)
+
+
+def grid_long(
+    table: Any,
+    *,
+    id: str,
+    time: str,
+    variable: str,
+    value: str,
+    features: tuple[Feature, ...],
+    start: float,
+    step: float,
+    num_steps: int,
+) -> Any:
+    """Bins a table of (id, time, variable, value) rows and pivots it.
+
+    Rows whose variable is no feature's name, and rows without value, are ignored; all
+    values are numbers. Otherwise as `grid_wide`; only bins with a value are returned.
+    """
+    rows = table.select(
+        **{
+            id: table[id],
+            TIME: table[time].cast("float64"),
+            VARIABLE: table[variable],
+            VALUE: table[value],
+        }
+    )
+    rows = rows.filter(rows[VALUE].notnull() & rows[TIME].notnull())
+    parts = []
+    for aggregate in sorted({_aggregate(f) for f in features}):
+        names = [f.name for f in features if _aggregate(f) == aggregate]
+        part = rows.filter(rows[VARIABLE].isin(names))
+        position = (part[TIME] - start) / step
+        part = part.mutate(**{BIN: _bins(position, aggregate == "nearest")})
+        part = part.filter(part[BIN].between(0, num_steps - 1))
+        keys = [id, VARIABLE, BIN]
+        parts.append(_combine(part, keys, {VALUE: (aggregate, True)}, start, step))
+    cells = ibis.union(*parts) if len(parts) > 1 else parts[0]
+    pivot = {f.name: cells[VALUE].max(where=cells[VARIABLE] == f.name) for f in features}
+    grid = cells.group_by([id, BIN]).aggregate(**pivot)
+    names = [feature.name for feature in features]
+    return _finish(grid, id, time, names, features, start, step)
+
+
+def with_ends(grid: Any, ends: Any, *, id: str, time: str) -> Any:
+    """Adds the rows (id, time) of `ends` that `grid` lacks, without any value.
+
+    The last row of a stay is what tells its length on disk: an hour in which a stay was
+    watched and nothing was measured has a row.
+    """
+    typed = ends.select(
+        **{id: ends[id].cast(grid[id].type()), time: ends[time].cast(grid[time].type())}
+    )
+    absent = typed.anti_join(grid, [id, time])
+    blank = {
+        name: ibis.null(grid[name].type())
+        for name in grid.columns
+        if name not in (id, time)
+    }
+    added = absent.mutate(**blank).select(*grid.columns)
+    return ibis.union(grid, added).order_by([id, time])
+
+
+def _aggregate(feature: Feature) -> str:
+    coded_mean = feature.aggregate == "mean" and not feature.is_numeric
+    return "last" if coded_mean else feature.aggregate
+
+
+def _bins(position: Any, nearest: bool) -> Any:
+    bins = (
+        (position - 0.5).round(9).ceil() if nearest else position.round(9).floor()
+    )
+    return bins.cast("int64")
+
+
+def _combine(
+    rows: Any, keys: list[str], columns: Columns, start: float, step: float
+) -> Any:
+    """One row a group of `keys`: each column by its aggregate, null when none is seen."""
+    rows = rows.mutate(**{POINT: start + rows[BIN] * step})
+    first, second = {}, {}
+    for number, (name, (aggregate, is_numeric)) in enumerate(columns.items()):
+        if aggregate == "mean" and is_numeric:
+            first |= _mean_window(rows, number, name)
+            second[name] = _mean(number, name)
+        else:
+            first |= _instant_window(rows, number, name, aggregate)
+            second[name] = _at_instant(number, name, aggregate)
+    marked = rows.group_by(keys).mutate(**first)
+    return marked.group_by(keys).aggregate(
+        **{name: build(marked) for name, build in second.items()}
+    )
+
+
+def _finite(value: Any) -> Any:
+    return value.abs() < float("inf")
+
+
+def _mean_window(rows: Any, number: int, name: str) -> dict[str, Any]:
+    value = rows[name].cast("float64")
+    return {f"jaxehr_top{number}": value.abs().max(where=_finite(value))}
+
+
+def _mean(number: int, name: str) -> Callable[[Any], Any]:
+    """Mean as an integer sum: exact for values within 2^-8 of the bin's largest."""
+
+    def build(marked: Any) -> Any:
+        value, top = marked[name].cast("float64"), marked[f"jaxehr_top{number}"]
+        scale = ibis.ifelse(top > 0, ibis.literal(2.0) ** top.nullif(0).log2().ceil(), 1)
+        finite = _finite(value)
+        part = ibis.ifelse(finite, value, None) / scale
+        whole = (part * SCALE).round().cast("int64")
+        total = whole.sum().cast("float64") / SCALE * scale.max()
+        mean = total / finite.sum().nullif(0)
+        # A single value, or one value many times, is itself and not a rounding of it.
+        low, high = value.min(), value.max()
+        mean = ibis.ifelse(low == high, low, mean)
+        return ibis.ifelse((~finite).any(), float("nan"), mean)
+
+    return build
+
+
+def _instant_window(
+    rows: Any, number: int, name: str, aggregate: str
+) -> dict[str, Any]:
+    """The instant whose value counts; for `nearest` one candidate on each side."""
+    seen, at, point = rows[name].notnull(), rows[TIME], rows[POINT]
+    if aggregate != "nearest":
+        return {f"jaxehr_before{number}": at.max(where=seen)}
+    return {
+        f"jaxehr_before{number}": at.max(where=seen & (at <= point)),
+        f"jaxehr_after{number}": at.min(where=seen & (at > point)),
+    }
+
+
+def _at_instant(number: int, name: str, aggregate: str) -> Callable[[Any], Any]:
+    def build(marked: Any) -> Any:
+        chosen = marked[f"jaxehr_before{number}"]
+        if aggregate == "nearest":
+            after, point = marked[f"jaxehr_after{number}"], marked[POINT]
+            earlier = after.isnull() | (point - chosen <= after - point)
+            chosen = ibis.ifelse(chosen.notnull() & earlier, chosen, after)
+        return marked[name].max(where=marked[TIME] == chosen)
+
+    return build
+
+
+def _finish(
+    grid: Any,
+    id: str,
+    time: str,
+    names: list[str],
+    features: tuple[Feature, ...],
+    start: float,
+    step: float,
+) -> Any:
+    """Names, rounding of integer means, order of rows."""
+    whole = {
+        f.name: grid[f.name].round().cast("float64")
+        for f in features
+        if f.kind == "integer" and f.aggregate == "mean"
+    }
+    grid = grid.mutate(**{time: (start + grid[BIN] * step).cast("float64"), **whole})
+    return grid.select(id, time, *names).order_by([id, time])

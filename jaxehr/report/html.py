@@ -1,0 +1,126 @@
+"""Writes the report: `report.html`, one offline page, and `metrics.json`."""
+
+import importlib.resources
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+
+from jaxehr.core.contracts import Comparison, Result
+from jaxehr.core.files import PathLike, new_folder, write_json, write_text
+from jaxehr.report import provenance, sections, words
+from jaxehr.report.json_out import document
+from jaxehr.report.page import Section
+from jaxehr.report.style import look
+
+MARKER = "metrics.json"
+
+
+def write_report(
+    path: PathLike,
+    comparison: Comparison,
+    results: list[Result],
+    *,
+    run: Mapping[str, Any] | None = None,
+    title: str = "How close are the synthetic patients to real ones?",
+    notes: Sequence[str] = (),
+) -> None:
+    """Writes the folder `path` with `report.html` and `metrics.json`.
+
+    The page needs no network and no script, and the same input gives the same bytes. A
+    folder of an earlier report is replaced, any other refused.
+
+    Args:
+      run: the model, every key optional: `model`, `config`, `steps`, `seconds`,
+        `machine`, `label`, `sampler`, `losses` (mappings with `step`, `loss`,
+        `valid_loss`) and `schedule` (part -> `rho` [T][D] or [1][D], and `names`).
+      notes: sentences to stand first among the limits of use.
+
+    Raises:
+      InputError: `path` exists and is not a report, or cannot be written.
+    """
+    run, notes = dict(run or {}), list(notes)
+    with new_folder(path, marker=MARKER, overwrite=True) as folder:
+        write_text(
+            folder / "report.html", render(comparison, results, run, title, notes)
+        )
+        write_json(folder / MARKER, document(comparison, results, run, title, notes))
+
+
+def render(
+    comparison: Comparison,
+    results: list[Result],
+    run: Mapping[str, Any],
+    title: str,
+    notes: Sequence[str],
+) -> str:
+    """The page as text."""
+    source = importlib.resources.files("jaxehr.report").joinpath("template.html.j2")
+    environment = jinja2.Environment(
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    template = environment.from_string(source.read_text(encoding="utf-8"))
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        groups.setdefault(result.group, []).append(metric_row(result))
+    with look():
+        parts = page_sections(comparison, results, run, notes)
+    return template.render(
+        title=title,
+        about=words.size_sentence(comparison),
+        model=run.get("model", ""),
+        verdict=words.count_readings(results) if results else "No metric was computed.",
+        privacy=any(result.group == "privacy" for result in results),
+        headlines=[metric_row(result) for result in words.headlines(results)],
+        groups=groups,
+        sections=parts,
+    )
+
+
+def page_sections(
+    comparison: Comparison,
+    results: list[Result],
+    run: Mapping[str, Any],
+    notes: Sequence[str],
+) -> list[Section]:
+    """All sections after the table of metrics, in the order of the page."""
+    every = [
+        sections.marginals(comparison),
+        sections.missingness(comparison),
+        sections.trajectories(comparison),
+        sections.over_time(comparison),
+        sections.correlations(comparison),
+        sections.lengths(comparison),
+        sections.labels(comparison),
+        sections.static(comparison),
+        provenance.schedule(comparison, run),
+        provenance.losses(run),
+        provenance.made(comparison, results, run),
+        provenance.limits(results, notes),
+    ]
+    return [section for section in every if section is not None]
+
+
+def metric_row(result: Result) -> dict[str, Any]:
+    """One metric in words, for the template."""
+    reading = words.read(result)
+    defined = words.is_defined(result)
+    return {
+        "name": result.name,
+        "group": result.group,
+        "title": result.definition.title,
+        "text": result.definition.text,
+        "value": words.number(result.value.value) if defined else "not defined",
+        "interval": words.interval(result) if defined else "",
+        "reference": words.number(result.value.reference),
+        "direction": words.direction(result),
+        "ideal": ""
+        if result.definition.direction == "target"
+        else words.number(result.definition.ideal),
+        "mark": reading.mark,
+        "gap": reading.gap,
+        "sentence": reading.sentence,
+    }

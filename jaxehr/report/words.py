@@ -1,0 +1,181 @@
+"""Numbers in words: how far a metric is from real data, and the verdict."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxehr.core.cohort import Dataset, num_patients
+from jaxehr.core.contracts import Comparison, Definition, Result
+
+ARROWS = {
+    "lower": "↓ lower is better",
+    "higher": "↑ higher is better",
+    "target": "→ closest to {ideal} is best",
+}
+HEADLINE_GROUPS = ("utility", "discriminability", "fidelity", "temporal")
+
+
+def direction(result: Result) -> str:
+    """Arrow and words for which way is better."""
+    definition = result.definition
+    if definition.ideal is None:
+        return "\N{RIGHTWARDS ARROW} closest to real against real is best"
+    return ARROWS[definition.direction].format(ideal=number(definition.ideal))
+
+
+def is_defined(result: Result) -> bool:
+    value = result.value.value
+    return value is not None and math.isfinite(value)
+
+
+def number(value: Any) -> str:
+    """Three significant digits, with a true minus sign."""
+    if value is None or not math.isfinite(value):
+        return "none"
+    if value == 0:
+        return "0"
+    size = abs(value)
+    if size >= 1000:
+        text = f"{value:,.0f}"
+    elif size >= 1:
+        text = f"{value:.3g}" if size < 1000 else f"{value:.0f}"
+    else:
+        text = f"{value:.{min(6, 2 - math.floor(math.log10(size)))}f}"
+        text = f"{value:.1e}" if size < 1e-5 else text.rstrip("0")
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def interval(result: Result) -> str:
+    value = result.value
+    if value.low is None or value.high is None:
+        return ""
+    return f"{number(value.low)} to {number(value.high)}"
+
+
+def _badness(result: Result, value: float) -> float:
+    """Distance on the bad side: the larger, the worse; no ideal = the reference is."""
+    ideal = result.definition.ideal
+    if ideal is None:
+        return abs(value - (result.value.reference or 0.0))
+    if result.definition.direction == "lower":
+        return value - ideal
+    if result.definition.direction == "higher":
+        return ideal - value
+    return abs(value - ideal)
+
+
+class Reading(NamedTuple):
+    """How one number compares with real against real."""
+
+    mark: str  # "as real" | "differs" | "no reference" | "not defined"
+    gap: str
+    sentence: str
+
+
+def read(result: Result) -> Reading:
+    """Puts the number beside its reference; needs no threshold of our own.
+
+    "as real": no worse than real against real, or the reference lies in the interval.
+    """
+    given = result.value
+    value, reference = given.value, given.reference
+    if value is None or not math.isfinite(value):
+        reason = given.reason or "no reason was given"
+        return Reading("not defined", "", f"Not defined: {reason}")
+    if reference is None or not math.isfinite(reference):
+        return Reading("no reference", "", "No real-against-real number to compare.")
+    ratio, sentence = _difference(result.definition, value, reference)
+    gap = ("+" if value > reference else "") + number(value - reference) + ratio
+    if _badness(result, value) <= _badness(result, reference):
+        return Reading("as real", gap, "No worse than real against real.")
+    low, high = given.low, given.high
+    if low is not None and high is not None and low <= reference <= high:
+        text = "Real against real lies inside the interval: no clear difference."
+        return Reading("as real", gap, text)
+    return Reading("differs", gap, sentence)
+
+
+def _difference(
+    definition: Definition, value: float, reference: float
+) -> tuple[str, str]:
+    """The ratio for the table, and the difference as a sentence."""
+    direction, ideal = definition.direction, definition.ideal
+    if direction == "higher" and reference > 0:
+        share = f"{100 * value / reference:.1f} %"
+        return f" ({share})", f"Reaches {share} of what real data give."
+    if direction == "lower" and reference > 0 and value >= 0:
+        times = number(float(f"{value / reference:.2g}"))
+        text = f"{times} times the real-against-real number."
+        return f" ({times}\N{MULTIPLICATION SIGN})", text
+    if ideal is None:
+        return "", "Farther from real data than other real data are."
+    return "", "Farther from the ideal than real against real."
+
+
+def count_readings(results: list[Result]) -> str:
+    """One sentence: how many numbers look like real data, differ, or are missing."""
+    marks = [read(result).mark for result in results]
+    parts = [
+        f"{marks.count('as real')} of {len(marks)} metrics match real against real",
+        f"{marks.count('differs')} differ",
+    ]
+    for mark, words in (
+        ("no reference", "without a reference"),
+        ("not defined", "not defined"),
+    ):
+        if mark in marks:
+            parts.append(f"{marks.count(mark)} {words}")
+    return ", ".join(parts) + "."
+
+
+def headlines(results: list[Result]) -> list[Result]:
+    """Three numbers: utility, the hardest detection test, and one of fidelity."""
+    groups = [
+        [r for r in results if r.group == group and is_defined(r)]
+        for group in HEADLINE_GROUPS
+    ]
+    chosen = [_representative(members) for members in groups if members][:3]
+    rest = [r for r in results if is_defined(r) and r not in chosen]
+    order = [r.name for r in results]
+    return (chosen + rest)[:3] if order else []
+
+
+def _representative(members: list[Result]) -> Result:
+    """The mean if there is one, else correlation, else the worst of the group."""
+    for part in ("mean", "correlation"):
+        for member in members:
+            if part in member.name:
+                return member
+    return max(members, key=lambda r: _badness(r, r.value.value or 0.0))
+
+
+def size_sentence(comparison: Comparison) -> str:
+    """What is compared, in plain words."""
+    schema = comparison.schema
+    sizes = [
+        f"{num_patients(data.cohort):,}"
+        for data in (comparison.synthetic, comparison.train, comparison.holdout)
+    ]
+    parts = []
+    if schema.temporal:
+        span = schema.num_steps * schema.step
+        parts.append(
+            f"{len(schema.temporal)} time-series variables at {schema.num_steps} steps "
+            f"({span:g} {schema.time_unit})"
+        )
+    if schema.static:
+        parts.append(f"{len(schema.static)} static variables")
+    if schema.label is not None:
+        parts.append(f"the label {schema.label.name!r}")
+    return (
+        f"{sizes[0]} synthetic patients are compared with real patients: {sizes[1]} "
+        f"that a model may learn from and {sizes[2]} held out. "
+        f"Compared are {', '.join(parts)}."
+    )
+
+
+def label_counts(data: Dataset) -> np.ndarray:
+    return np.bincount(
+        np.asarray(data.cohort.label, int), minlength=data.schema.num_classes
+    )

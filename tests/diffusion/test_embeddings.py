@@ -70,6 +70,13 @@ def test_nearest_inverts_embed_and_never_returns_padding(e):
     np.testing.assert_array_equal(found, distance.argmin(-1))
 
 
+def test_nearest_is_by_distance_also_for_rows_of_unequal_length():
+    e = jnp.array([[[1.0, 0.0], [5.0, 0.0]]])
+    z = jnp.array([[[2.0, 0.0]], [[4.0, 0.0]]])
+    codes = nearest(e, valid_codes((2,)), z)
+    np.testing.assert_array_equal(codes, [[0], [1]])
+
+
 def test_normalised_rows_have_length_sqrt_d(e):
     length = np.linalg.norm(e, axis=-1)
     expected_length = np.where(valid_codes(CARDINALITIES), np.sqrt(DIM), 0.0)

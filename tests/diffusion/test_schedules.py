@@ -52,7 +52,13 @@ def test_gradient_in_rho_is_finite_and_matches_differences(x64, rho):
     step = 1e-5 * rho
     differences = (f(rho + step, times) - f(rho - step, times)) / (2 * step)
     np.testing.assert_allclose(gradient, differences, rtol=1e-5, atol=1e-8)
-    assert np.isfinite(jax.grad(lambda t: power_mean(t, rho, LOW, 80.0))(0.0))
+
+
+@pytest.mark.parametrize("rho", [0.1, 1.0, 50.0])
+@pytest.mark.parametrize("t", [0.0, 1.0])
+def test_float32_gradients_are_finite_at_the_ends(rho, t):
+    gradients = jax.grad(power_mean, (0, 1))(t, rho, LOW, 80.0)
+    assert np.isfinite(gradients).all()
 
 
 def test_rho_starts_at_its_start_and_has_the_right_shape():

@@ -9,7 +9,7 @@ with R_dd = 1 and R_de = RHO for d != e.
 
 With u = (TAU b + z) / sqrt(1 + TAU^2) ~ N(0, 1), a vital is missing with chance
 2 m Phi(-u): m on average and more often when it is low, hence E[u | observed] =
-m / (sqrt(pi) (1 - m)). All other columns are missing at random with probability m, apart
+m / (sqrt(pi) (1 - m)). All other columns are missing at random with chance m, apart
 from sex, age and unit, which are always there.
 """
 
@@ -66,8 +66,8 @@ class SimulateOptions:
         within("missing", self.missing, 0.0, 0.5)
         if self.classes < 2 or self.numeric < 0 or self.seed < 0:
             raise InputError(
-                "simulate: classes must be at least 2, numeric and seed at least 0, got "
-                f"{self.classes}, {self.numeric} and {self.seed}."
+                "simulate: classes must be at least 2, numeric and seed at least 0, "
+                f"got {self.classes}, {self.numeric} and {self.seed}."
             )
 
 

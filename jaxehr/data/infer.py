@@ -1,0 +1,295 @@
+"""The schema of tables that come without one: kinds, categories, bounds, time grid.
+
+| values seen | kind |
+|---|---|
+| one | constant |
+| two texts, two integers, true/false, or 0.0/1.0 | binary |
+| text with up to `max_categories` values; 3 to 10 integers | categorical |
+| more integers; doubles that are all whole | integer |
+| other numbers | numeric |
+
+Bounds are the smallest and largest value seen. Units are unknown: edit schema.json.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from jaxehr.core.checks import InputError
+from jaxehr.core.cohort import Feature, Label, Schema
+from jaxehr.data.columns import FLOATS, INTEGERS, TEXTS, TYPES, text
+from jaxehr.data.gridding import count_steps
+from jaxehr.data.raw_tables import (
+    CSV,
+    ROW,
+    Raw,
+    RawTables,
+    Rule,
+    TablesOptions,
+    not_finite,
+    number,
+    open_tables,
+    refuse_any,
+    scalar,
+    summary,
+)
+
+NUMERIC_SHARE = 0.9  # a text column with this share of numbers is meant to be numeric
+FEW_INTEGERS = 10  # up to here integers are taken as codes
+MOST_STEPS = 1000  # a longer inferred grid is a sign of unregular times
+CANONICAL = r"^(0|-?[1-9][0-9]{0,17})$"  # an integer that reads back the same
+EMPTY = "Leave the cell empty for a missing value."
+
+
+def infer_schema(options: TablesOptions) -> Schema:
+    """The schema of the files of `options`, to be reviewed and edited.
+
+    Raises:
+      InputError: text in a numeric column, NaN or infinity, a column that is all
+        missing, text with too many values, dates, a label of one class, times off a grid.
+    """
+    with open_tables(options) as raws:
+        return infer_opened(raws, options)
+
+
+def infer_opened(raws: RawTables, options: TablesOptions) -> Schema:
+    """`infer_schema` of files that are open already."""
+    static, temporal = raws.static, raws.temporal
+    one, many = (), ()
+    if static:
+        skipped = {options.id, options.group, options.label}
+        one = infer_features(static, skipped, options)
+    grid: dict[str, Any] = {}
+    if temporal:
+        many = infer_features(temporal, {options.id, options.time}, options)
+        grid = infer_grid(temporal, options)
+    opened = [raw for raw in raws if raw]
+    return Schema(
+        static=one,
+        temporal=many,
+        id=options.id,
+        id_dtype=infer_id_dtype(opened, options.id),
+        label=infer_label(raws.labels or static, options) if options.label else None,
+        group=options.group or None,
+        **grid,
+    )
+
+
+def infer_id_dtype(raws: list[Raw], name: str) -> str:
+    """The dtype in the first file; a CSV id is int64 when it reads back the same."""
+    dtypes = []
+    for raw in raws:
+        column, dtype = raw.table[name], raw.types[name]
+        refuse_any(raw, [Rule(name, column.isnull(), "every row needs an id")])
+        if dtype == CSV:
+            dtype = "int64" if scalar(column.re_search(CANONICAL).all()) else "string"
+        dtypes.append(dtype)
+    if any(dtype in TEXTS for dtype in dtypes):
+        return next(dtype for dtype in dtypes if dtype in TEXTS)
+    return dtypes[0] if dtypes[0] in INTEGERS[:-1] else "int64"
+
+
+def column_types(raw: Raw, names: list[str]) -> dict[str, str]:
+    """Arrow type names of columns; refuses what no feature or label can be."""
+    types = {}
+    for name in names:
+        dtype = raw.types[name]
+        types[name] = "double" if dtype.startswith("decimal") else dtype
+        if types[name] != CSV and types[name] not in TYPES:
+            raise InputError(
+                f"{raw.path}: column {name!r}: the type {dtype} is not supported; "
+                "convert it to a number or text, or drop the column."
+            )
+    counts = summary(raw, {name: measures(raw, name, types[name]) for name in names})
+    for name in names:
+        found = counts[name]
+        if not found["seen"]:
+            raise InputError(
+                f"{raw.path}: column {name!r}: all {found['total']} values are missing; "
+                "drop the column."
+            )
+        if types[name] == CSV:
+            types[name] = csv_type(raw, name, found)
+        elif found.get("strange"):
+            bad = not_finite(number(raw, name))
+            refuse_any(raw, [Rule(name, bad, "values must be finite", EMPTY)])
+    return types
+
+
+def measures(raw: Raw, name: str, dtype: str) -> dict[str, Any]:
+    """What is counted of a column to tell its type."""
+    column = raw.table[name]
+    parts = {"total": raw.table.count(), "seen": column.count()}
+    if dtype == CSV:
+        parts["numbers"] = number(raw, name).count()
+        parts["integers"] = column.strip().re_search(r"^[+-]?[0-9]{1,18}$").sum()
+    if dtype in (CSV, *FLOATS):
+        parts["strange"] = not_finite(number(raw, name)).sum()
+    return parts
+
+
+def csv_type(raw: Raw, name: str, found: dict[str, int]) -> str:
+    """int64, double or string; a nearly numeric column with some text is refused."""
+    seen, numbers = found["seen"], found["numbers"]
+    if numbers < NUMERIC_SHARE * seen:
+        return "string"
+    if numbers < seen or found["strange"]:
+        column, value = raw.table[name], number(raw, name)
+        rule = f"values must be numbers as {numbers} of {seen} are"
+        words = Rule(name, column.notnull() & value.isnull(), rule, EMPTY)
+        infinite = Rule(name, not_finite(value), "values must be finite", EMPTY)
+        refuse_any(raw, [words, infinite])
+    return "int64" if found["integers"] == seen else "double"
+
+
+def typed(raw: Raw, name: str, dtype: str) -> Any:
+    """The column with the values of `dtype`; null where the text is none."""
+    column = raw.table[name]
+    if dtype in TEXTS:
+        return column.cast("string")
+    if not column.type().is_string():
+        return column
+    wanted = "boolean" if dtype == "bool" else "float64" if dtype in FLOATS else "int64"
+    return column.strip().try_cast(wanted)
+
+
+def distinct(raw: Raw, name: str, dtype: str, limit: int) -> list[Any]:
+    """Up to `limit` + 1 distinct values, sorted."""
+    values = raw.table.select(value=typed(raw, name, dtype))
+    values = values.filter(values.value.notnull()).distinct().limit(limit + 1)
+    return sorted(values.to_pyarrow()["value"].to_pylist())
+
+
+def refuse_many(raw: Raw, name: str, values: list[Any], limit: int) -> None:
+    """Raises InputError when there are more than `limit` categories."""
+    if len(values) > limit:
+        count = scalar(raw.table[name].nunique())
+        raise InputError(
+            f"{raw.path}: column {name!r}: at most {limit} categories are allowed, got "
+            f"{count} (e.g. {text(values[0])}); drop the column, or raise "
+            "--max-categories."
+        )
+
+
+def infer_features(
+    raw: Raw, skipped: set[str], options: TablesOptions
+) -> tuple[Feature, ...]:
+    """The features of a file in its order; see the module docstring for the kinds."""
+    names = [name for name in raw.types if name not in skipped]
+    types = column_types(raw, names)
+    ends = {}
+    for name in names:
+        if types[name] in (*INTEGERS, *FLOATS):
+            value = number(raw, name)
+            whole = (value == value.round()).all()
+            ends[name] = {"low": value.min(), "high": value.max(), "whole": whole}
+    found = summary(raw, ends)
+    return tuple(
+        infer_feature(raw, name, types[name], found.get(name, {}), options)
+        for name in names
+    )
+
+
+def infer_feature(
+    raw: Raw, name: str, dtype: str, ends: dict[str, Any], options: TablesOptions
+) -> Feature:
+    """Kind, categories and bounds of one column of a known dtype."""
+    limit = options.max_categories
+    values = distinct(raw, name, dtype, max(limit, FEW_INTEGERS))
+    if dtype in TEXTS:
+        refuse_many(raw, name, values, limit)
+    count = len(values)
+    coded = dtype in (*TEXTS, "bool") or count == 1
+    coded |= dtype in INTEGERS and count <= min(FEW_INTEGERS, limit)
+    coded |= dtype in FLOATS and values == [0.0, 1.0]
+    parts: dict[str, Any] = {"name": name, "dtype": dtype}
+    if coded:
+        kind = "constant" if count == 1 else "binary" if count == 2 else "categorical"
+        return Feature(**parts, kind=kind, categories=tuple(values), aggregate="last")
+    kind = "integer" if dtype in INTEGERS or ends["whole"] else "numeric"
+    return Feature(**parts, kind=kind, lower=ends["low"], upper=ends["high"])
+
+
+def infer_label(raw: Raw | None, options: TablesOptions) -> Label:
+    """Classes of the label column in sorted order; no stay may lack its label."""
+    assert raw is not None  # TablesOptions asks for the file
+    name = options.label
+    rule = "every stay needs a label; label missing"
+    refuse_any(raw, [Rule(name, raw.table[name].isnull(), rule)], options.id)
+    dtype = column_types(raw, [name])[name]
+    values = distinct(raw, name, dtype, options.max_categories)
+    refuse_many(raw, name, values, options.max_categories)
+    return Label(name=name, classes=tuple(values), dtype=dtype)
+
+
+def check_times(raw: Raw, id: str, time: str) -> None:
+    """Refuses times that are missing, no number, negative, or twice in one stay."""
+    column = raw.table[time]
+    if not (column.type().is_string() or column.type().is_numeric()):
+        raise InputError(
+            f"{raw.path}: column {time!r}: times must be numbers, got the type "
+            f"{raw.types[time]}; give the time since the start of the stay."
+        )
+    value = number(raw, time)
+    strange = value.isnull() | not_finite(value)
+    rules = [
+        Rule(time, column.isnull(), "every row needs a time"),
+        Rule(time, strange, "times must be numbers"),
+        Rule(time, value < 0, "times must not be negative"),
+    ]
+    refuse_any(raw, rules, id)
+    rows = raw.table.select(id=raw.table[id], time=value, row=raw.table[ROW])
+    groups = rows.group_by(["id", "time"]).aggregate(
+        count=rows.count(), first=rows["row"].min(), last=rows["row"].max()
+    )
+    again = groups.filter(groups["count"] > 1)
+    found = again.order_by("first").limit(1).to_pyarrow().to_pylist()
+    if found:
+        one, pairs = found[0], scalar(again.count())
+        raise InputError(
+            f"{raw.path}: duplicate ({id}, {time}): one row each is allowed, got "
+            f"{one['count']} rows for ({str(one['id'])[:40]}, {one['time']:g}), e.g. "
+            f"data rows {one['first']} and {one['last']}; {pairs} pair(s) are repeated."
+        )
+
+
+def infer_grid(raw: Raw, options: TablesOptions) -> dict[str, Any]:
+    """Name, dtype, start, step and number of the grid times.
+
+    With options.step the grid starts at 0. Without, the times have to be multiples of
+    their smallest difference, counted from the smallest time.
+    """
+    check_times(raw, options.id, options.time)
+    value = number(raw, options.time)
+    dtype = column_types(raw, [options.time])[options.time]
+    if options.step:
+        start, step = 0.0, float(options.step)
+        last = float(scalar(value.max()))
+        num_steps = int(np.floor(np.round(last / step, 9))) + 1
+    else:
+        times = raw.table.select(time=value).distinct().limit(100_000).to_pyarrow()
+        times = np.sort(times["time"].to_numpy())
+        start = float(times[0])
+        step = float(np.diff(times).min()) if len(times) > 1 else 1.0
+        step = float(np.round(step, 9))
+        check_regular(raw, options.time, times, step)
+        num_steps = int(np.rint((times[-1] - start) / step)) + 1
+    if options.hours:
+        num_steps = min(num_steps, count_steps(options.hours, step))
+    if dtype in INTEGERS and not (step.is_integer() and start.is_integer()):
+        dtype = "double"
+    found = {"start": start, "step": step, "num_steps": num_steps}
+    return {"time": options.time, "time_dtype": dtype, **found}
+
+
+def check_regular(raw: Raw, name: str, times: np.ndarray, step: float) -> None:
+    """Raises InputError unless the sorted times [k] lie on a grid of a sensible length."""
+    position = (times - times[0]) / step if step > 0 else np.full(len(times), 0.5)
+    off = np.abs(position - np.rint(position)) > 1e-6
+    if off.any() or position[-1] >= MOST_STEPS:
+        worst = times[np.argmax(off)] if off.any() else times[-1]
+        raise InputError(
+            f"{raw.path}: column {name!r}: times are not on a regular grid "
+            f"(smallest difference {step:g}, {len(times)} distinct times, e.g. {worst:g}); pass "
+            "--step to bin them."
+        )

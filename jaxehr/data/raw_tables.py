@@ -1,0 +1,254 @@
+"""The tables a user brings, opened in DuckDB with row numbers: CSV, CSV.GZ, Parquet.
+
+CSV columns are read as text, so that a bad cell can be shown with its row; an empty
+cell and `NA` are missing. Rows count from 1, the header not counted.
+"""
+
+import collections
+import contextlib
+import csv
+import dataclasses
+import gzip
+import pathlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import duckdb
+import ibis
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jaxehr.core.checks import InputError, positive
+from jaxehr.data.columns import listing, text
+from jaxehr.data.gridding import connect
+
+ROW = "jaxehr_row"
+CSV = "csv"  # the type of every column of a CSV file
+MISSING = ["", "NA"]
+ENDINGS = (".csv", ".csv.gz", ".parquet")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TablesOptions:
+    """Which files and columns make up the cohort; static, temporal or both."""
+
+    static: str = ""
+    """File with one row a stay (CSV, CSV.GZ or Parquet)."""
+    temporal: str = ""
+    """File with one row a stay and time."""
+    labels: str = ""
+    """File with id and label, when the label is not a column of the static file."""
+    id: str
+    """Name of the column that tells stays apart, in every file."""
+    time: str = ""
+    """Name of the time column of the temporal file: a number, 0 or more."""
+    label: str = ""
+    """Name of the label column."""
+    group: str = ""
+    """Name of the static column with the person, if a person has several stays."""
+    step: float = 0
+    """Width of the time grid, to which rows are binned; 0 = the rows lie on a grid."""
+    hours: float = 0
+    """Length of the window from its start, in the unit of the time column; 0 = all."""
+    schema: str = ""
+    """An edited schema.json to use in place of the inferred one."""
+    max_categories: int = 20
+    """Most values that a text column may have."""
+
+    def __post_init__(self) -> None:
+        if not self.static and not self.temporal:
+            raise InputError("tables: give --static, --temporal or both.")
+        if self.temporal and not self.time:
+            raise InputError("tables: --temporal needs --time, the name of its column.")
+        if self.labels and not self.label:
+            raise InputError("tables: --labels needs --label, the name of its column.")
+        if self.label and not (self.static or self.labels):
+            raise InputError("tables: --label needs --static or --labels, its file.")
+        if self.group and not self.static:
+            raise InputError(
+                "tables: --group needs --static, the file with the column."
+            )
+        if self.step < 0 or self.hours < 0:
+            raise InputError(
+                f"tables: step and hours must not be negative, got {self.step} and "
+                f"{self.hours}."
+            )
+        positive(max_categories=self.max_categories)
+
+
+class Raw(NamedTuple):
+    """One opened file: `types` are Arrow type names, or `CSV` for columns read as text."""
+
+    path: str
+    table: Any  # Ibis table with the columns and ROW
+    types: dict[str, str]
+
+
+class RawTables(NamedTuple):
+    static: Raw | None
+    temporal: Raw | None
+    labels: Raw | None
+
+
+@contextlib.contextmanager
+def open_tables(options: TablesOptions) -> Iterator[RawTables]:
+    """Loads the files into DuckDB, which spills to a temporary folder.
+
+    Raises:
+      InputError: no such file, another ending, an unreadable or empty table, a missing
+        id, time, label or group column.
+    """
+    connection = connect()
+    connection.raw_sql("SET preserve_insertion_order = true")
+    label = "" if options.labels else options.label
+    wanted = {
+        "static": (options.static, [options.id, label, options.group]),
+        "temporal": (options.temporal, [options.id, options.time]),
+        "labels": (options.labels, [options.id, options.label]),
+    }
+    try:
+        yield RawTables(
+            *(open_table(connection, name, *rest) for name, rest in wanted.items())
+        )
+    finally:
+        connection.disconnect()
+
+
+def open_table(connection: Any, name: str, path: str, columns: list[str]) -> Raw | None:
+    """The file as a DuckDB table `name`; None without a path."""
+    if not path:
+        return None
+    if not pathlib.Path(path).is_file():
+        raise InputError(f"{path}: no such file.")
+    if not path.lower().endswith(ENDINGS):
+        raise InputError(f"{path}: the ending must be one of {', '.join(ENDINGS)}.")
+    try:
+        view, types = open_view(connection, f"{name}_file", path)
+        absent = [column for column in columns if column and column not in types]
+        if absent:
+            raise InputError(
+                f"{path}: column(s) {listing(absent)} missing; there are: "
+                f"{listing(types, 60)}."
+            )
+        numbered = view.mutate(**{ROW: ibis.row_number() + 1})
+        table = connection.create_table(name, numbered, temp=True)
+        count = scalar(table.count())
+    except (duckdb.Error, pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not a readable table ({reason}).") from error
+    if not count:
+        raise InputError(f"{path}: empty table; at least one row is needed.")
+    return Raw(path, table, types)
+
+
+def open_view(connection: Any, name: str, path: str) -> tuple[Any, dict[str, str]]:
+    if path.lower().endswith(".parquet"):
+        types = {}
+        for field in pq.read_schema(path):
+            kind = field.type
+            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+            types[field.name] = str(kind)
+        return connection.read_parquet(path, table_name=name), types
+    header, delimiter = read_header(path)
+    view = connection.read_csv(
+        path,
+        table_name=name,
+        auto_detect=False,
+        header=True,
+        delim=delimiter,
+        quote='"',
+        escape='"',
+        nullstr=MISSING,
+        columns=dict.fromkeys(header, "VARCHAR"),
+    )
+    return view, dict.fromkeys(header, CSV)
+
+
+def read_header(path: str) -> tuple[list[str], str]:
+    """Column names and delimiter (the most frequent of , ; tab |) of a CSV file."""
+    opener = gzip.open if path.lower().endswith(".gz") else open
+    with opener(path, "rt", encoding="utf-8-sig", newline="") as stream:
+        line = stream.readline()
+    if not line.strip():
+        raise InputError(f"{path}: empty table; a header and one row are needed.")
+    counts = collections.Counter(sign for sign in line if sign in ",;\t|")
+    delimiter = counts.most_common(1)[0][0] if counts else ","
+    names = [name.strip() for name in next(csv.reader([line], delimiter=delimiter))]
+    if "" in names:
+        raise InputError(
+            f"{path}: column {names.index('') + 1} of {len(names)} has no name; write "
+            "the table without an index, or name the column."
+        )
+    often = collections.Counter(name.lower() for name in names)
+    twice = [name for name in names if often[name.lower()] > 1]
+    if twice:
+        raise InputError(
+            f"{path}: column(s) {listing(twice)} occur more than once (upper and lower "
+            "case count as the same)."
+        )
+    return names, delimiter
+
+
+def number(raw: Raw, name: str) -> Any:
+    """The column as doubles; null where the text is no number."""
+    column = raw.table[name]
+    if column.type().is_string():
+        return column.strip().try_cast("float64")
+    return column.cast("float64")
+
+
+def not_finite(value: Any) -> Any:
+    """True where a double is NaN or infinite, False where it is null."""
+    return (value.isnan() | value.isinf()).fill_null(False)
+
+
+def scalar(expression: Any) -> Any:
+    """The Python value of an Ibis scalar."""
+    return expression.to_pyarrow().as_py()
+
+
+def summary(raw: Raw, measures: dict[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]:
+    """Computes aggregates in one pass: {key: {measure: scalar expression}} to values."""
+    keys = [(key, name) for key, parts in measures.items() for name in parts]
+    if not keys:
+        return {}
+    flat = {f"m{i}": measures[key][name] for i, (key, name) in enumerate(keys)}
+    row = raw.table.aggregate(**flat).to_pyarrow().to_pylist()[0]
+    found: dict[Any, dict[str, Any]] = {key: {} for key in measures}
+    for i, (key, name) in enumerate(keys):
+        found[key][name] = row[f"m{i}"]
+    return found
+
+
+class Rule(NamedTuple):
+    """What no row may have: `bad` is a Boolean expression, null counts as False."""
+
+    column: str
+    bad: Any
+    text: str
+    advice: str = ""
+
+
+def refuse_any(raw: Raw, rules: list[Rule], id: str = "") -> None:
+    """Checks all rules in one pass; raises InputError with the first row of the first."""
+    found = summary(raw, {i: {"bad": rule.bad.sum()} for i, rule in enumerate(rules)})
+    for i, rule in enumerate(rules):
+        if found[i]["bad"]:
+            refuse_first(raw, rule, found[i]["bad"], id)
+
+
+def refuse_first(raw: Raw, rule: Rule, count: int, id: str) -> None:
+    rows = raw.table.filter(rule.bad)
+    chosen = {
+        "value": rows[rule.column],
+        "row": rows[ROW],
+        "id": rows[id or rule.column],
+    }
+    first = rows.select(**chosen).order_by("row").limit(1).to_pyarrow().to_pylist()[0]
+    owner = f" (id {str(first['id'])[:40]})" if id else ""
+    tail = f" {rule.advice}" if rule.advice else ""
+    raise InputError(
+        f"{raw.path}: column {rule.column!r}: {rule.text}, got {text(first['value'])} at "
+        f"data row {first['row']}{owner}; {count} of {scalar(raw.table.count())} rows are "
+        f"bad.{tail}"
+    )

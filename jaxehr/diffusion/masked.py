@@ -60,7 +60,7 @@ def start(shape: tuple[int, ...], num_codes: int) -> jax.Array:
 def corrupt(
     key: jax.Array,
     codes: jax.Array,
-    t: jax.Array,
+    t: jax.Array | float,
     k: jax.Array | float,
     *,
     num_codes: int,
@@ -126,7 +126,7 @@ def loss(
     logits: jax.Array,
     state: jax.Array,
     codes: jax.Array,
-    t: jax.Array,
+    t: jax.Array | float,
     k: jax.Array | float,
     *,
     learnable: bool,

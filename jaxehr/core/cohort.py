@@ -210,7 +210,6 @@ def empty_table(shape: tuple[int, ...], features: tuple[Feature, ...]) -> Table:
 
 
 def make_cohort(
-    schema: Schema,
     static: Table,
     temporal: Table,
     length: np.ndarray,
@@ -219,7 +218,7 @@ def make_cohort(
     """Puts two tables together: clears missing and padding, derives presence.
 
     Args:
-      static: [N, ...] table; temporal: [N, schema.num_steps, ...] table.
+      static: [N, ...] table; temporal: [N, steps, ...] table.
       length: Int [N] valid steps; label: Int [N] codes.
     """
     length = np.asarray(length, np.int32)

@@ -69,6 +69,11 @@ def replace_folder(source: pathlib.Path, target: pathlib.Path) -> None:
 
 def write_text(path: PathLike, text: str) -> None:
     """Writes a whole file or nothing."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: PathLike, content: bytes) -> None:
+    """Writes a whole file or nothing."""
     target = pathlib.Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -76,8 +81,8 @@ def write_text(path: PathLike, text: str) -> None:
             dir=target.parent, prefix=f".{target.name}."
         )
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
             os.chmod(temporary, 0o644)
             os.replace(temporary, target)
         finally:

@@ -10,10 +10,10 @@ from jaxehr.core.checks import InputError, known, positive, within
 class TrainConfig:
     """Optimisation of one stage; defaults are [cdmt2026, Sec. 4.4] unless noted."""
 
-    steps: int = 48_000
-    """Optimiser steps."""
-    batch_size: int = 4096
-    """Patients in one optimiser step."""
+    steps: int = 0
+    """Optimiser steps; 0 = chosen for the cohort and the machine."""
+    batch_size: int = 0
+    """Patients in one optimiser step; 0 = chosen for the cohort and the machine."""
     chunk_rows: int = 128
     """Patients whose gradient is computed at once; a batch is a sum over chunks.
     128 rows keep a whole network in the cache of a CPU (ours)."""
@@ -44,8 +44,6 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         positive(
-            steps=self.steps,
-            batch_size=self.batch_size,
             chunk_rows=self.chunk_rows,
             learning_rate=self.learning_rate,
             eval_every=self.eval_every,
@@ -56,8 +54,37 @@ class TrainConfig:
         within("ema_decay", self.ema_decay, 0.0, 0.999999)
         known("lr_schedule", self.lr_schedule, ("constant", "cosine"))
         known("ema_unit", self.ema_unit, ("step", "epoch"))
-        for name in ("warmup_steps", "clip_norm", "weight_decay", "max_minutes"):
+        counts = ("steps", "batch_size", "warmup_steps")
+        for name in (*counts, "clip_norm", "weight_decay", "max_minutes"):
             if getattr(self, name) < 0:
                 raise InputError(
                     f"{name} must not be negative, got {getattr(self, name)}."
                 )
+
+
+# Patients x time steps that a small network passes in about 20 minutes on 2 CPU cores.
+CPU_BUDGET = 100_000_000
+PAPER_STEPS, PAPER_BATCH = 48_000, 4096
+
+
+def resolve(
+    config: TrainConfig, patients: int, num_steps: int, *, accelerator: bool
+) -> TrainConfig:
+    """`config` with its automatic sizes filled in, the same for the same arguments.
+
+    On an accelerator the paper's 48,000 steps of 4,096 patients; on a CPU about 30 batches
+    an epoch, at most 400 epochs, and at most `CPU_BUDGET` patients x time steps.
+    """
+    batch, steps = config.batch_size, config.steps
+    if not batch:
+        wanted = PAPER_BATCH if accelerator else max(64, min(512, patients // 30))
+        batch = min(1 << (wanted.bit_length() - 1), max(patients, 1))
+    if not steps:
+        steps = PAPER_STEPS
+        if not accelerator:
+            epochs = 400 * patients // batch
+            budget = CPU_BUDGET // (batch * max(num_steps, 4))
+            steps = max(500, min(epochs, budget, PAPER_STEPS))
+            steps = steps // 100 * 100
+    every = min(config.eval_every, max(steps // 10, 1))
+    return dataclasses.replace(config, steps=steps, batch_size=batch, eval_every=every)

@@ -1,0 +1,1 @@
+"""One module per command of the shell, each with `run(words) -> exit code`."""

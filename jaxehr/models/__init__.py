@@ -1,0 +1,1 @@
+"""Generative models; each package exposes one factory `name(schema, config)`."""

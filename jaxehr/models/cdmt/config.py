@@ -1,0 +1,147 @@
+"""Every choice of CDMT-EHR; free of JAX so that the command line starts fast.
+
+The paper's numbers that its text lost are fields, with the recommendation of the field's
+public code as default (README, "Deviations").
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+from jaxehr.core.checks import InputError, known, positive, within
+from jaxehr.training.config import TrainConfig
+
+Mode = Literal["conditional", "unconditional"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CdmtConfig:
+    """Model and optimisation of CDMT-EHR [cdmt2026]."""
+
+    mode: Mode = "conditional"
+    """`conditional`: the label steers by classifier-free guidance; `unconditional`: it is
+    one more diffused feature, decided by a vote over time."""
+    categorical: Literal["embedding", "mask"] = "embedding"
+    """Continuous embeddings (the paper), or mask diffusion (its ablation "Ours-Mask")."""
+    schedule: Literal["learned", "fixed"] = "learned"
+    """Noise schedule learned per feature and time step, or fixed at its start value."""
+    masks: bool = True
+    """Model which values are missing; without it synthetic data have no missing value."""
+    hidden: int = 64
+    """GRU units per direction."""
+    num_layers: int = 3
+    """Bidirectional GRU layers."""
+    embedding_dim: int = 16
+    """Coordinates of a category's embedding."""
+    embedding_bias: bool = False
+    """Learn a bias per feature before normalising (CDTD)."""
+    sigma_min: float = 0.002
+    """Smallest noise level."""
+    sigma_max: float = 80.0
+    """Largest noise level of numeric features."""
+    sigma_max_embedding: float = 100.0
+    """Largest noise level of embeddings."""
+    sigma_data: float = 1.0
+    """Standard deviation of clean data; numerics are scaled to it."""
+    rho: float = 7.0
+    """Start shape of the power-mean schedule of numeric features."""
+    rho_embedding: float = 7.0
+    """Start shape of the power-mean schedule of embeddings."""
+    rho_kind: Literal["softplus", "additive_clamped"] = "softplus"
+    """How rho = global + feature + step is kept valid."""
+    weight_numeric: float = 1.0
+    """Weight of the denoising loss of numeric features."""
+    weight_categorical: float = 1.0
+    """Weight of the cross-entropy of categorical features."""
+    weight_static: float = 1.0
+    """Weight of the static features' loss (ours; the paper has none)."""
+    categorical_norm: Literal["none", "entropy", "log_k"] = "none"
+    """Divide each feature's cross-entropy by its marginal entropy, or by log K."""
+    label_drop: float = 0.1
+    """Share of patients whose label is hidden in training, for guidance."""
+    time_input: Literal["t", "c_noise"] = "t"
+    """What the network is told of the noise: 1000 t, or ln(sigma)/4 of a fixed schedule."""
+    max_knots: int = 1000
+    """Knots of the quantile transform of a numeric feature."""
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    """Optimisation."""
+
+    def __post_init__(self) -> None:
+        positive(
+            hidden=self.hidden,
+            num_layers=self.num_layers,
+            embedding_dim=self.embedding_dim,
+            sigma_min=self.sigma_min,
+            sigma_data=self.sigma_data,
+            rho=self.rho,
+            rho_embedding=self.rho_embedding,
+            max_knots=self.max_knots,
+        )
+        known("mode", self.mode, ("conditional", "unconditional"))
+        known("categorical", self.categorical, ("embedding", "mask"))
+        known("schedule", self.schedule, ("learned", "fixed"))
+        known("categorical_norm", self.categorical_norm, ("none", "entropy", "log_k"))
+        known("time_input", self.time_input, ("t", "c_noise"))
+        known("rho_kind", self.rho_kind, ("softplus", "additive_clamped"))
+        within("label_drop", self.label_drop, 0.0, 1.0)
+        if self.sigma_min >= min(self.sigma_max, self.sigma_max_embedding):
+            raise InputError(
+                f"sigma_min {self.sigma_min} must lie below sigma_max {self.sigma_max} "
+                f"and sigma_max_embedding {self.sigma_max_embedding}."
+            )
+        if self.rho_kind == "softplus" and min(self.rho, self.rho_embedding) <= 1.0:
+            raise InputError(
+                "rho and rho_embedding must exceed 1 with rho_kind softplus; got "
+                f"{self.rho} and {self.rho_embedding}."
+            )
+        for name in ("weight_numeric", "weight_categorical", "weight_static"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must not be negative.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CdmtSampling:
+    """How patients are drawn from a trained model."""
+
+    steps: int = 50
+    """Noise levels; Euler makes one network call a level, Heun two but for the last."""
+    solver: Literal["euler", "heun"] = "euler"
+    """First order (the paper), or second order."""
+    guidance: float = 0.0
+    """Weight w of classifier-free guidance for numeric features; 0 = plain conditional."""
+    guidance_categorical: float | None = None
+    """The same for categorical features; by default equal to `guidance`."""
+    decode: Literal["nearest", "argmax"] = "nearest"
+    """Category of a sampled embedding: the nearest one, or the most probable one."""
+
+    def __post_init__(self) -> None:
+        positive(steps=self.steps)
+        known("solver", self.solver, ("euler", "heun"))
+        known("decode", self.decode, ("nearest", "argmax"))
+        if self.guidance < -1.0 or (self.guidance_categorical or 0.0) < -1.0:
+            raise InputError("guidance must be at least -1 (-1 ignores the label).")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Table 1 and Sec. 4.4: 8,000 epochs of 6 and of 12 batches.
+    "paper-mimic3": {"train": {"steps": 48_000, "batch_size": 4096}},
+    "paper-eicu": {"train": {"steps": 96_000, "batch_size": 4096}},
+    "small": {
+        "hidden": 32,
+        "num_layers": 2,
+        "train": {
+            "steps": 2000,
+            "batch_size": 256,
+            "learning_rate": 3e-3,
+            "lr_schedule": "cosine",
+            "eval_every": 200,
+            "checkpoint_every": 500,
+        },
+    },
+}
+
+
+def preset(name: str) -> CdmtConfig:
+    """The configuration called `name`."""
+    known("preset", name, PRESETS)
+    fields = dict(PRESETS[name])
+    return CdmtConfig(**{**fields, "train": TrainConfig(**fields.get("train", {}))})

@@ -1,0 +1,148 @@
+"""The CDMT-EHR generative model: a factory that ties the parts together."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxehr.core.checks import InputError
+from jaxehr.core.cohort import Cohort, Schema
+from jaxehr.core.contracts import Callback, GenerativeModel, Params
+from jaxehr.models.cdmt import preprocessing, sampling
+from jaxehr.models.cdmt.config import CdmtConfig, CdmtSampling
+from jaxehr.models.cdmt.layout import make_layout
+from jaxehr.models.cdmt.objective import make_model, make_objective, noise_levels
+from jaxehr.training.loop import train
+
+BY_FREQUENCY, BALANCED = -1, -2
+
+
+def cdmt(schema: Schema, config: CdmtConfig | None = None) -> GenerativeModel:
+    """CDMT-EHR for cohorts of `schema` [cdmt2026].
+
+    `fit` returns nested dicts of arrays: `fitted` (preprocessing), `weights` (network,
+    embeddings, schedules). `sample` takes `label` None (training frequency), "balanced",
+    one code, or an array of codes, and the options `options: CdmtSampling`, `index`
+    (numbers of the patients; default 0 .. num - 1) and `progress`.
+    """
+    config = config or CdmtConfig()
+    layout = make_layout(schema, config)
+    model = make_model(layout, config)
+
+    def fit(
+        key: jax.Array,
+        cohort: Cohort,
+        *,
+        valid: Cohort | None = None,
+        callbacks: Sequence[Callback] = (),
+        checkpoint: str | None = None,
+        announce: Callable[[str], None] | None = None,
+    ) -> Params:
+        fitted = preprocessing.fit(schema, layout, config, cohort)
+        if layout.temporal.label_classes and not np.all(cohort.has_temporal):
+            count = int(np.sum(~np.asarray(cohort.has_temporal)))
+            raise InputError(
+                f"mode unconditional decides the label by a vote over time steps, but "
+                f"{count} patients have none; use --mode conditional."
+            )
+        trained = train(
+            key,
+            make_objective(model, fitted),
+            preprocessing.encode(fitted, layout, cohort),
+            config=config.train,
+            valid=None
+            if valid is None
+            else preprocessing.encode(fitted, layout, valid),
+            callbacks=callbacks,
+            checkpoint=checkpoint,
+            announce=announce,
+        )
+        return {"fitted": fitted, "weights": jax.tree.map(np.asarray, trained.params)}
+
+    def sample(
+        key: jax.Array,
+        params: Params,
+        label: Any | None,
+        num: int,
+        *,
+        options: CdmtSampling | None = None,
+        index: Any | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Cohort:
+        settings = options or CdmtSampling()
+        check_sampling(config, settings)
+        numbers = np.arange(num) if index is None else np.asarray(index)
+        batch = sampling.sample(
+            model,
+            settings,
+            key,
+            params["weights"],
+            np.asarray(params["fitted"]["frames"], np.float32),
+            numbers.astype(np.int32),
+            label_codes(schema, config, label, len(numbers)),
+            progress,
+        )
+        return preprocessing.decode(params["fitted"], layout, batch)
+
+    return GenerativeModel(fit, sample)
+
+
+def check_sampling(config: CdmtConfig, options: CdmtSampling) -> None:
+    """Refuses options that this model cannot honour."""
+    guided = options.guidance or options.guidance_categorical
+    if guided and config.mode == "unconditional":
+        raise InputError("guidance needs a model trained with --mode conditional.")
+    if config.categorical == "mask" and options.solver != "euler":
+        raise InputError("mask diffusion has the euler sampler only.")
+
+
+def label_codes(
+    schema: Schema, config: CdmtConfig, label: Any | None, num: int
+) -> np.ndarray:
+    """Int [num]: a code a patient, or how it is drawn."""
+    if label is None:
+        return np.full(num, BY_FREQUENCY, np.int32)
+    if config.mode == "unconditional" or schema.label is None:
+        raise InputError(
+            "this model draws the label itself and cannot be given one; train with "
+            "--mode conditional on a cohort with a label."
+        )
+    if isinstance(label, str) and label == "balanced":
+        return np.full(num, BALANCED, np.int32)
+    codes = np.broadcast_to(np.asarray(label), (num,)).astype(np.int32)
+    if num and (codes.min() < 0 or codes.max() >= schema.num_classes):
+        raise InputError(
+            f"label codes must lie in [0, {schema.num_classes}), got {codes.min()} to "
+            f"{codes.max()}; the classes are {list(schema.label.classes)}."
+        )
+    return codes
+
+
+def learned_schedule(
+    schema: Schema, config: CdmtConfig, params: Params
+) -> dict[str, Any]:
+    """Noise levels of every block of columns for plots: names, and sigma over t.
+
+    Returns:
+      For each block: `names` [D], `sigma` [levels, T, D] (or [levels, 1, D]) at `t`.
+    """
+    layout = make_layout(schema, config)
+    model = make_model(layout, config)
+    t = np.linspace(0.0, 1.0, 51)
+    sigma = jax.vmap(lambda t: noise_levels(model, params["weights"], t))(t)
+    temporal, static = layout.temporal, layout.static
+    names = {
+        "numeric": [f.name for f in temporal.numeric],
+        "coded": list(temporal.names),
+        "static_numeric": [f.name for f in static.numeric],
+        "static_coded": list(static.names),
+    }
+    blocks = {}
+    for block, columns in names.items():
+        if columns:
+            values = np.asarray(getattr(sigma, block))
+            values = values[..., 0] if block.endswith("coded") else values
+            values = values.reshape(len(t), -1, len(columns))
+            blocks[block] = {"names": columns, "t": t.tolist(), "sigma": values}
+    return blocks

@@ -1,0 +1,285 @@
+"""The training objective [cdmt2026, Eq. 7-9] and the guided denoise function.
+
+Notation: x0 clean, x noisy, x0_hat predicted; every column has its own sigma(t); t is one
+number per patient. Coded columns are continuous embeddings here; the mask-diffusion
+variant replaces them by one-hot states (`Coder`).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxehr.core.contracts import Objective, Params
+from jaxehr.diffusion import edm
+from jaxehr.diffusion.schedules import (
+    RhoParams,
+    init_rho,
+    power_mean,
+    raw_of,
+    rho_of,
+)
+from jaxehr.models.cdmt.coders import Coder, make_coder
+from jaxehr.models.cdmt.config import CdmtConfig
+from jaxehr.models.cdmt.layout import Layout
+from jaxehr.models.cdmt.network import Blocks, Denoiser, Frame
+from jaxehr.models.cdmt.preprocessing import Batch
+
+
+class Model(NamedTuple):
+    """The fixed parts of one model; everything learned is in its `Params`."""
+
+    layout: Layout
+    config: CdmtConfig
+    network: Denoiser
+    coder: Coder
+
+
+def make_model(layout: Layout, config: CdmtConfig) -> Model:
+    return Model(layout, config, Denoiser(layout, config), make_coder(config))
+
+
+def init_params(
+    model: Model, fitted: dict[str, Any], key: jax.Array, batch: Batch
+) -> Params:
+    """Parameters as nested dicts: network, tables, rho.
+
+    The last layer starts at zero weights and the log frequencies of the categories, so
+    that the first prediction is the marginal [mueller2025].
+    """
+    layout, config = model.layout, model.config
+    key_network, key_temporal, key_static = jax.random.split(key, 3)
+    parts = (layout.temporal, layout.static)
+    steps = (layout.num_steps, 0)
+    tables = [
+        model.coder.init(k, part, num)
+        for k, part, num in zip((key_temporal, key_static), parts, steps, strict=True)
+    ]
+    rho = [
+        init_rho(config.rho, len(part.numeric), num, kind=config.rho_kind)._asdict()
+        for part, num in zip(parts, steps, strict=True)
+    ]
+    params = {"coded": tables[0], "static_coded": tables[1]}
+    params |= {"rho": rho[0], "static_rho": rho[1]}
+    x0 = clean(model, params, batch)
+    inputs = flat(x0)
+    frame = make_frame(model, batch.label, batch.length, batch.has_static)
+    network = model.network.init(
+        key_network, inputs, jnp.zeros(len(batch.label)), frame
+    )
+    network = dict(network["params"])
+    for name, part, where in (
+        ("head", layout.temporal, "temporal"),
+        ("static_head", layout.static, "static"),
+    ):
+        if name in network:
+            shares = np.asarray(fitted["frequency"][where])
+            start = [np.zeros(len(part.numeric))]
+            start += [np.log(row[:k]) for row, k in zip(shares, part.cardinalities)]
+            bias = jnp.asarray(np.concatenate(start), jnp.float32)
+            network[name] = {**network[name], "bias": bias}
+    return params | {"network": network}
+
+
+def make_frame(model: Model, label: Any, length: Any, has_static: Any) -> Frame:
+    """One-hot condition [B, C] (no column without classes), length and presence."""
+    condition = jax.nn.one_hot(jnp.asarray(label), model.layout.num_classes)
+    return Frame(condition, jnp.asarray(length), jnp.asarray(has_static))
+
+
+def clean(model: Model, params: Params, batch: Batch) -> Blocks:
+    """x0: numeric columns as they are, codes as the coder represents them."""
+    coder = model.coder
+    return Blocks(
+        jnp.asarray(batch.numeric),
+        coder.clean(params["coded"], model.layout.temporal, jnp.asarray(batch.codes)),
+        jnp.asarray(batch.static_numeric),
+        coder.clean(
+            params["static_coded"], model.layout.static, jnp.asarray(batch.static_codes)
+        ),
+    )
+
+
+def flat(x: Blocks) -> Blocks:
+    """Coded blocks [.., D, k] as columns [.., D k], for the network."""
+    join = lambda leaf: leaf.reshape(*leaf.shape[:-2], leaf.shape[-2] * leaf.shape[-1])
+    return x._replace(coded=join(x.coded), static_coded=join(x.static_coded))
+
+
+def rho_numeric(model: Model, rho: dict[str, jax.Array]) -> jax.Array:
+    """Shape parameters [T, D] or [D]; constants when the schedule is fixed."""
+    value = rho_of(RhoParams(**rho), kind=model.config.rho_kind)
+    return jax.lax.stop_gradient(value) if model.config.schedule == "fixed" else value
+
+
+def noise_levels(model: Model, params: Params, t: jax.Array) -> Blocks:
+    """Noise level (or mask probability) of every column at one scalar time t."""
+    config, coder = model.config, model.coder
+    level = lambda rho: power_mean(
+        t, rho_numeric(model, rho), config.sigma_min, config.sigma_max
+    )
+    return Blocks(
+        level(params["rho"]),
+        coder.level(params["coded"], t),
+        level(params["static_rho"]),
+        coder.level(params["static_coded"], t),
+    )
+
+
+def denoise(
+    model: Model, params: Params, x: Blocks, sigma: Blocks, t: jax.Array, frame: Frame
+) -> Blocks:
+    """D(x; sigma) for numeric columns, raw logits [.., D, K] for coded ones."""
+    config, coder = model.config, model.coder
+    numeric = edm.precondition(sigma.numeric, config.sigma_data)
+    static = edm.precondition(sigma.static_numeric, config.sigma_data)
+    inputs = Blocks(
+        numeric.c_in * x.numeric,
+        coder.scale(x.coded, sigma.coded),
+        static.c_in * x.static_numeric,
+        coder.scale(x.static_coded, sigma.static_coded),
+    )
+    out = model.network.apply({"params": params["network"]}, flat(inputs), t, frame)
+    return out._replace(
+        numeric=numeric.c_skip * x.numeric + numeric.c_out * out.numeric,
+        static_numeric=static.c_skip * x.static_numeric
+        + static.c_out * out.static_numeric,
+    )
+
+
+def make_objective(model: Model, fitted: dict[str, Any]) -> Objective:
+    """The loss of one batch: a mean over patients, so chunks of a batch add up."""
+    weigh = row_weights(model, fitted)
+
+    def loss(params: Params, key: jax.Array, batch: Batch) -> Any:
+        rows = batch.label.shape[0]
+        key_t, key_noise, key_drop, key_coded, key_static = jax.random.split(key, 5)
+        t = edm.low_discrepancy(key_t, rows)  # [B]
+        frame = make_frame(model, batch.label, batch.length, batch.has_static)
+        told = jax.random.uniform(key_drop, (rows, 1)) >= model.config.label_drop
+        frame = frame._replace(condition=frame.condition * told)
+        x0 = clean(model, params, batch)
+        sigma = jax.vmap(lambda t: noise_levels(model, params, t))(t)
+        x = corrupt(
+            model, params, key_noise, (key_coded, key_static), batch, x0, sigma, t
+        )
+        out = denoise(model, params, x, sigma, t, frame)
+        each = losses(model, params, batch, x, x0, sigma, out, t)
+        means = Blocks(*(jnp.mean(w(leaf, batch)) for w, leaf in zip(weigh, each)))
+        config = model.config
+        numeric = means.numeric + config.weight_static * means.static_numeric
+        coded = means.coded + config.weight_static * means.static_coded
+        total = config.weight_numeric * numeric + config.weight_categorical * coded
+        return total, {"loss_numeric": means.numeric, "loss_coded": means.coded}
+
+    return Objective(lambda key, batch: init_params(model, fitted, key, batch), loss)
+
+
+def corrupt(
+    model: Model,
+    params: Params,
+    key: jax.Array,
+    coded_keys: tuple[jax.Array, jax.Array],
+    batch: Batch,
+    x0: Blocks,
+    sigma: Blocks,
+    t: jax.Array,
+) -> Blocks:
+    """x = x0 + sigma eps [cdmt2026, Eq. 1]; codes by their coder."""
+    key_numeric, key_static = jax.random.split(key)
+    noisy = lambda key, x, s: x + s * jax.random.normal(key, x.shape)
+    coder = model.coder
+    return Blocks(
+        noisy(key_numeric, x0.numeric, sigma.numeric),
+        coder.corrupt(
+            coded_keys[0], params["coded"], x0.coded, batch.codes, sigma.coded, t
+        ),
+        noisy(key_static, x0.static_numeric, sigma.static_numeric),
+        coder.corrupt(
+            coded_keys[1],
+            params["static_coded"],
+            x0.static_coded,
+            batch.static_codes,
+            sigma.static_coded,
+            t,
+        ),
+    )
+
+
+def losses(
+    model: Model,
+    params: Params,
+    batch: Batch,
+    x: Blocks,
+    x0: Blocks,
+    sigma: Blocks,
+    out: Blocks,
+    t: jax.Array,
+) -> Blocks:
+    """Loss of every element: [B, T, D] and [B, D]."""
+    s, coder = model.config.sigma_data, model.coder
+    square = lambda level, guess, true: edm.loss_weight(level, s) * (guess - true) ** 2
+    return Blocks(
+        square(sigma.numeric, out.numeric, x0.numeric),
+        coder.loss(params["coded"], out.coded, x.coded, batch.codes, t),
+        square(sigma.static_numeric, out.static_numeric, x0.static_numeric),
+        coder.loss(
+            params["static_coded"],
+            out.static_coded,
+            x.static_coded,
+            batch.static_codes,
+            t,
+        ),
+    )
+
+
+def row_weights(model: Model, fitted: dict[str, Any]) -> Blocks:
+    """Functions from the loss of every element to one loss per patient.
+
+    Means run over columns and valid steps. The divisor is the training mean of the number
+    of steps, not each batch's own: so the loss of a batch is the mean of its chunks.
+    """
+    steps, share = float(fitted["mean_length"]), float(fitted["static_share"])
+    scale = {
+        where: column_scale(model.config, fitted["frequency"][where])
+        for where in ("temporal", "static")
+    }
+
+    def over_time(
+        factor: np.ndarray | float,
+    ) -> Callable[[jax.Array, Batch], jax.Array]:
+        def weigh(leaf: jax.Array, batch: Batch) -> jax.Array:
+            valid = jnp.arange(leaf.shape[1])[None, :] < batch.length[:, None]
+            kept = jnp.where(valid[..., None], leaf * factor, 0.0)
+            return kept.sum((1, 2)) / (steps * max(leaf.shape[2], 1))
+
+        return weigh
+
+    def once(factor: np.ndarray | float) -> Callable[[jax.Array, Batch], jax.Array]:
+        def weigh(leaf: jax.Array, batch: Batch) -> jax.Array:
+            kept = jnp.where(batch.has_static[:, None], leaf * factor, 0.0)
+            return kept.sum(1) / (share * max(leaf.shape[1], 1))
+
+        return weigh
+
+    return Blocks(
+        over_time(1.0), over_time(scale["temporal"]), once(1.0), once(scale["static"])
+    )
+
+
+def column_scale(config: CdmtConfig, frequency: np.ndarray) -> np.ndarray | float:
+    """Factors [D] on the cross-entropy of each column: 1, 1 / entropy or 1 / log K."""
+    if config.categorical_norm == "none":
+        return 1.0
+    p = np.asarray(frequency)
+    if config.categorical_norm == "log_k":
+        return (1.0 / np.log(np.maximum((p > 0).sum(-1), 2))).astype(np.float32)
+    entropy = -np.sum(np.where(p > 0, p * np.log(np.where(p > 0, p, 1.0)), 0.0), -1)
+    return (1.0 / np.maximum(entropy, 1e-3)).astype(np.float32)
+
+
+def exponent(params: dict[str, jax.Array]) -> jax.Array:
+    """The factorised raw parameter of a schedule, [T, D] or [D]."""
+    return raw_of(RhoParams(**params))

@@ -1,0 +1,204 @@
+"""From patients to what the network sees, and back; fitted on training patients only.
+
+Missing values are filled (last value carried forward, the patient's mean, the training
+mean [cdmt2026, Sec. 4.1]) and their masks become binary columns; numeric columns become
+standard normal by their quantiles. Everything fitted is a nested dict of arrays.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxehr.core.cohort import Cohort, Schema, Table, make_cohort, valid_steps
+from jaxehr.data import impute, transforms
+from jaxehr.models.cdmt.config import CdmtConfig
+from jaxehr.models.cdmt.layout import Layout, Part
+
+
+class Batch(NamedTuple):
+    """Encoded patients, one row each; what training and sampling handle."""
+
+    numeric: Any  # float32 [N, T, numeric]
+    codes: Any  # int8 or int32 [N, T, coded columns]
+    static_numeric: Any  # float32 [N, numeric]
+    static_codes: Any  # [N, coded columns]
+    length: Any  # int32 [N]
+    has_static: Any  # bool [N]
+    label: Any  # int32 [N]
+
+
+def fit(
+    schema: Schema, layout: Layout, config: CdmtConfig, cohort: Cohort
+) -> dict[str, Any]:
+    """Everything read off the training patients, as nested dicts of arrays."""
+    cohort = host(cohort)
+    known = cohort.static.observed[cohort.has_static]
+    fitted = {
+        "temporal": fit_part(
+            layout.temporal, config, cohort.temporal, valid_steps(cohort)
+        ),
+        "static": fit_part(layout.static, config, cohort.static, cohort.has_static),
+        "frames": count_frames(schema, cohort),
+        "mean_length": np.float64(max(cohort.length.mean(), 1.0)),
+        "static_share": np.float64(max(len(known) / len(cohort.label), 1e-3)),
+    }
+    encoded = encode(fitted, layout, cohort)
+    fitted["frequency"] = {
+        "temporal": frequencies(layout.temporal, encoded.codes[valid_steps(cohort)]),
+        "static": frequencies(layout.static, encoded.static_codes[cohort.has_static]),
+    }
+    return fitted
+
+
+def host(cohort: Cohort) -> Cohort:
+    """The cohort as NumPy arrays."""
+    static, temporal = (Table(*map(np.asarray, cohort[i])) for i in range(2))
+    return Cohort(static, temporal, *map(np.asarray, cohort[2:]))
+
+
+def fit_part(
+    part: Part, config: CdmtConfig, table: Table, valid: np.ndarray
+) -> dict[str, Any]:
+    """Fill values, quantile transform and missing shares of one modality.
+
+    Args:
+      valid: Bool, the shape of the table without its columns: rows that exist.
+    """
+    count = len(part.numeric)
+    numeric, codes, observed = (leaf[valid] for leaf in table)  # [rows, columns]
+    seen = observed[:, :count]
+    knots = transforms.fit_quantile_normal(
+        numeric, seen, part.numeric, max_knots=config.max_knots
+    )
+    return {
+        "fill": impute.fit_fill(numeric, codes, observed)._asdict(),
+        "quantile": knots._asdict(),
+        "missing": 1.0 - observed.mean(0)
+        if len(observed)
+        else np.ones(observed.shape[1]),
+    }
+
+
+def count_frames(schema: Schema, cohort: Cohort) -> np.ndarray:
+    """Patients by label, presence of the static part, and length: [C, 2, T + 1]."""
+    classes, steps = max(schema.num_classes, 1), cohort.temporal.observed.shape[1]
+    counts = np.zeros((classes, 2, steps + 1))
+    np.add.at(counts, (cohort.label, cohort.has_static.astype(int), cohort.length), 1)
+    return counts
+
+
+def frequencies(part: Part, codes: np.ndarray) -> np.ndarray:
+    """Share of each category in the training data: [columns, K], 0 at padding."""
+    sizes = part.cardinalities
+    shares = np.zeros((len(sizes), max(sizes, default=1)))
+    for column, size in enumerate(sizes):
+        counts = np.bincount(codes[:, column], minlength=size)[:size]
+        # One imagined observation a category keeps the logarithm of a rare one finite.
+        shares[column, :size] = (counts + 1.0) / (counts.sum() + size)
+    return shares
+
+
+def encode(fitted: dict[str, Any], layout: Layout, cohort: Cohort) -> Batch:
+    """Patients as `Batch` of NumPy arrays; padding is 0."""
+    cohort = host(cohort)
+    valid = valid_steps(cohort)
+    numeric, codes = encode_part(
+        fitted["temporal"], layout.temporal, cohort.temporal, valid
+    )
+    if layout.temporal.label_classes:
+        shape = (*codes.shape[:2], 1)
+        label = np.broadcast_to(cohort.label[:, None, None], shape)
+        codes = np.concatenate([codes, label], -1)
+    static_numeric, static_codes = encode_part(
+        fitted["static"], layout.static, cohort.static, cohort.has_static
+    )
+    return Batch(
+        np.where(valid[..., None], numeric, 0.0).astype(np.float32),
+        small(np.where(valid[..., None], codes, 0)),
+        static_numeric.astype(np.float32),
+        small(static_codes),
+        cohort.length.astype(np.int32),
+        cohort.has_static.astype(bool),
+        cohort.label.astype(np.int32),
+    )
+
+
+def small(codes: np.ndarray) -> np.ndarray:
+    """Codes in one byte where they fit: they are most of a cohort's memory."""
+    return codes.astype(np.int8 if codes.max(initial=0) < 128 else np.int32)
+
+
+def encode_part(
+    fitted: dict[str, Any], part: Part, table: Table, valid: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numeric columns as normal scores, and the coded block, of one modality."""
+    count = len(part.numeric)
+    fill = impute.Fill(**fitted["fill"])
+    observed = table.observed & valid[..., None]
+    if table.numeric.ndim == 3:
+        filled = impute.impute_numeric(
+            table.numeric, observed[..., :count], valid, fill.numeric
+        )
+        codes = impute.impute_codes(
+            table.codes, observed[..., count:], valid, fill.codes
+        )
+    else:
+        filled = np.where(observed[..., :count], table.numeric, fill.numeric)
+        codes = np.where(observed[..., count:], table.codes, fill.codes)
+    z = transforms.forward(transforms.QuantileNormal(**fitted["quantile"]), filled)
+    codes = codes[..., list(part.coded_positions)]
+    if part.masks:
+        codes = np.concatenate([codes, ~observed], -1)
+    return z, codes
+
+
+def decode(fitted: dict[str, Any], layout: Layout, batch: Batch) -> Cohort:
+    """Sampled `Batch` (NumPy) -> patients in the units, kinds and bounds of the data.
+
+    A value under a mask of 1 becomes missing. A column that was never (always) missing
+    in training stays so: the model saw no example of the other.
+    """
+    label = np.asarray(batch.label)
+    codes = np.asarray(batch.codes, np.int32)
+    if layout.temporal.label_classes:
+        label = vote(codes[..., -1], np.asarray(batch.length), layout)
+        codes = codes[..., :-1]
+    temporal = decode_part(
+        fitted["temporal"], layout.temporal, np.asarray(batch.numeric), codes
+    )
+    static = decode_part(
+        fitted["static"],
+        layout.static,
+        np.asarray(batch.static_numeric),
+        np.asarray(batch.static_codes, np.int32),
+    )
+    known = np.asarray(batch.has_static)[:, None]
+    static = static._replace(observed=static.observed & known)
+    return make_cohort(static, temporal, np.asarray(batch.length), label)
+
+
+def vote(codes: np.ndarray, length: np.ndarray, layout: Layout) -> np.ndarray:
+    """The label that most valid steps of a patient say; the lowest code wins a tie."""
+    valid = np.arange(codes.shape[1])[None, :] < length[:, None]
+    options = np.arange(layout.temporal.label_classes)
+    ballots = (codes[..., None] == options) & valid[..., None]
+    return ballots.sum(1).argmax(-1).astype(np.int32)
+
+
+def decode_part(
+    fitted: dict[str, Any], part: Part, z: np.ndarray, block: np.ndarray
+) -> Table:
+    """One modality back in its own units."""
+    numeric = transforms.inverse(transforms.QuantileNormal(**fitted["quantile"]), z)
+    coded = len(part.features) - len(part.numeric)
+    codes = np.zeros((*block.shape[:-1], coded), np.int32)
+    diffused = len(part.coded)
+    codes[..., list(part.coded_positions)] = block[..., :diffused]
+    shape = (*block.shape[:-1], len(part.features))
+    observed = np.ones(shape, bool)
+    if part.masks:
+        observed = block[..., diffused : diffused + part.num_masks] == 0
+    missing = np.asarray(fitted["missing"])
+    if part.masks:
+        observed = (observed | (missing == 0.0)) & (missing < 1.0)
+    return Table(numeric, codes, observed)

@@ -1,0 +1,317 @@
+"""Drawing patients [cdmt2026, Alg. 2]: one program per block of patients.
+
+Patient i takes all its randomness from fold_in(key, i), and blocks have a fixed number of
+rows, padded with further patients: so patient i is the same, bit for bit, however many
+are drawn, in which order, and over how many devices.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from jaxehr.core.keys import patient_keys
+from jaxehr.core.contracts import Params
+from jaxehr.diffusion import embeddings, masked
+from jaxehr.diffusion.guidance import doubled, guide
+from jaxehr.diffusion.samplers import SOLVERS, Level, levels, sigma_levels
+from jaxehr.models.cdmt.coders import table_of
+from jaxehr.models.cdmt.config import CdmtSampling
+from jaxehr.models.cdmt.network import Blocks, Frame
+from jaxehr.models.cdmt.objective import Model, denoise, make_frame, noise_levels
+from jaxehr.models.cdmt.preprocessing import Batch
+from jaxehr.training.sharding import AXIS, make_mesh, per_device
+
+CPU_ROWS = 128  # patients a block whose states stay in the cache of a CPU
+ACCELERATOR_ROWS = 4096
+
+
+class Draws(NamedTuple):
+    """The frame of each patient: label, presence of the static part, length."""
+
+    label: jax.Array
+    has_static: jax.Array
+    length: jax.Array
+
+
+def block_rows() -> int:
+    """Patients in one block; fixed per platform, since it may change the rounding."""
+    return CPU_ROWS if jax.default_backend() == "cpu" else ACCELERATOR_ROWS
+
+
+def draw_frames(keys: jax.Array, frames: jax.Array, label: jax.Array) -> Draws:
+    """Label, static presence and length from their joint training frequency.
+
+    Args:
+      keys: [N] one per patient; frames: [C, 2, T + 1] counts.
+      label: Int [N]; -1 = drawn by its training frequency, -2 = each class alike.
+    """
+    classes, _, steps = frames.shape
+    share = frames.sum((1, 2))
+    log = lambda p: jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1.0)), -jnp.inf)
+
+    def one(key: jax.Array, label: jax.Array) -> Draws:
+        key_label, key_rest = jax.random.split(key)
+        even = jnp.where(share > 0, 1.0, 0.0)
+        weights = jnp.where(label == -2, even, share)
+        drawn = jax.random.categorical(key_label, log(weights))
+        code = jnp.where(label < 0, drawn, label)
+        cell = jax.random.categorical(key_rest, log(frames[code].reshape(-1)))
+        return Draws(code, cell // steps == 1, cell % steps)
+
+    return jax.vmap(one)(keys, label)
+
+
+def start_noise(model: Model, keys: jax.Array, shapes: Blocks) -> Blocks:
+    """Standard normal blocks [N, ...], each patient's from its own key."""
+    sizes = [math.prod(shape) for shape in shapes]
+
+    def one(key: jax.Array) -> Blocks:
+        noise = jax.random.normal(key, (sum(sizes),))
+        parts = jnp.split(noise, np.cumsum(sizes)[:-1])
+        return Blocks(
+            *(p.reshape(shape) for p, shape in zip(parts, shapes, strict=True))
+        )
+
+    return jax.vmap(one)(keys)
+
+
+def block_shapes(model: Model, width: int) -> Blocks:
+    """Shape of one patient's blocks; `width` = coordinates of a coded column."""
+    layout = model.layout
+    temporal, static = layout.temporal, layout.static
+    return Blocks(
+        (layout.num_steps, len(temporal.numeric)),
+        (layout.num_steps, len(temporal.cardinalities), width),
+        (len(static.numeric),),
+        (len(static.cardinalities), width),
+    )
+
+
+def guided(
+    model: Model, params: Params, sampling: CdmtSampling, frame: Frame
+) -> Callable[[Blocks, Blocks, jax.Array], Blocks]:
+    """(x, sigma, t) -> x0_hat of numeric columns and raw logits, with guidance.
+
+    (1 + w) D(x | label) - w D(x | no label), both from one batch of twice the rows.
+    """
+    rows = frame.length.shape[0]
+    weight = sampling.guidance
+    coded = sampling.guidance_categorical
+    coded = weight if coded is None else coded
+    if not model.layout.num_classes or (weight == 0.0 and coded == 0.0):
+        time = lambda t: jnp.full((rows,), t)
+        return lambda x, sigma, t: denoise(model, params, x, sigma, time(t), frame)
+    null = frame._replace(condition=jnp.zeros_like(frame.condition))
+
+    def call(x: Blocks, sigma: Blocks, t: jax.Array) -> Blocks:
+        both = doubled(
+            lambda x, frame: denoise(
+                model, params, x, sigma, jnp.full((2 * rows,), t), frame
+            )
+        )
+        return guide(*both(x, frame, null), Blocks(weight, coded, weight, coded))
+
+    return call
+
+
+def solve_embedding(
+    model: Model, params: Params, sampling: CdmtSampling, frame: Frame, noise: Blocks
+) -> Blocks:
+    """Numeric values and codes by the probability-flow ODE of all columns together."""
+    call = guided(model, params, sampling, frame)
+    layout = model.layout
+    tables = (table_of(params["coded"]), table_of(params["static_coded"]))
+    t, sigmas = sigma_levels(lambda t: noise_levels(model, params, t), sampling.steps)
+    x = jax.tree.map(lambda eps, sigma: eps * sigma[0], noise, sigmas)
+
+    def step(state: Any, level: Level) -> Any:
+        out = call(state[0], level.sigma[0], level.t)
+        x0_hat = out._replace(
+            coded=interpolate(tables[0], out.coded),
+            static_coded=interpolate(tables[1], out.static_coded),
+        )
+        return x0_hat, (out.coded, out.static_coded)
+
+    # The logits ride along: the last step sets every leaf to its denoised value.
+    rows = frame.length.shape[0]
+    logits = tuple(
+        jnp.zeros((rows, *shape, max(part.cardinalities, default=1)))
+        for part, shape in (
+            (layout.temporal, (layout.num_steps, len(layout.temporal.cardinalities))),
+            (layout.static, (len(layout.static.cardinalities),)),
+        )
+    )
+    ones = jnp.linspace(1.0, 0.0, sampling.steps + 1)
+    solver = SOLVERS[sampling.solver]
+    x, logits = solver(step, (x, logits), t, (sigmas, (ones, ones)))
+    decode = functools.partial(decode_codes, sampling.decode)
+    return x._replace(
+        coded=decode(tables[0], layout.temporal.cardinalities, x.coded, logits[0]),
+        static_coded=decode(
+            tables[1], layout.static.cardinalities, x.static_coded, logits[1]
+        ),
+    )
+
+
+def interpolate(table: jax.Array, logits: jax.Array) -> jax.Array:
+    if not table.shape[0]:
+        return jnp.zeros((*logits.shape[:-1], table.shape[-1]))
+    return embeddings.expected(table, logits)
+
+
+def decode_codes(
+    how: str, table: jax.Array, sizes: tuple[int, ...], z: jax.Array, logits: jax.Array
+) -> jax.Array:
+    """Codes [.., D] of final embeddings, or of the last probabilities."""
+    if not sizes:
+        return jnp.zeros(z.shape[:-1], jnp.int32)
+    if how == "argmax":
+        return jnp.argmax(logits, -1)
+    return embeddings.nearest(table, embeddings.valid_codes(sizes), z)
+
+
+def solve_mask(
+    model: Model,
+    params: Params,
+    sampling: CdmtSampling,
+    frame: Frame,
+    noise: Blocks,
+    keys: jax.Array,
+) -> Blocks:
+    """Numeric values by Euler steps, codes by unmasking, one network call a level."""
+    call = guided(model, params, sampling, frame)
+    level_of = lambda t: noise_levels(model, params, t)
+    t, levels_ = sigma_levels(level_of, sampling.steps)
+    parts = (model.layout.temporal, model.layout.static)
+    widths = [max(part.cardinalities, default=1) for part in parts]
+    state = noise._replace(
+        numeric=noise.numeric * levels_.numeric[0],
+        static_numeric=noise.static_numeric * levels_.static_numeric[0],
+        coded=masked.start(noise.coded.shape[:-1], widths[0]),
+        static_coded=masked.start(noise.static_coded.shape[:-1], widths[1]),
+    )
+
+    def reveal(
+        key: Any, n: Any, logits: Any, x: Any, now: Any, after: Any
+    ) -> jax.Array:
+        if not x.shape[-2]:
+            return x
+        draw = lambda key, logits, x: masked.reverse_step(
+            jax.random.fold_in(key, n), logits, x, now[..., 0], after[..., 0]
+        )
+        return jax.vmap(draw)(key, logits, x)
+
+    def step(x: Blocks, ends: Any) -> tuple[Blocks, None]:
+        n, time, now, after = ends
+        out = call(x, now, time)
+        euler = lambda x, d, s, s_next: d + (s_next / s) * (x - d)
+        return Blocks(
+            euler(x.numeric, out.numeric, now.numeric, after.numeric),
+            reveal(keys[0], n, out.coded, x.coded, now.coded, after.coded),
+            euler(
+                x.static_numeric,
+                out.static_numeric,
+                now.static_numeric,
+                after.static_numeric,
+            ),
+            reveal(
+                keys[1],
+                n,
+                out.static_coded,
+                x.static_coded,
+                now.static_coded,
+                after.static_coded,
+            ),
+        ), None
+
+    ahead = jax.tree.map(lambda leaf: leaf[:-1], levels_)
+    behind = jax.tree.map(lambda leaf: leaf[1:], levels_)
+    count = jnp.arange(sampling.steps)
+    x = jax.lax.scan(step, state, (count, t, ahead, behind))[0]
+    return x._replace(
+        coded=masked.codes_of(x.coded), static_coded=masked.codes_of(x.static_coded)
+    )
+
+
+def sample_rows(
+    model: Model,
+    sampling: CdmtSampling,
+    key: jax.Array,
+    params: Params,
+    frames: jax.Array,
+    index: jax.Array,
+    label: jax.Array,
+) -> Batch:
+    """The patients with numbers `index` [rows], encoded."""
+    keys = jax.vmap(functools.partial(jax.random.split, num=4))(
+        patient_keys(key, index)
+    )
+    draws = draw_frames(keys[:, 0], frames, label)
+    frame = make_frame(model, draws.label, draws.length, draws.has_static)
+    width = model.config.embedding_dim
+    noise = start_noise(model, keys[:, 1], block_shapes(model, width))
+    if model.config.categorical == "mask":
+        x = solve_mask(model, params, sampling, frame, noise, (keys[:, 2], keys[:, 3]))
+    else:
+        x = solve_embedding(model, params, sampling, frame, noise)
+    return Batch(
+        x.numeric,
+        x.coded.astype(jnp.int32),
+        x.static_numeric,
+        x.static_coded.astype(jnp.int32),
+        draws.length,
+        draws.has_static,
+        draws.label,
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def program(model: Model, sampling: CdmtSampling, rows: int, devices: int) -> Any:
+    """The compiled sampler of one block on each device."""
+    run = functools.partial(sample_rows, model, sampling)
+    if devices > 1:
+        split, whole = PartitionSpec(AXIS), PartitionSpec()
+        run = per_device(
+            run,
+            make_mesh(devices),
+            in_specs=(whole, whole, whole, split, split),
+            out_specs=split,
+        )
+    return jax.jit(run)
+
+
+def sample(
+    model: Model,
+    sampling: CdmtSampling,
+    key: jax.Array,
+    params: Params,
+    frames: np.ndarray,
+    index: np.ndarray,
+    label: np.ndarray,
+    progress: Callable[[int], None] | None = None,
+) -> Batch:
+    """Patients `index` [N] with labels [N] (see `draw_frames`), as NumPy arrays.
+
+    Args:
+      progress: called with the number of patients done after every block.
+    """
+    devices = jax.local_device_count()
+    rows = block_rows()
+    run = program(model, sampling, rows, devices)
+    size, count, blocks = rows * devices, len(index), []
+    params = jax.device_put(params)
+    for first in range(0, max(count, 1), size):
+        take = np.arange(first, first + size)
+        inside = np.minimum(take, max(count - 1, 0))  # padding repeats the last patient
+        out = run(key, params, jnp.asarray(frames), index[inside], label[inside])
+        blocks.append(jax.tree.map(np.asarray, out))
+        if progress:
+            progress(min(first + size, count))
+    join = lambda *leaves: np.concatenate(leaves)[:count]
+    return jax.tree.map(join, *blocks)

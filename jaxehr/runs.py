@@ -1,0 +1,284 @@
+"""RUN folders: a training run that can be stopped, resumed, and sampled from.
+
+A folder holds `run.json` (model, config, schema, seed, cohort fingerprint, versions),
+`metrics.jsonl`, `checkpoints/`, and, once training has ended, `params.npz`.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+import platform
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxehr.core import arrays
+from jaxehr.core.checks import InputError, known
+from jaxehr.core.cohort import Cohort, Dataset, Schema, num_patients
+from jaxehr.core.configs import differences, from_dict, to_dict
+from jaxehr.core.contracts import Callback, GenerativeModel, Params
+from jaxehr.core.files import PathLike, read_json, write_bytes, write_json
+from jaxehr.data.schema_json import schema_from_json, schema_to_json
+from jaxehr.data.split import split
+from jaxehr.registry import MODELS, find, model_entry
+from jaxehr.training.config import resolve
+
+RUN_FILE, PARAMS, METRICS, CHECKPOINTS = (
+    "run.json",
+    "params.npz",
+    "metrics.jsonl",
+    "checkpoints",
+)
+FORMAT = 1
+VALID_SHARE = 0.1  # of the people who are not held out; chooses the best average
+# Fields that may change when a run goes on: they do not change what a step does.
+LIMITS = ("config.train.max_minutes", "config.train.keep")
+
+
+class Run(NamedTuple):
+    """A trained model: everything `sample` needs."""
+
+    name: str
+    config: Any
+    schema: Schema
+    params: Params
+    info: dict[str, Any]
+
+    @property
+    def model(self) -> GenerativeModel:
+        return make(self.name, self.schema, self.config)
+
+
+def make(name: str, schema: Schema, config: Any = None) -> GenerativeModel:
+    """The generative model `name` for cohorts of `schema`."""
+    return find(model_entry(name).factory)(schema, config)
+
+
+def fingerprint(data: Dataset) -> str:
+    """A hash of the schema, the people and every value."""
+    digest = hashlib.sha256(json.dumps(schema_to_json(data.schema)).encode())
+    for leaf in jax.tree.leaves(data.cohort):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    digest.update("\0".join(map(str, data.ids)).encode())
+    return digest.hexdigest()[:16]
+
+
+def describe(
+    name: str, data: Dataset, config: Any, seed: int, holdout_fraction: float
+) -> dict[str, Any]:
+    """The content of run.json."""
+    versions = {p: importlib.metadata.version(p) for p in ("jaxehr", "jax", "flax")}
+    return {
+        "format": FORMAT,
+        "model": name,
+        "config": to_dict(config),
+        "schema": schema_to_json(data.schema),
+        "seed": seed,
+        "holdout_fraction": holdout_fraction,
+        "cohort": fingerprint(data),
+        "patients": num_patients(data.cohort),
+        "versions": versions,
+        "machine": f"{platform.machine()}, {jax.device_count()} {jax.devices()[0].device_kind}",
+    }
+
+
+def train_run(
+    name: str,
+    data: Dataset,
+    out: PathLike,
+    config: Any,
+    *,
+    seed: int = 0,
+    holdout_fraction: float = 0.2,
+    callbacks: Sequence[Callback] = (),
+    announce: Callable[[str], None] | None = None,
+) -> Run:
+    """Trains into the folder `out`, or goes on where an earlier call stopped.
+
+    People whose hashed id falls into `holdout_fraction` are not touched; `evaluate` takes
+    the same people as its hold-out. A tenth of the others only chooses the best average.
+
+    Raises:
+      InputError: `out` belongs to another run, or is not a run folder.
+      Stopped: the user stopped; the same call goes on.
+    """
+    folder = pathlib.Path(out)
+    accelerator = jax.default_backend() != "cpu"
+    rest = split(data, holdout_fraction)[0] if holdout_fraction else data
+    fit, valid = split(rest, VALID_SHARE, salt="valid")
+    sizes = num_patients(fit.cohort), max(data.schema.num_steps, 1)
+    train = resolve(config.train, *sizes, accelerator=accelerator)
+    config = from_dict(type(config), to_dict(config) | {"train": to_dict(train)})
+    info = describe(name, data, config, seed, holdout_fraction)
+    open_run(folder, info)
+    if announce:
+        announce(
+            f"{name}: {sizes[0]} people to learn from, {num_patients(valid.cohort)} to "
+            f"choose the best weights, {num_patients(data.cohort) - sum(map(count, (fit, valid)))} "
+            f"held out; {train.steps} steps of {train.batch_size}"
+        )
+    params = make(name, data.schema, config).fit(
+        jax.random.key(seed),
+        fit.cohort,
+        valid=valid.cohort,
+        callbacks=(json_lines(folder / METRICS), *callbacks),
+        checkpoint=str(folder / CHECKPOINTS),
+        announce=announce,
+    )
+    write_bytes(folder / PARAMS, arrays.to_bytes(params))
+    return Run(name, config, data.schema, params, info)
+
+
+def count(data: Dataset) -> int:
+    return num_patients(data.cohort)
+
+
+def open_run(folder: pathlib.Path, info: dict[str, Any]) -> None:
+    """Makes the folder, or checks that it holds the same run."""
+    if (folder / RUN_FILE).is_file():
+        old = read_info(folder)
+        ignored = ("versions", "machine")
+        keep = lambda d: {k: v for k, v in d.items() if k not in ignored}
+        changed = [
+            line
+            for line in differences(keep(old), keep(info))
+            if not line.startswith(LIMITS)
+        ]
+        if changed:
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            raise InputError(
+                f"{folder}: holds another run ({'; '.join(changed[:3])}{more}); train "
+                "into another folder, or repeat the command that made it."
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise InputError(
+            f"{folder}: is not empty and not a run; choose another folder."
+        )
+    write_json(folder / RUN_FILE, info)
+
+
+def read_info(folder: pathlib.Path) -> dict[str, Any]:
+    """run.json, checked to be one of ours."""
+    info = read_json(folder / RUN_FILE)
+    if (
+        not isinstance(info, dict)
+        or info.get("format") != FORMAT
+        or "model" not in info
+    ):
+        raise InputError(f"{folder / RUN_FILE}: not a run of this version of jaxehr.")
+    known("model", info["model"], MODELS)
+    return info
+
+
+def load_run(path: PathLike) -> Run:
+    """A trained run.
+
+    Raises:
+      InputError: no run there, training has not ended, or a file is damaged.
+    """
+    folder = pathlib.Path(path)
+    if not (folder / RUN_FILE).is_file():
+        raise InputError(
+            f"{folder}: not a run folder (no {RUN_FILE}); see `jaxehr train`."
+        )
+    info = read_info(folder)
+    if not (folder / PARAMS).is_file():
+        raise InputError(
+            f"{folder}: training has not ended; repeat the `jaxehr train` command."
+        )
+    entry = model_entry(info["model"])
+    where = str(folder / RUN_FILE)
+    try:
+        config = from_dict(find(entry.config), info["config"], where)
+        schema = schema_from_json(info["schema"], where)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{where}: damaged ({error}).") from error
+    params = arrays.read_arrays(folder / PARAMS)
+    missing = [name for name in ("fitted", "weights") if name not in params]
+    if missing:
+        raise InputError(f"{folder / PARAMS}: damaged ({missing} missing).")
+    return Run(info["model"], config, schema, params, info)
+
+
+def save_run(run: Run, path: PathLike) -> None:
+    """Writes a model trained in Python as a folder that `load_run` reads."""
+    folder = pathlib.Path(path)
+    open_run(folder, run.info)
+    write_bytes(folder / PARAMS, arrays.to_bytes(run.params))
+
+
+def sample_run(
+    run: Run,
+    num: int,
+    *,
+    label: Any | None = None,
+    seed: int = 0,
+    options: Any | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Dataset:
+    """`num` synthetic people with the columns, dtypes and categories of the input.
+
+    Args:
+      label: None = training frequency, "balanced", or one of the label's classes.
+    """
+    if num < 1:
+        raise InputError(f"the number of patients must be positive, got {num}.")
+    code = class_code(run.schema, label)
+    cohort = run.model.sample(
+        jax.random.key(seed), run.params, code, num, options=options, progress=progress
+    )
+    made = {
+        "kind": "synthetic",
+        "model": run.name,
+        "config": to_dict(run.config),
+        "run": {k: v for k, v in run.info.items() if k not in ("schema", "config")},
+        "sampling": {} if options is None else to_dict(options),
+        "label": None if label is None else str(label),
+        "seed": seed,
+    }
+    return synthetic(run.schema, cohort, made)
+
+
+def class_code(schema: Schema, label: Any | None) -> Any | None:
+    """The code of a class given by value or by its text."""
+    if label is None or label == "balanced" or schema.label is None:
+        return label
+    names = [str(value) for value in schema.label.classes]
+    known(f"class of label {schema.label.name!r}", str(label), names)
+    return names.index(str(label))
+
+
+def synthetic(schema: Schema, cohort: Cohort, provenance: dict[str, Any]) -> Dataset:
+    """Synthetic people, numbered from 1, as a dataset."""
+    numbers = np.arange(1, num_patients(cohort) + 1)
+    text = "string" in schema.id_dtype
+    ids = np.array([f"synthetic-{n:07d}" for n in numbers]) if text else numbers
+    return Dataset(schema, cohort, ids, ids, provenance)
+
+
+def json_lines(path: pathlib.Path) -> Callback:
+    """A callback that appends to a JSONL file; a resumed run first drops later lines."""
+    started = False
+
+    def write(step: int, metrics: dict[str, float]) -> None:
+        nonlocal started
+        if not started:
+            lines = path.read_text().splitlines() if path.is_file() else []
+            kept = [line for line in lines if earlier(line, step)]
+            write_bytes(path, "".join(f"{line}\n" for line in kept).encode())
+            started = True
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": step} | metrics) + "\n")
+
+    return write
+
+
+def earlier(line: str, step: int) -> bool:
+    """Whether a line of metrics is whole and older than `step`."""
+    try:
+        return json.loads(line)["step"] < step
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return False

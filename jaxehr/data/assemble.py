@@ -69,10 +69,32 @@ def assemble(
         table.
     """
     check_dtypes(schema)
+    known, rows, ids = read_all_ids(schema, static, temporal, where)
+    here, there = Place(where[0], known), Place(where[1], rows)
+    stays = np.arange(len(known))
+    table = read_features(
+        here, schema.static, static, stays, (len(ids),), allow_missing
+    )
+    labels = np.zeros(len(ids), np.int32)
+    if schema.label:
+        labels = read_label(here, schema.label, static)
+    groups = read_groups(here, schema, static, ids)
+    cells, length = read_grid(where[1], schema, temporal, rows, ids)
+    shape = (len(ids), schema.num_steps)
+    series = read_features(
+        there, schema.temporal, temporal, cells, shape, allow_missing
+    )
+    cohort = make_cohort(table, series, length, labels)
+    return Dataset(schema, cohort, to_numpy(ids), groups, dict(provenance))
+
+
+def read_all_ids(
+    schema: Schema, static: pa.Table, temporal: pa.Table | None, where: tuple[str, str]
+) -> tuple[Any, Any, Any]:
+    """Ids of the rows of `static`, of `temporal` (or None), and of the stays."""
+    label = schema.label.name if schema.label else None
     columns = [schema.id, *(f.name for f in schema.static)]
-    columns += [
-        name for name in (schema.group, schema.label and schema.label.name) if name
-    ]
+    columns += [name for name in (schema.group, label) if name]
     check_columns(static, columns, where[0])
     known = read_ids(Place(where[0]), schema, static[schema.id])
     check_distinct(Place(where[0]), schema.id, known)
@@ -84,24 +106,7 @@ def assemble(
     ids = all_ids(schema, known, rows, where)
     if not len(ids):
         raise InputError(f"{where[0]}: empty table; at least one stay is needed.")
-    place = Place(where[0], known)
-    shape = (len(ids),)
-    stays = np.arange(len(known))
-    table = read_features(place, schema.static, static, stays, shape, allow_missing)
-    labels = (
-        np.zeros(shape, np.int32)
-        if schema.label is None
-        else read_label(place, schema.label, static)
-    )
-    groups = read_groups(place, schema, static, ids)
-    shape = (len(ids), schema.num_steps)
-    cells, length = read_grid(where[1], schema, temporal, rows, ids)
-    place = Place(where[1], rows)
-    series = read_features(
-        place, schema.temporal, temporal, cells, shape, allow_missing
-    )
-    cohort = make_cohort(table, series, length, labels)
-    return Dataset(schema, cohort, to_numpy(ids), groups, dict(provenance))
+    return known, rows, ids
 
 
 def check_columns(table: pa.Table, columns: list[str], where: str) -> None:

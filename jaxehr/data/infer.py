@@ -46,7 +46,8 @@ def infer_schema(options: TablesOptions) -> Schema:
 
     Raises:
       InputError: text in a numeric column, NaN or infinity, a column that is all
-        missing, text with too many values, dates, a label of one class, times off a grid.
+        missing, text with too many values, dates, a label of one class, times off
+        a grid.
     """
     with open_tables(options) as raws:
         return infer_opened(raws, options)
@@ -105,8 +106,8 @@ def column_types(raw: Raw, names: list[str]) -> dict[str, str]:
         found = counts[name]
         if not found["seen"]:
             raise InputError(
-                f"{raw.path}: column {name!r}: all {found['total']} values are missing; "
-                "drop the column."
+                f"{raw.path}: column {name!r}: all {found['total']} values are "
+                "missing; drop the column."
             )
         if types[name] == CSV:
             types[name] = csv_type(raw, name, found)
@@ -283,13 +284,13 @@ def infer_grid(raw: Raw, options: TablesOptions) -> dict[str, Any]:
 
 
 def check_regular(raw: Raw, name: str, times: np.ndarray, step: float) -> None:
-    """Raises InputError unless the sorted times [k] lie on a grid of a sensible length."""
+    """Raises InputError unless the sorted times [k] lie on a grid that is not long."""
     position = (times - times[0]) / step if step > 0 else np.full(len(times), 0.5)
     off = np.abs(position - np.rint(position)) > 1e-6
     if off.any() or position[-1] >= MOST_STEPS:
         worst = times[np.argmax(off)] if off.any() else times[-1]
         raise InputError(
             f"{raw.path}: column {name!r}: times are not on a regular grid "
-            f"(smallest difference {step:g}, {len(times)} distinct times, e.g. {worst:g}); pass "
-            "--step to bin them."
+            f"(smallest difference {step:g}, {len(times)} distinct times, e.g. "
+            f"{worst:g}); pass --step to bin them."
         )

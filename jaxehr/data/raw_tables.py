@@ -77,7 +77,7 @@ class TablesOptions:
 
 
 class Raw(NamedTuple):
-    """One opened file: `types` are Arrow type names, or `CSV` for columns read as text."""
+    """One opened file: `types` are Arrow type names, or `CSV` where read as text."""
 
     path: str
     table: Any  # Ibis table with the columns and ROW
@@ -208,7 +208,7 @@ def scalar(expression: Any) -> Any:
 
 
 def summary(raw: Raw, measures: dict[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]:
-    """Computes aggregates in one pass: {key: {measure: scalar expression}} to values."""
+    """Computes aggregates in one pass: {key: {measure: expression}} to values."""
     keys = [(key, name) for key, parts in measures.items() for name in parts]
     if not keys:
         return {}
@@ -230,7 +230,7 @@ class Rule(NamedTuple):
 
 
 def refuse_any(raw: Raw, rules: list[Rule], id: str = "") -> None:
-    """Checks all rules in one pass; raises InputError with the first row of the first."""
+    """Checks all rules in one pass; the first that is broken raises InputError."""
     found = summary(raw, {i: {"bad": rule.bad.sum()} for i, rule in enumerate(rules)})
     for i, rule in enumerate(rules):
         if found[i]["bad"]:
@@ -247,8 +247,9 @@ def refuse_first(raw: Raw, rule: Rule, count: int, id: str) -> None:
     first = rows.select(**chosen).order_by("row").limit(1).to_pyarrow().to_pylist()[0]
     owner = f" (id {str(first['id'])[:40]})" if id else ""
     tail = f" {rule.advice}" if rule.advice else ""
+    total = scalar(raw.table.count())
     raise InputError(
-        f"{raw.path}: column {rule.column!r}: {rule.text}, got {text(first['value'])} at "
-        f"data row {first['row']}{owner}; {count} of {scalar(raw.table.count())} rows are "
+        f"{raw.path}: column {rule.column!r}: {rule.text}, got {text(first['value'])} "
+        f"at data row {first['row']}{owner}; {count} of {total} rows are "
         f"bad.{tail}"
     )

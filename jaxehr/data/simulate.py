@@ -260,7 +260,10 @@ def poisson(uniform: np.ndarray, rate: np.ndarray) -> np.ndarray:
     factorial = np.cumprod(np.maximum(order, 1).astype(float))
     mass = np.exp(-rate[:, None]) * rate[:, None] ** order / factorial
     edges = np.cumsum(mass, axis=1)[:, :-1]
-    return sum((uniform > edge[:, None]).astype(float) for edge in edges.T)  # pyright: ignore
+    counts = np.zeros(uniform.shape)
+    for edge in edges.T:
+        counts += uniform > edge[:, None]
+    return counts
 
 
 def draw_chain(uniform: np.ndarray, truth: Law, label: np.ndarray) -> np.ndarray:

@@ -202,8 +202,8 @@ def join_labels(raw: Raw, schema: Schema, static: pa.Table) -> pa.Table:
     if missing.any():
         first = stays[int(np.argmax(missing))].as_py()
         raise InputError(
-            f"{raw.path}: label missing for {missing.sum()} of {len(stays)} stays, e.g. "
-            f"id {first!r}; add their rows."
+            f"{raw.path}: label missing for {missing.sum()} of {len(stays)} stays, "
+            f"e.g. id {first!r}; add their rows."
         )
     return static.append_column(label.name, labels[label.name].take(place))
 
@@ -220,7 +220,7 @@ def check_size(raw: Raw, schema: Schema, stays: int) -> None:
 
 
 def read_temporal(raw: Raw, schema: Schema, options: TablesOptions) -> pa.Table:
-    """The temporal rows on the grid of the schema; those after the window are cut off."""
+    """The temporal rows on the grid of the schema, cut off after the window."""
     columns = {schema.id: read_ids(raw, schema), schema.time: number(raw, schema.time)}
     columns |= feature_columns(raw, schema.temporal)
     rows = raw.table.order_by(ROW).select(**columns)
@@ -269,7 +269,7 @@ def ends(value: float | None) -> str:
 
 
 def missing_shares(data: Dataset, part: str) -> dict[str, str]:
-    """Share of missing values of each feature, over stays or valid steps, in per cent."""
+    """Share of missing values of each feature, over stays or valid steps."""
     features, seen = getattr(data.schema, part), getattr(data.cohort, part).observed
     ordered = [f for f in features if f.is_numeric] + [
         f for f in features if not f.is_numeric

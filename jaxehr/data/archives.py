@@ -35,7 +35,7 @@ STAY, ROW = "stay", "row"
 
 
 class Format(NamedTuple):
-    """How the files of a set look; `pattern` matches the whole name of a stay's file."""
+    """How the files of a set look; `pattern` matches the whole name of a file."""
 
     pattern: str
     delimiter: str
@@ -107,9 +107,9 @@ def read_stays(path: pathlib.Path, form: Format) -> tuple[pa.Table, np.ndarray]:
     """All files of one set.
 
     Returns:
-      The rows of all files: `stay` (number of the file), `row` (number of the row in its
-      file, header not counted) and the columns of `form.types`; and the stems of the
-      file names [files], sorted.
+      The rows of all files: `stay` (number of the file), `row` (number of the row in
+      its file, header not counted) and the columns of `form.types`; and the stems of
+      the file names [files], sorted.
 
     Raises:
       InputError: no file, a header without a wanted column, or a value of a wrong type,
@@ -180,7 +180,7 @@ def parse(
 
 
 def parse_bytes(data: bytes, names: list[str], form: Format) -> pa.Table:
-    """The wanted columns of delimited lines; one thread, so that errors name the row."""
+    """The wanted columns of delimited lines; one thread, so errors name the row."""
     if not data:
         return pa.table({name: pa.array([], kind) for name, kind in form.types.items()})
     return pyarrow.csv.read_csv(

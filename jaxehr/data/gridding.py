@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ibis
+import pyarrow as pa
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Feature
@@ -38,6 +39,11 @@ def connect(memory_limit: str = "1GB", threads: int = 2) -> Any:
         temp_directory=spill,
         preserve_insertion_order=False,
     )
+
+
+def in_memory(table: pa.Table) -> Any:
+    """An Arrow table as an Ibis table, without a copy."""
+    return ibis.memtable(table)
 
 
 def count_steps(hours: float, bin_hours: float) -> int:
@@ -63,6 +69,32 @@ def bounded(value: Any, lower: Any, upper: Any) -> Any:
     """`value` where lower <= value <= upper, else null; a null bound does not bind."""
     inside = (value >= lower).fill_null(True) & (value <= upper).fill_null(True)
     return ibis.ifelse(inside, value, None)
+
+
+def bound_columns(table: Any, features: tuple[Feature, ...]) -> Any:
+    """The table with the values outside the bounds of its numeric features null."""
+    limits = {
+        f.name: bounded(table[f.name], f.lower, f.upper)
+        for f in features
+        if f.is_numeric
+    }
+    return table.mutate(**limits) if limits else table
+
+
+def count_values(
+    con: Any, table: Any, features: tuple[Feature, ...]
+) -> dict[str, dict[str, int]]:
+    """For each feature its number of values, and of those outside its bounds."""
+    if not features:
+        return {}
+    sound = bound_columns(table, features)
+    given = table.aggregate([table[f.name].count().name(f.name) for f in features])
+    kept = sound.aggregate([sound[f.name].count().name(f.name) for f in features])
+    given, kept = (con.to_pyarrow(row).to_pylist()[0] for row in (given, kept))
+    return {
+        name: {"values": given[name], "implausible": given[name] - kept[name]}
+        for name in given
+    }
 
 
 def grid_wide(
@@ -150,7 +182,9 @@ def grid_long(
         keys = [id, VARIABLE, BIN]
         parts.append(_combine(part, keys, {VALUE: (aggregate, True)}, start, step))
     cells = ibis.union(*parts) if len(parts) > 1 else parts[0]
-    pivot = {f.name: cells[VALUE].max(where=cells[VARIABLE] == f.name) for f in features}
+    pivot = {
+        f.name: cells[VALUE].max(where=cells[VARIABLE] == f.name) for f in features
+    }
     grid = cells.group_by([id, BIN]).aggregate(**pivot)
     names = [feature.name for feature in features]
     return _finish(grid, id, time, names, features, start, step)
@@ -181,16 +215,14 @@ def _aggregate(feature: Feature) -> str:
 
 
 def _bins(position: Any, nearest: bool) -> Any:
-    bins = (
-        (position - 0.5).round(9).ceil() if nearest else position.round(9).floor()
-    )
+    bins = (position - 0.5).round(9).ceil() if nearest else position.round(9).floor()
     return bins.cast("int64")
 
 
 def _combine(
     rows: Any, keys: list[str], columns: Columns, start: float, step: float
 ) -> Any:
-    """One row a group of `keys`: each column by its aggregate, null when none is seen."""
+    """One row a group of `keys`: each column by its aggregate, null if none is seen."""
     rows = rows.mutate(**{POINT: start + rows[BIN] * step})
     first, second = {}, {}
     for number, (name, (aggregate, is_numeric)) in enumerate(columns.items()):
@@ -220,7 +252,9 @@ def _mean(number: int, name: str) -> Callable[[Any], Any]:
 
     def build(marked: Any) -> Any:
         value, top = marked[name].cast("float64"), marked[f"jaxehr_top{number}"]
-        scale = ibis.ifelse(top > 0, ibis.literal(2.0) ** top.nullif(0).log2().ceil(), 1)
+        scale = ibis.ifelse(
+            top > 0, ibis.literal(2.0) ** top.nullif(0).log2().ceil(), 1
+        )
         finite = _finite(value)
         part = ibis.ifelse(finite, value, None) / scale
         whole = (part * SCALE).round().cast("int64")

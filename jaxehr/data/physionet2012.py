@@ -1,8 +1,8 @@
 """PhysioNet/CinC Challenge 2012: adult ICU stays, 0-48 h, in-hospital death.
 
 One `RecordID.txt` (Time,Parameter,Value) a stay: the general descriptors at 00:00
-(static; a weight there is one the first time) and dated observations of 37 parameters. In the source -1
-means missing. A value outside the bounds of `PARAMETERS` (below) is set missing, and
+(static; a weight there is one the first time) and dated observations of 37 parameters.
+In the source -1 means missing. A value outside the bounds of `PARAMETERS` (below) is set missing, and
 `provenance` counts such values by parameter; nothing else is changed.
 """
 
@@ -26,6 +26,7 @@ from jaxehr.data.gridding import (
     connect,
     count_steps,
     grid_long,
+    in_memory,
     time_dtype,
     with_ends,
 )
@@ -87,7 +88,8 @@ DESCRIPTORS: dict[str, Feature] = {
     "Gender": Feature(name="Gender", kind="binary", dtype="int64", categories=(0, 1)),
     "Height": Feature(name="Height", kind="numeric", unit="cm", lower=100, upper=250),
     "Weight": Feature(name="Weight", kind="numeric", unit="kg", lower=20, upper=350),
-    # 1 Coronary Care Unit, 2 Cardiac Surgery Recovery Unit, 3 Medical ICU, 4 Surgical ICU
+    # 1 Coronary Care Unit, 2 Cardiac Surgery Recovery Unit, 3 Medical ICU,
+    # 4 Surgical ICU
     "ICUType": Feature(
         name="ICUType", kind="categorical", dtype="int64", categories=(1, 2, 3, 4)
     ),
@@ -182,8 +184,8 @@ def read_rows(sets: list[pathlib.Path]) -> tuple[pa.Table, np.ndarray]:
     if len(distinct) < len(ids):
         raise InputError(
             f"{', '.join(map(str, sets))}: each stay must occur once; RecordID "
-            f"{distinct[counts > 1][0]} occurs {counts.max()} times ({(counts > 1).sum()} "
-            "repeat). Name each set once."
+            f"{distinct[counts > 1][0]} occurs {counts.max()} times "
+            f"({(counts > 1).sum()} repeat). Name each set once."
         )
     return pa.concat_tables(tables), distinct
 
@@ -201,8 +203,8 @@ def read_labels(
     """Labels int64 [stays] in the order of `ids`.
 
     Raises:
-      InputError: no Outcomes file, a stay without label, an unknown label column, or one
-        with more than 10 values.
+      InputError: no Outcomes file, a stay without label, an unknown label column, or
+        one with more than 10 values.
     """
     texts: dict[str, bytes] = {}
     if options.outcomes:
@@ -221,7 +223,9 @@ def read_labels(
         f"Outcomes{path.name.split('.')[0].removeprefix('set')}.txt" for path in sets
     )
     places = ", ".join(sorted({str(path.absolute().parent) for path in sets}))
-    advice = f"looked for {wanted} in and beside the sets ({places}); name it: outcomes."
+    advice = (
+        f"looked for {wanted} in and beside the sets ({places}); name it: outcomes."
+    )
     if not texts:
         raise InputError(f"no Outcomes file: {advice}")
     parts = [read_outcomes(name, data, options.label) for name, data in texts.items()]
@@ -251,8 +255,8 @@ def read_outcomes(name: str, data: bytes, label: str) -> tuple[np.ndarray, np.nd
         raise InputError(f"{name}: label {label!r}: integers are needed in every row.")
     if classes > MOST_CLASSES:
         raise InputError(
-            f"{name}: label {label!r} has {classes} different values; a label is a class "
-            f"with at most {MOST_CLASSES}. Use In-hospital_death."
+            f"{name}: label {label!r} has {classes} different values; a label is a "
+            f"class with at most {MOST_CLASSES}. Use In-hospital_death."
         )
     return table[ID].to_numpy().astype(np.int64), values.to_numpy().astype(np.int64)
 
@@ -264,7 +268,7 @@ def clean(con: Any, rows: pa.Table) -> tuple[Any, Any, dict[str, dict[str, int]]
     implausible (set missing), or kept; `unknown` gathers names that are no parameter,
     the empty name included.
     """
-    table = ibis.memtable(rows)
+    table = in_memory(rows)
     name = table.Parameter.strip()
     clock = table.Time.split(":")
     hour = clock[0].try_cast("float64") + clock[1].try_cast("float64") / 60.0
@@ -280,7 +284,7 @@ def clean(con: Any, rows: pa.Table) -> tuple[Any, Any, dict[str, dict[str, int]]
     bounds += [(n, True, f.lower, f.upper) for n, f in DESCRIPTORS.items()]
     bounds += [(ID, True, None, None)]
     columns = ("name", "first", "lower", "upper")
-    limits = ibis.memtable(pa.table(dict(zip(columns, map(list, zip(*bounds))))))
+    limits = in_memory(pa.table(dict(zip(columns, map(list, zip(*bounds))))))
     table = table.mutate(given=table.Value.nullif(MISSING))
     table = table.left_join(limits.mutate(listed=True), ["name", "first"])
     value = bounded(table.given, table.lower, table.upper)
@@ -324,7 +328,7 @@ def count(con: Any, table: Any) -> dict[str, dict[str, int]]:
 def make_schema(
     options: Physionet2012Options, labels: np.ndarray, counts: dict[str, dict[str, int]]
 ) -> Schema:
-    """Features of the wanted variables; a variable without any value is refused if named."""
+    """Features of the wanted variables; one without any value is refused if named."""
     seen = [name for name in PARAMETERS if counts.get(name, {}).get("kept")]
     for name in options.variables:
         known("variable with a value in these sets", name, seen)
@@ -377,7 +381,7 @@ def grid(con: Any, observations: Any, schema: Schema) -> pa.Table:
         step=schema.step,
         num_steps=schema.num_steps,
     )
-    table = ibis.memtable(con.to_pyarrow(table))
+    table = in_memory(con.to_pyarrow(table))
     last = schema.start + (schema.num_steps - 1) * schema.step
     ends = table.select(ID).distinct().mutate(**{TIME: ibis.literal(last)})
     return con.to_pyarrow(with_ends(table, ends, id=ID, time=TIME))

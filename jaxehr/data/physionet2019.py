@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, get_args
 
-import ibis
 import numpy as np
 import pyarrow as pa
 
@@ -20,10 +19,12 @@ from jaxehr.core.files import PathLike
 from jaxehr.data.archives import ROW, STAY, Format, find_sets, read_stays
 from jaxehr.data.assemble import assemble
 from jaxehr.data.gridding import (
-    bounded,
+    bound_columns,
     connect,
     count_steps,
+    count_values,
     grid_wide,
+    in_memory,
     time_dtype,
     with_ends,
 )
@@ -124,8 +125,8 @@ def read(
     rows, ids = read_rows(sets, options)
     con = connect()
     schema = make_schema(options)
-    table = ibis.memtable(rows)
-    counts = count(con, table, schema)
+    table = in_memory(rows)
+    counts = count_values(con, table, schema.temporal)
     stays = con.to_pyarrow(summarise(table, ids, options))
     if not stays.num_rows:
         raise InputError(
@@ -150,7 +151,7 @@ def read(
 def read_rows(
     sets: list[Any], options: Physionet2019Options
 ) -> tuple[pa.Table, np.ndarray]:
-    """The rows of all sets (`stay` = number of the patient), and the patients [stays]."""
+    """The rows of all sets (`stay` = number of the patient), and the patients."""
     wanted = dict.fromkeys((*options.variables, *options.static), pa.float64())
     form = Format(
         PATTERN, "|", {**wanted, TARGET: pa.float64()}, ("NaN", "nan", "NA", "")
@@ -197,26 +198,6 @@ def make_schema(options: Physionet2019Options) -> Schema:
     )
 
 
-def count(con: Any, table: Any, schema: Schema) -> dict[str, dict[str, int]]:
-    """Values and implausible values by variable, over all hours."""
-    sums = {}
-    for number, feature in enumerate(schema.temporal):
-        value = table[feature.name]
-        sound = bounded(value, feature.lower, feature.upper)
-        sums[f"values{number}"] = value.count()
-        sums[f"sound{number}"] = sound.count()
-    if not sums:
-        return {}
-    row = con.to_pyarrow(table.aggregate(**sums)).to_pylist()[0]
-    return {
-        feature.name: {
-            "values": row[f"values{n}"],
-            "implausible": row[f"values{n}"] - row[f"sound{n}"],
-        }
-        for n, feature in enumerate(schema.temporal)
-    }
-
-
 def check_values(where: str, schema: Schema, counts: dict[str, dict[str, int]]) -> None:
     """Raises InputError when a variable has no value at all."""
     for feature in schema.temporal:
@@ -229,9 +210,7 @@ def check_values(where: str, schema: Schema, counts: dict[str, dict[str, int]]) 
 
 def summarise(table: Any, ids: np.ndarray, options: Physionet2019Options) -> Any:
     """One row a stay that is long enough: id, static values, label, `rows`."""
-    inside = (
-        table[ROW] < options.hours if options.label == "sepsis-by-hours" else None
-    )
+    inside = table[ROW] < options.hours if options.label == "sepsis-by-hours" else None
     # A static value is repeated in every row; the first one that is not missing counts.
     static = {
         name: table[name].argmin(table[ROW], where=table[name].notnull())
@@ -244,18 +223,15 @@ def summarise(table: Any, ids: np.ndarray, options: Physionet2019Options) -> Any
     )
     stays = stays.filter(stays["rows"] >= options.min_hours)
     numbers = np.arange(len(ids), dtype=np.int32)
-    names = ibis.memtable(pa.table({STAY: numbers, ID: ids.astype(object)}))
+    names = in_memory(pa.table({STAY: numbers, ID: ids.astype(object)}))
     stays = stays.inner_join(names, STAY)
     return stays.order_by(ID)
 
 
 def grid(con: Any, table: Any, stays: pa.Table, schema: Schema) -> pa.Table:
     """The temporal table; the last hour of a stay has a row even without values."""
-    kept = ibis.memtable(stays.select([STAY, ID, "rows"]))
-    values = {
-        f.name: bounded(table[f.name], f.lower, f.upper) for f in schema.temporal
-    }
-    rows = table.mutate(**values).inner_join(kept, STAY)
+    kept = in_memory(stays.select([STAY, ID, "rows"]))
+    rows = bound_columns(table, schema.temporal).inner_join(kept, STAY)
     binned = grid_wide(
         rows,
         id=ID,
@@ -265,7 +241,7 @@ def grid(con: Any, table: Any, stays: pa.Table, schema: Schema) -> pa.Table:
         step=schema.step,
         num_steps=schema.num_steps,
     ).rename({TIME: ROW})
-    binned = ibis.memtable(con.to_pyarrow(binned))
+    binned = in_memory(con.to_pyarrow(binned))
     step = ((kept["rows"] - 1) / schema.step).floor().clip(upper=schema.num_steps - 1)
     ends = kept.mutate(**{TIME: schema.start + step * schema.step})
     return con.to_pyarrow(with_ends(binned, ends, id=ID, time=TIME))

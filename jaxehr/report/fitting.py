@@ -1,12 +1,11 @@
 """Figures of a model: its learned noise schedule and its losses."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
 
-from jaxehr.diffusion.schedules import power_mean
 from jaxehr.report.style import (
     INK,
     MUTED,
@@ -21,6 +20,22 @@ from jaxehr.report.summary import MAX_FEATURES, largest
 
 MAX_COLUMNS = 120
 MAX_POINTS = 400
+PARTS = {
+    "numeric": "numeric series",
+    "coded": "coded series",
+    "categorical": "coded series",
+    "static_numeric": "static numbers",
+    "static_coded": "static codes",
+}
+
+
+class Noise(NamedTuple):
+    """One part's schedule: `rho` [T, D] if it is a power mean, `sigma` [levels, D]."""
+
+    names: list[str]
+    rho: np.ndarray | None
+    t: np.ndarray
+    sigma: np.ndarray | None  # geometric mean over time steps
 
 
 def rho_bars(part: str, rho: np.ndarray, names: Sequence[str]) -> Picture:
@@ -40,10 +55,8 @@ def rho_bars(part: str, rho: np.ndarray, names: Sequence[str]) -> Picture:
     axes.set_yticks(rows, [shorten(name, 15) for name in names])
     axes.tick_params("y", length=0)
     axes.invert_yaxis()
-    axes.set_title(f"Shape rho, {part} part")
-    caption = (
-        f"Shape rho of the {part} part by feature, {rho.min():.2f} to {rho.max():.2f}."
-    )
+    axes.set_title(f"Shape rho, {part}")
+    caption = f"Shape rho, {part}, by feature, {rho.min():.2f} to {rho.max():.2f}."
     return picture(figure, f"rho-{part}", f"Bar chart. {caption}", caption, wide=True)
 
 
@@ -57,6 +70,7 @@ def rho_map(part: str, rho: np.ndarray, names: Sequence[str], xlabel: str) -> Pi
     )
     height = 78 + 22 * rho.shape[1]
     figure, (axes,) = panels(560, height, left=100, right=70, top=30)
+    limits = _range(rho)
     # 32 colours: a longer colour bar would be embedded as a bitmap.
     mesh = axes.pcolormesh(
         np.append(starts, rho.shape[0]),
@@ -65,7 +79,8 @@ def rho_map(part: str, rho: np.ndarray, names: Sequence[str], xlabel: str) -> Pi
         cmap=matplotlib.colormaps["viridis"].resampled(32),
         edgecolors="face",
         linewidth=0.3,
-        **_range(rho),
+        vmin=limits[0],
+        vmax=limits[1],
     )
     figure.colorbar(
         mesh,
@@ -76,97 +91,137 @@ def rho_map(part: str, rho: np.ndarray, names: Sequence[str], xlabel: str) -> Pi
     axes.spines[:].set_visible(False)
     axes.invert_yaxis()
     axes.set_xlabel(xlabel)
-    axes.set_title(f"Shape rho, {part} part")
+    axes.set_title(f"Shape rho, {part}")
     caption = (
-        f"Shape rho of the {part} part by feature and time step, from {rho.min():.2f} "
+        f"Shape rho, {part}, by feature and time step, from {rho.min():.2f} "
         f"to {rho.max():.2f}. A larger rho spends more sampling steps at low noise."
     )
     return picture(figure, f"rho-{part}", f"Heat map. {caption}", caption, wide=True)
 
 
-def sigma_curves(
-    part: str,
-    rho: np.ndarray,
-    names: Sequence[str],
-    ends: tuple[float, float],
-    start: float | None,
-) -> Picture:
-    """Noise level over diffusion time, one curve a feature at its mean rho."""
-    t = np.linspace(0, 1, 51)
-    mean = rho.mean(0)
-    curves = np.asarray(power_mean(t[:, None], mean[None, :], *ends))
+def sigma_curves(part: str, noise: Noise, start: float | None) -> Picture:
+    """Noise level over diffusion time, one curve a feature, averaged over steps."""
+    t, curves = noise.t, np.asarray(noise.sigma)
     figure, (axes,) = panels(360, 260, left=50, right=12)
     axes.semilogy(t, curves, color=MUTED, linewidth=0.7)
-    extremes = dict.fromkeys([int(mean.argmin()), int(mean.argmax())])
+    middle = curves[len(t) // 2]
+    extremes = dict.fromkeys([int(middle.argmax()), int(middle.argmin())])
     for feature, colour, place in zip(extremes, (SYNTHETIC, REAL), (0.12, 0.04)):
         axes.semilogy(t, curves[:, feature], color=colour)
+        label = shorten(noise.names[feature], 20)
+        if noise.rho is not None:
+            label += f", rho {noise.rho[:, feature].mean():.2f}"
         axes.text(
-            0.98,
-            place,
-            f"{shorten(names[feature], 20)}, rho {mean[feature]:.2f}",
-            transform=axes.transAxes,
-            ha="right",
-            color=colour,
+            0.98, place, label, transform=axes.transAxes, ha="right", color=colour
         )
-    if start is not None:
-        axes.semilogy(
-            t,
-            np.asarray(power_mean(t, start, *ends)),
-            color=INK,
-            linewidth=1.1,
-            linestyle=(0, (2, 2)),
-        )
-        axes.text(
-            0.98,
-            0.20,
-            f"before training, rho {start:g}",
-            transform=axes.transAxes,
-            ha="right",
-        )
+    if start is not None and noise.rho is not None:
+        before = noise_level(t, start, float(curves[0].min()), float(curves[-1].max()))
+        axes.semilogy(t, before, color=INK, linewidth=1.1, linestyle=(0, (2, 2)))
+        text = f"before training, rho {start:g}"
+        axes.text(0.98, 0.20, text, transform=axes.transAxes, ha="right")
     axes.set_xlabel("diffusion time t (0 clean, 1 noise)")
-    axes.set_title(f"Noise level sigma(t), {part} part")
+    axes.set_title(f"Noise level sigma(t), {part}")
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     caption = (
-        f"Noise level over diffusion time, {part} part: every feature thin, the "
-        "lowest and the highest rho in colour"
-        + (", the start dashed." if start is not None else ".")
+        f"Noise level over diffusion time, {part}: every feature thin, the highest and "
+        "the lowest in colour, the start dashed."
     )
     return picture(figure, f"sigma-{part}", caption)
 
 
 def schedule_pictures(
     part: str, entry: Any, config: Mapping[str, Any], time_label: str
-) -> tuple[list[Picture], list[str]]:
-    """Pictures of one part's schedule, and sentences on what was left out."""
+) -> tuple[list[Picture], list[Picture], list[str]]:
+    """Maps and curves of one part's schedule, and sentences on what was left out."""
+    is_numeric = part.endswith("numeric")
+    start = config.get("rho" if is_numeric else "rho_embedding")
+    top = "sigma_max" if is_numeric else "sigma_max_embedding"
+    ends = (config.get("sigma_min"), config.get(top))
+    noise = read_noise(entry, ends)
+    title = PARTS.get(part, part.replace("_", " "))
+    total, notes = len(noise.names), []
+    if total > MAX_FEATURES:
+        noise = _moved_most(noise, start)
+        notes = [
+            f"{title}: shown are the {MAX_FEATURES} of {total} features whose schedule "
+            "moved most."
+        ]
+    maps = []
+    if noise.rho is not None and noise.rho.shape[0] == 1:
+        maps = [rho_bars(title, noise.rho[0], noise.names)]
+    elif noise.rho is not None and noise.rho.size:
+        maps = [rho_map(title, noise.rho, noise.names, time_label)]
+    curves = [sigma_curves(title, noise, start)] if noise.sigma is not None else []
+    return maps, curves, notes
+
+
+def read_noise(entry: Any, ends: tuple[Any, Any]) -> Noise:
+    """Reads `rho` [T, D], or `sigma` [levels, T, D] at the times `t`.
+
+    Where only sigma is given, rho solves sigma(1/2) of the power mean; it stays unknown
+    when the curve is not a power mean.
+    """
     table = entry if isinstance(entry, Mapping) else {"rho": entry}
-    rho = np.atleast_2d(np.asarray(table["rho"], float))
-    if not rho.size:
-        return [], []
-    names = list(table.get("names") or [f"feature {k}" for k in range(rho.shape[1])])
-    kind = "rho" if part == "numeric" else "rho_embedding"
-    start = config.get(kind) if part in ("numeric", "categorical") else None
-    notes = []
-    if rho.shape[1] > MAX_FEATURES:
-        centre = start if start is not None else float(rho.mean())
-        kept = largest(np.abs(rho - centre).mean(0).tolist())
-        notes.append(
-            f"{part}: the {MAX_FEATURES} of {rho.shape[1]} features whose rho moved "
-            "most are shown."
-        )
-        rho, names = rho[:, kept], [names[k] for k in kept]
-    single = rho.shape[0] == 1
-    shown = part.replace("_", " ")
-    pictures = [
-        rho_bars(shown, rho[0], names)
-        if single
-        else rho_map(shown, rho, names, time_label)
-    ]
-    top = "sigma_max" if part.endswith("numeric") else "sigma_max_embedding"
-    if "sigma_min" in config and top in config:
-        ends = (float(config["sigma_min"]), float(config[top]))
-        pictures.append(sigma_curves(shown, rho, names, ends, start))
-    return pictures, notes
+    t = np.linspace(0, 1, 51)
+    if "rho" in table:
+        rho = np.atleast_2d(np.asarray(table["rho"], float))
+        sigma = None
+        if None not in ends and rho.size:
+            sigma = noise_level(t[:, None], rho.mean(0), *map(float, ends))
+    else:
+        t, full = np.asarray(table["t"], float), np.asarray(table["sigma"], float)
+        rho = shape_of(t, full)
+        sigma = np.exp(np.log(full).mean(1)) if (full > 0).all() else None
+    size = (rho if rho is not None else full).shape[-1]
+    names = table.get("names") or [f"feature {k}" for k in range(size)]
+    return Noise([str(name) for name in names], rho, t, sigma)
+
+
+def noise_level(t: Any, rho: Any, low: float, high: float) -> np.ndarray:
+    """Power-mean schedule [cdmt2026, Eq. 3], in float64 on the host.
+
+    sigma = (low^(1/rho) + t (high^(1/rho) - low^(1/rho)))^rho.
+    """
+    power = 1 / np.asarray(rho, float)
+    first, last = low**power, high**power
+    return np.exp(np.log(first + np.asarray(t) * (last - first)) / power)
+
+
+def shape_of(t: np.ndarray, sigma: np.ndarray) -> np.ndarray | None:
+    """Shape rho [T, D] of `sigma` [levels, T, D] by bisection at the middle level.
+
+    None where the ends differ between features or the found curves miss `sigma` by more
+    than 2 %.
+    """
+    low, high = float(sigma[0].min()), float(sigma[-1].max())
+    if not 0 < low < high or np.ptp(sigma[[0, -1]], axis=(1, 2)).max() > 1e-3 * high:
+        return None
+    middle = len(t) // 2
+    small, large = np.full(sigma.shape[1:], 0.2), np.full(sigma.shape[1:], 60.0)
+    for _ in range(30):  # sigma(t) falls as rho grows
+        guess = (small + large) / 2
+        above = noise_level(t[middle], guess, low, high) > sigma[middle]
+        small, large = np.where(above, guess, small), np.where(above, large, guess)
+    rho = (small + large) / 2
+    found = noise_level(t[:, None, None], rho, low, high)
+    return rho if np.abs(found / sigma - 1).max() < 0.02 else None
+
+
+def _moved_most(noise: Noise, start: float | None) -> Noise:
+    """The features whose shape is farthest from the start (or from the mean)."""
+    if noise.rho is None:
+        spread = np.zeros(len(noise.names))
+    else:
+        centre = start if start is not None else float(noise.rho.mean())
+        spread = np.abs(noise.rho - centre).mean(0)
+    kept = largest(spread.tolist())
+    return Noise(
+        [noise.names[k] for k in kept],
+        None if noise.rho is None else noise.rho[:, kept],
+        noise.t,
+        None if noise.sigma is None else noise.sigma[:, kept],
+    )
 
 
 def losses(records: Sequence[Mapping[str, Any]]) -> Picture:
@@ -196,8 +251,8 @@ def _finite(value: Any) -> bool:
     return value is not None and bool(np.isfinite(value))
 
 
-def _range(rho: np.ndarray) -> dict[str, float]:
+def _range(rho: np.ndarray) -> tuple[float, float]:
     low, high = float(rho.min()), float(rho.max())
     if high - low < 1e-6:
         low, high = low - 0.5, high + 0.5
-    return {"vmin": low, "vmax": high}
+    return low, high

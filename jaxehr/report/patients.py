@@ -84,7 +84,7 @@ def chosen_patients(real: Dataset, synthetic: Dataset) -> list[np.ndarray]:
 
 def _drawable(data: Dataset) -> np.ndarray:
     observed = np.asarray(data.cohort.temporal.observed)
-    return observed.reshape(len(observed), -1).any(axis=1)
+    return np.asarray(observed.any(axis=(1, 2)))
 
 
 def _classes(data: Dataset) -> set[int]:
@@ -166,10 +166,15 @@ def _trace(
         transform=axis.get_xaxis_transform(),
     )
     coded = not feature.is_numeric
-    style = {"drawstyle": "steps-mid"} if coded else {}
     marker = "." if len(at) <= MAX_MARKERS else ""
     axis.plot(
-        at, values, color=colour, linewidth=1.3, marker=marker, markersize=3.6, **style
+        at,
+        values,
+        color=colour,
+        linewidth=1.3,
+        marker=marker,
+        markersize=3.6,
+        drawstyle="steps-mid" if coded else "default",
     )
     axis.set_ylim(*bounds)
     axis.set_title(with_unit(feature), pad=2)

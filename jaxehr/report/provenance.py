@@ -62,9 +62,9 @@ def schedule(comparison: Comparison, run: Mapping[str, Any]) -> Section | None:
     label = f"time step ({schema.step:g} {schema.time_unit} each)"
     maps, curves, notes = [], [], []
     for part, entry in entries.items():
-        drawn, said = fitting.schedule_pictures(part, entry, config, label)
-        maps += drawn[:1]
-        curves += drawn[1:]
+        drawn, lines, said = fitting.schedule_pictures(part, entry, config, label)
+        maps += drawn
+        curves += lines
         notes += said
     text = [
         "The model destroys data with noise and learns to undo it. The shape rho says "
@@ -77,6 +77,8 @@ def schedule(comparison: Comparison, run: Mapping[str, Any]) -> Section | None:
         blocks.append(Grid(curves))
     else:
         text.append("No curve of sigma(t): the run does not state its noise range.")
+    if not maps:
+        text.append("No map of rho: the schedule is not a power mean.")
     return Section("schedule", "Learned noise schedule", text, blocks)
 
 

@@ -27,7 +27,7 @@ _VARIABLES = {
     SYNTHETIC: "var(--synthetic)",
     PAPER: "var(--paper)",
 }
-_LOOK = {
+_LOOK: dict[Any, Any] = {
     "font.size": 10.0,
     "axes.titlesize": 11.0,
     "axes.titlelocation": "left",

@@ -1,0 +1,62 @@
+"""What the page says of a number."""
+
+import pytest
+from report_samples import results
+
+from jaxehr.core.contracts import Definition, Result, Value
+from jaxehr.report import words
+
+
+def reading(direction, ideal, *numbers, reason=""):
+    definition = Definition("title", "text", direction, ideal)
+    value = Value(*numbers)._replace(reason=reason)
+    return words.read(Result("name", "group", definition, value))
+
+
+@pytest.mark.parametrize(
+    ("direction", "ideal", "numbers", "mark"),
+    [
+        ("lower", 0.0, (0.2, 0.3), "as real"),
+        ("lower", 0.0, (0.4, 0.3), "differs"),
+        ("lower", 0.0, (0.4, 0.3, 0.25, 0.55), "as real"),
+        ("higher", 1.0, (0.7, 0.8), "differs"),
+        ("higher", 1.0, (0.8, 0.8), "as real"),
+        ("target", 0.5, (0.45, 0.56), "as real"),
+        ("target", 0.5, (0.40, 0.56), "differs"),
+        ("target", None, (48.0, 49.0), "differs"),
+        ("target", None, (48.0, 49.0, 47.0, 50.0), "as real"),
+        ("lower", 0.0, (0.4,), "no reference"),
+        ("lower", 0.0, (float("nan"), 0.3), "not defined"),
+    ],
+)
+def test_mark_follows_the_reference(direction, ideal, numbers, mark):
+    assert reading(direction, ideal, *numbers).mark == mark
+
+
+def test_difference_is_said_in_the_metrics_own_terms():
+    assert "Reaches 97.5 %" in reading("higher", 1.0, 0.78, 0.8).sentence
+    assert reading("lower", 0.0, 0.4, 0.2).sentence.startswith("2 times")
+    said = reading("lower", 0.0, None, reason="no coded column")
+    assert said.sentence == "Not defined: no coded column"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0021, "0.0021"),
+        (0.5, "0.5"),
+        (12345.6, "12,346"),
+        (123.4, "123"),
+        (0, "0"),
+        (-0.25, "\N{MINUS SIGN}0.25"),
+        (1e-7, "1.0e\N{MINUS SIGN}07"),
+    ],
+)
+def test_number(value, text):
+    assert words.number(value) == text
+
+
+def test_headlines_are_use_detection_and_fidelity():
+    chosen = [result.name for result in words.headlines(results())]
+    assert chosen == ["tstr_mean", "c2st_lstm", "correlation_mae"]
+    assert words.headlines([]) == []

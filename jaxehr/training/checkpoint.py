@@ -25,7 +25,7 @@ class Checkpoints:
         if self._manager.latest_step() == step:
             return
         arguments = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), extra=ocp.args.JsonSave(extra)
+            state=ocp.args.StandardSave(whole(state)), extra=ocp.args.JsonSave(extra)
         )
         self._manager.save(step, args=arguments)
 
@@ -34,7 +34,7 @@ class Checkpoints:
         step = self._manager.latest_step()
         if step is None:
             return None
-        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, whole(like))
         arguments = ocp.args.Composite(
             state=ocp.args.StandardRestore(shapes), extra=ocp.args.JsonRestore()
         )
@@ -46,9 +46,18 @@ class Checkpoints:
                 f"{self.folder / str(step)}: the checkpoint does not belong to this "
                 f"model or is damaged ({reason}). Train into another folder."
             ) from error
-        return found["state"], dict(found["extra"])
+        leaves, form = jax.tree.flatten(like)
+        kept = found["state"]
+        leaves = [kept.get(str(i), leaf) for i, leaf in enumerate(leaves)]
+        return jax.tree.unflatten(form, leaves), dict(found["extra"])
 
     def close(self) -> None:
         """Waits until everything is on disk."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def whole(state: Any) -> dict[str, Any]:
+    """The leaves of a state by number; Orbax refuses arrays without elements."""
+    leaves = enumerate(jax.tree.leaves(state))
+    return {str(i): leaf for i, leaf in leaves if leaf.size}

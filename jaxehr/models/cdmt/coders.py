@@ -67,7 +67,9 @@ def embedding(config: CdmtConfig) -> Coder:
         return embeddings.embed(table_of(params), codes)
 
     def level(params: Params, t: jax.Array) -> jax.Array:
-        rho = rho_of(RhoParams(**params["rho"]), kind=config.rho_kind)
+        rho = rho_of(
+            RhoParams(**params["rho"]), kind=config.rho_kind, floor=config.rho_floor
+        )
         rho = jax.lax.stop_gradient(rho) if fixed else rho
         sigma = power_mean(t, rho, config.sigma_min, config.sigma_max_embedding)
         return sigma[..., None]

@@ -88,14 +88,19 @@ class CdmtConfig:
                 f"sigma_min {self.sigma_min} must lie below sigma_max {self.sigma_max} "
                 f"and sigma_max_embedding {self.sigma_max_embedding}."
             )
-        if self.rho_kind == "softplus" and min(self.rho, self.rho_embedding) <= 1.0:
+        if min(self.rho, self.rho_embedding) <= self.rho_floor:
             raise InputError(
-                "rho and rho_embedding must exceed 1 with rho_kind softplus; got "
-                f"{self.rho} and {self.rho_embedding}."
+                f"rho and rho_embedding must exceed {self.rho_floor} with rho_kind "
+                f"{self.rho_kind}; got {self.rho} and {self.rho_embedding}."
             )
         for name in ("weight_numeric", "weight_categorical", "weight_static"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} must not be negative.")
+
+    @property
+    def rho_floor(self) -> float:
+        """The shape parameter never falls to this: 0.1 keeps Eq. 6 literal."""
+        return 1.0 if self.rho_kind == "softplus" else 0.1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

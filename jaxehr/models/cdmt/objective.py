@@ -58,7 +58,13 @@ def init_params(
         for k, part, num in zip((key_temporal, key_static), parts, steps, strict=True)
     ]
     rho = [
-        init_rho(config.rho, len(part.numeric), num, kind=config.rho_kind)._asdict()
+        init_rho(
+            config.rho,
+            len(part.numeric),
+            num,
+            kind=config.rho_kind,
+            floor=config.rho_floor,
+        )._asdict()
         for part, num in zip(parts, steps, strict=True)
     ]
     params = {"coded": tables[0], "static_coded": tables[1]}
@@ -110,7 +116,9 @@ def flat(x: Blocks) -> Blocks:
 
 def rho_numeric(model: Model, rho: dict[str, jax.Array]) -> jax.Array:
     """Shape parameters [T, D] or [D]; constants when the schedule is fixed."""
-    value = rho_of(RhoParams(**rho), kind=model.config.rho_kind)
+    value = rho_of(
+        RhoParams(**rho), kind=model.config.rho_kind, floor=model.config.rho_floor
+    )
     return jax.lax.stop_gradient(value) if model.config.schedule == "fixed" else value
 
 

@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxehr.core.cohort import Cohort, Schema, Table, make_cohort, valid_steps
+from jaxehr.core.cohort import (
+    Cohort,
+    Schema,
+    Table,
+    coded_features,
+    make_cohort,
+    valid_steps,
+)
 from jaxehr.data import impute, transforms
 from jaxehr.models.cdmt.config import CdmtConfig
 from jaxehr.models.cdmt.layout import Layout, Part
@@ -64,19 +71,22 @@ def fit_part(
     Args:
       valid: Bool, the shape of the table without its columns: rows that exist.
     """
-    count = len(part.numeric)
-    numeric, codes, observed = (leaf[valid] for leaf in table)  # [rows, columns]
-    seen = observed[:, :count]
+    rows = Table(*(leaf[valid] for leaf in table))  # [rows, columns]
+    seen = rows.observed[:, : len(part.numeric)]
     knots = transforms.fit_quantile_normal(
-        numeric, seen, part.numeric, max_knots=config.max_knots
+        rows.numeric, seen, part.numeric, config.max_knots
     )
+    missing = 1.0 - rows.observed.mean(0) if len(seen) else np.ones(len(part.features))
     return {
-        "fill": impute.fit_fill(numeric, codes, observed)._asdict(),
+        "fill": impute.fit_fill(rows, sizes(part))._asdict(),
         "quantile": knots._asdict(),
-        "missing": 1.0 - observed.mean(0)
-        if len(observed)
-        else np.ones(observed.shape[1]),
+        "missing": missing,
     }
+
+
+def sizes(part: Part) -> tuple[int, ...]:
+    """Cardinality of every coded feature, constants included."""
+    return tuple(f.cardinality for f in coded_features(part.features))
 
 
 def count_frames(schema: Schema, cohort: Cohort) -> np.ndarray:
@@ -89,9 +99,9 @@ def count_frames(schema: Schema, cohort: Cohort) -> np.ndarray:
 
 def frequencies(part: Part, codes: np.ndarray) -> np.ndarray:
     """Share of each category in the training data: [columns, K], 0 at padding."""
-    sizes = part.cardinalities
-    shares = np.zeros((len(sizes), max(sizes, default=1)))
-    for column, size in enumerate(sizes):
+    widths = part.cardinalities
+    shares = np.zeros((len(widths), max(widths, default=1)))
+    for column, size in enumerate(widths):
         counts = np.bincount(codes[:, column], minlength=size)[:size]
         # One imagined observation a category keeps the logarithm of a rare one finite.
         shares[column, :size] = (counts + 1.0) / (counts.sum() + size)
@@ -132,21 +142,17 @@ def encode_part(
     fitted: dict[str, Any], part: Part, table: Table, valid: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Numeric columns as normal scores, and the coded block, of one modality."""
-    count = len(part.numeric)
     fill = impute.Fill(**fitted["fill"])
     observed = table.observed & valid[..., None]
+    table = table._replace(observed=observed)
     if table.numeric.ndim == 3:
-        filled = impute.impute_numeric(
-            table.numeric, observed[..., :count], valid, fill.numeric
-        )
-        codes = impute.impute_codes(
-            table.codes, observed[..., count:], valid, fill.codes
-        )
+        filled = impute.impute_temporal(table, valid, fill, sizes(part))
     else:
-        filled = np.where(observed[..., :count], table.numeric, fill.numeric)
-        codes = np.where(observed[..., count:], table.codes, fill.codes)
-    z = transforms.forward(transforms.QuantileNormal(**fitted["quantile"]), filled)
-    codes = codes[..., list(part.coded_positions)]
+        filled = impute.impute_static(table, fill)
+    z = transforms.forward(
+        transforms.QuantileNormal(**fitted["quantile"]), filled.numeric
+    )
+    codes = filled.codes[..., list(part.coded_positions)]
     if part.masks:
         codes = np.concatenate([codes, ~observed], -1)
     return z, codes

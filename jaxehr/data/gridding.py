@@ -68,7 +68,7 @@ def time_dtype(step: float) -> str:
 def bounded(value: Any, lower: Any, upper: Any) -> Any:
     """`value` where lower <= value <= upper, else null; a null bound does not bind."""
     inside = (value >= lower).fill_null(True) & (value <= upper).fill_null(True)
-    return ibis.ifelse(inside, value, None)
+    return _only(inside, value)
 
 
 def bound_columns(table: Any, features: tuple[Feature, ...]) -> Any:
@@ -183,7 +183,8 @@ def grid_long(
         parts.append(_combine(part, keys, {VALUE: (aggregate, True)}, start, step))
     cells = ibis.union(*parts) if len(parts) > 1 else parts[0]
     pivot = {
-        f.name: cells[VALUE].max(where=cells[VARIABLE] == f.name) for f in features
+        f.name: cells[VALUE].max(where=_equals(cells[VARIABLE], f.name))
+        for f in features
     }
     grid = cells.group_by([id, BIN]).aggregate(**pivot)
     names = [feature.name for feature in features]
@@ -238,6 +239,14 @@ def _combine(
     )
 
 
+def _only(condition: Any, value: Any) -> Any:
+    return ibis.ifelse(condition, value, None)
+
+
+def _equals(column: Any, value: Any) -> Any:
+    return column == value
+
+
 def _finite(value: Any) -> Any:
     return value.abs() < float("inf")
 
@@ -252,11 +261,10 @@ def _mean(number: int, name: str) -> Callable[[Any], Any]:
 
     def build(marked: Any) -> Any:
         value, top = marked[name].cast("float64"), marked[f"jaxehr_top{number}"]
-        scale = ibis.ifelse(
-            top > 0, ibis.literal(2.0) ** top.nullif(0).log2().ceil(), 1
-        )
+        power = ibis.literal(2.0) ** top.nullif(0).log2().ceil()
+        scale = power.fill_null(1.0)
         finite = _finite(value)
-        part = ibis.ifelse(finite, value, None) / scale
+        part = _only(finite, value) / scale
         whole = (part * SCALE).round().cast("int64")
         total = whole.sum().cast("float64") / SCALE * scale.max()
         mean = total / finite.sum().nullif(0)

@@ -21,7 +21,7 @@ class Fill(NamedTuple):
 
 
 class Filled(NamedTuple):
-    """Tables without gaps: static gaps are filled, and temporal ones before `length`."""
+    """Tables without gaps: static gaps filled, and temporal ones before `length`."""
 
     static: Table
     temporal: Table
@@ -82,7 +82,7 @@ def patient_mode(
         cells = rows * size + codes[rows, steps, d]
         counts = np.bincount(cells, minlength=patients * size).reshape(patients, size)
         modes[:, d] = counts.argmax(axis=1)
-    return modes, observed.any(axis=1)
+    return modes, np.any(observed, axis=1)
 
 
 def impute_numeric(

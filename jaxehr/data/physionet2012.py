@@ -2,8 +2,8 @@
 
 One `RecordID.txt` (Time,Parameter,Value) a stay: the general descriptors at 00:00
 (static; a weight there is one the first time) and dated observations of 37 parameters.
-In the source -1 means missing. A value outside the bounds of `PARAMETERS` (below) is set missing, and
-`provenance` counts such values by parameter; nothing else is changed.
+In the source -1 means missing. A value outside the bounds of `PARAMETERS` (below) is
+set missing, and `provenance` counts such values; nothing else is changed.
 """
 
 import dataclasses

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from jaxehr.core.checks import InputError
+from jaxehr.core.checks import InputError, within
 from jaxehr.core.cohort import Feature
 
 MOST_DECIMALS = 6
@@ -62,8 +62,7 @@ def fit_quantile_normal(
             f"values {values.shape}, observed {observed.shape} and {len(features)} "
             "features disagree; [N, D], [N, D] and D are needed."
         )
-    if max_knots < 4:
-        raise InputError(f"max_knots must be at least 4, got {max_knots}.")
+    within("max_knots", max_knots, 4, 10**6)
     rows = []
     for column, feature in enumerate(features):
         x = values[observed[:, column], column]

@@ -1,0 +1,1 @@
+"""How near synthetic patients are to real ones, each number with a reference."""

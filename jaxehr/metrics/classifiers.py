@@ -1,0 +1,205 @@
+"""Neural classifiers of the metrics, and their training over many seeds at once.
+
+Input rows are steps of [numbers, codes, masks, static columns]; padding is 0 and never
+reaches a result. Axis letters: S seeds, N patients, B rows of a batch, T steps.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from sklearn.metrics import roc_auc_score
+
+from jaxehr.core.contracts import Objective, Params
+from jaxehr.metrics.evaluate import MetricConfig
+from jaxehr.nn.mlp import Mlp
+from jaxehr.nn.temporal import Conv1d, Lstm
+from jaxehr.nn.transformer import TransformerEncoder
+from jaxehr.training.config import TrainConfig
+from jaxehr.training.many import apply_many, fit_many
+from jaxehr.training.steps import layout
+
+HIDDEN = 64
+CHUNK_ROWS = 128  # a chunk of this size keeps a whole network in the cache of a CPU
+LONG = 100  # steps above which the convolutions are pooled
+VALIDATION_SHARE = 0.1
+
+
+class Rows(NamedTuple):
+    """Patients as a classifier sees them."""
+
+    x: Any  # float32 [N, T, D], or [N, D] for flat classifiers
+    length: Any  # int32 [N]
+    label: Any  # int32 [N]
+
+
+class Classifier(NamedTuple):
+    objective: Objective  # mean cross-entropy
+    logits: Callable[[Params, Rows], jax.Array]  # [B, classes]
+
+
+class FlatNet(nn.Module):
+    """Two hidden layers, 128 and 64, with ReLU."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, length: jax.Array) -> jax.Array:
+        return Mlp((128, 64, self.classes))(x)
+
+
+class LstmNet(nn.Module):
+    """LSTM, one or both directions; the states it ends in decide."""
+
+    classes: int
+    bidirectional: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, length: jax.Array) -> jax.Array:
+        _, end = Lstm(HIDDEN, self.bidirectional)(x, length)
+        return nn.Dense(self.classes)(end)
+
+
+class TransformerNet(nn.Module):
+    """Transformer encoder, 2 layers and 4 heads; the mean over valid steps decides."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, length: jax.Array) -> jax.Array:
+        h = TransformerEncoder(HIDDEN, num_heads=4, num_layers=2, expansion=2)(
+            x, length
+        )
+        return nn.Dense(self.classes)(h.sum(1) / length[:, None])  # 0 at padding
+
+
+class ConvLstmNet(nn.Module):
+    """Convolutions of 5 and 3 steps with ReLU (pooled on long grids), then an LSTM."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, length: jax.Array) -> jax.Array:
+        valid = (jnp.arange(x.shape[1])[None, :] < length[:, None])[..., None]
+        h = nn.relu(Conv1d(HIDDEN, 5)(jnp.where(valid, x, 0.0)))
+        h = nn.relu(Conv1d(HIDDEN, 3)(jnp.where(valid, h, 0.0)))
+        h = jnp.where(valid, h, 0.0)
+        if x.shape[1] > LONG:
+            # After ReLU no value is negative: padding by 0 changes no maximum.
+            h = jnp.pad(h, ((0, 0), (0, x.shape[1] % 2), (0, 0)))
+            h = h.reshape(len(h), -1, 2, HIDDEN).max(2)
+            length = (length + 1) // 2
+        return nn.Dense(self.classes)(Lstm(HIDDEN)(h, length)[1])
+
+
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+    "mlp": FlatNet,
+    "lstm": LstmNet,
+    "bilstm": functools.partial(LstmNet, bidirectional=True),
+    "transformer": TransformerNet,
+    "cnnlstm": ConvLstmNet,
+}
+
+
+@functools.cache
+def classifier(name: str, classes: int) -> Classifier:
+    """Built once for each name, so that compiled programs are found again."""
+    network = NETWORKS[name](classes)
+
+    def logits(params: Params, batch: Rows) -> jax.Array:
+        return jnp.asarray(network.apply(params, batch.x, batch.length))
+
+    def loss(params: Params, key: jax.Array, batch: Rows) -> Any:
+        entropy = optax.softmax_cross_entropy_with_integer_labels
+        return jnp.mean(entropy(logits(params, batch), batch.label)), {}
+
+    def init(key: jax.Array, batch: Rows) -> Params:
+        return network.init(key, batch.x[:1], batch.length[:1])
+
+    return Classifier(Objective(init, loss), logits)
+
+
+def cut_validation(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Int [S, n] in random order -> training rows and the last tenth for validation."""
+    held = max(round(VALIDATION_SHARE * rows.shape[1]), 1)
+    return rows[:, :-held], rows[:, -held:]
+
+
+def fit_classifiers(
+    keys: jax.Array,
+    name: str,
+    classes: int,
+    table: Rows,
+    rows: tuple[np.ndarray, np.ndarray],
+    *,
+    tests: tuple[Rows, np.ndarray],
+    config: MetricConfig,
+    epochs: int,
+) -> np.ndarray:
+    """Trains a classifier for every seed and applies it to test rows.
+
+    Args:
+      keys: [S].
+      name: one of `NETWORKS`.
+      rows: training rows [S, n] and validation rows [S, m] of `table`.
+      tests: a table and the rows [S, k] of it to predict.
+
+    Returns:
+      Probabilities [S, k, classes], by the weights after the pass over the training
+      rows whose cross-entropy on the validation rows was the lowest.
+    """
+    found = classifier(name, classes)
+    base = TrainConfig(batch_size=config.batch_size, chunk_rows=CHUNK_ROWS)
+    count = rows[0].shape[1]
+    per_epoch = max(count // layout(base, count).batch, 1)
+    training = dataclasses.replace(
+        base,
+        steps=epochs * per_epoch,
+        eval_every=per_epoch,
+        learning_rate=config.learning_rate,
+        ema_decay=0.0,  # the weights themselves
+        valid_draws=1,
+    )
+    params = fit_many(
+        keys, found.objective, on_device(table), config=training, rows=as_int32(rows)
+    )
+    test, chosen = tests
+    logits = apply_many(params, found.logits, on_device(test), rows=as_int32(chosen))
+    return np.asarray(jax.nn.softmax(logits, axis=-1), np.float64)
+
+
+def as_int32(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.int32), tree)
+
+
+def on_device(table: Rows) -> Rows:
+    x = jnp.asarray(table.x, jnp.float32)
+    return Rows(x, *(jnp.asarray(leaf, jnp.int32) for leaf in table[1:]))
+
+
+def join(tables: list[Rows]) -> Rows:
+    """One table below the other."""
+    return Rows(*map(np.concatenate, zip(*tables, strict=True)))
+
+
+def area(label: np.ndarray, chance: np.ndarray) -> float:
+    """Area under the ROC curve; with several classes the mean of each against the rest.
+
+    Args:
+      label: Int [N].
+      chance: [N] of class 1, or [N, classes]. Classes that `label` lacks are left out.
+    """
+    if not np.isfinite(chance).all():
+        return float("nan")
+    if chance.ndim == 1:
+        return float(roc_auc_score(label, chance))
+    if chance.shape[1] == 2:
+        return float(roc_auc_score(label, chance[:, 1]))
+    each = [roc_auc_score(label == k, chance[:, k]) for k in np.unique(label)]
+    return float(np.mean(each))

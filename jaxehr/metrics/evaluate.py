@@ -1,0 +1,181 @@
+"""Puts real and synthetic patients side by side and runs metrics on them.
+
+Every number has a reference: the same number for real training patients against real
+hold-out patients. What a metric draws depends on the key and on its own name only, so
+adding or removing a metric changes no other number.
+"""
+
+import dataclasses
+import hashlib
+import warnings
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+
+from jaxehr.core.checks import InputError, positive
+from jaxehr.core.cohort import Dataset, Feature, Schema, num_patients, take
+from jaxehr.core.contracts import Comparison, Metric, Result
+from jaxehr.data.split import split
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MetricConfig:
+    """How much work goes into the metrics; the defaults are [cdmt2026, Sec. 5.1]."""
+
+    seeds: int = 5
+    """Trainings of every classifier."""
+    epochs: int = 20
+    """Passes over the training rows; the best one on a validation part counts."""
+    mlp_epochs: int = 50
+    """The same for the flat network of the two-sample test (ours)."""
+    batch_size: int = 256
+    """Patients in one optimiser step of a classifier."""
+    learning_rate: float = 1e-3
+    """Adam step size of a classifier."""
+    max_rows: int = 0
+    """Patients of each data set that the classifiers see; 0 = all."""
+    mmd_rows: int = 2000
+    """Patients of each side in one draw of the maximum mean discrepancy."""
+    draws: int = 5
+    """Draws of the maximum mean discrepancy."""
+    pairs: int = 1000
+    """Pairs of patients for dynamic time warping."""
+    resamples: int = 200
+    """Bootstrap draws behind the confidence intervals (ours)."""
+
+    def __post_init__(self) -> None:
+        values = dataclasses.asdict(self)
+        if values.pop("max_rows") < 0:
+            raise InputError(f"max_rows must not be negative, got {self.max_rows}.")
+        positive(**values)
+
+
+DEFAULT = MetricConfig()
+QUICK = MetricConfig(
+    seeds=2, epochs=5, mlp_epochs=15, max_rows=2000, mmd_rows=1000, draws=2, pairs=300
+)
+
+
+def comparison(
+    real: Dataset,
+    synthetic: Dataset,
+    holdout: Dataset | None = None,
+    *,
+    holdout_fraction: float = 0.2,
+    salt: str = "",
+) -> Comparison:
+    """Checks that the data sets belong together; splits off a hold-out if needed.
+
+    Rows are put in an order that follows from their content, so that no number depends
+    on the order of the files.
+
+    Args:
+      real: real patients; with `holdout` all of them count as training patients.
+      holdout: real patients that the model has not seen.
+      holdout_fraction, salt: of `jaxehr.data.split.split`; the same as in training.
+
+    Raises:
+      InputError: columns, kinds, categories, time grid or label differ; a set is
+        empty.
+    """
+    same_columns("synthetic", synthetic.schema, real.schema)
+    if holdout is None:
+        real, holdout = split(real, holdout_fraction, salt)
+    same_columns("hold-out", holdout.schema, real.schema)
+    named = {"real": real, "hold-out": holdout, "synthetic": synthetic}
+    for name, data in named.items():
+        if num_patients(data.cohort) == 0:
+            raise InputError(f"the {name} data hold no patient; nothing to compare.")
+    common = np.intersect1d(real.groups, holdout.groups)
+    if common.size:
+        warnings.warn(
+            f"{common.size} patient(s) are in the training and in the hold-out data, "
+            f"such as {common[0]}; the references are too good.",
+            stacklevel=2,
+        )
+    return Comparison(*map(canonical_order, named.values()))
+
+
+def same_columns(name: str, schema: Schema, real: Schema) -> None:
+    """Raises `InputError` unless `schema` has the columns of the `real` one."""
+    advice = "Prepare both with one schema (`--schema`)."
+    for part in ("static", "temporal"):
+        mine: tuple[Feature, ...] = getattr(schema, part)
+        theirs: tuple[Feature, ...] = getattr(real, part)
+        names, wanted = [f.name for f in mine], [f.name for f in theirs]
+        missing = [n for n in wanted if n not in names]
+        extra = [n for n in names if n not in wanted]
+        if missing or extra:
+            raise InputError(
+                f"the {name} data have other {part} columns than the real data: "
+                f"missing {missing}, unexpected {extra}. {advice}"
+            )
+        if names != wanted:
+            raise InputError(
+                f"the {name} data have the {part} columns in the order {names}, the "
+                f"real data in the order {wanted}. {advice}"
+            )
+        for feature, other in zip(mine, theirs, strict=True):
+            for field in ("kind", "categories"):
+                got, want = getattr(feature, field), getattr(other, field)
+                if got != want:
+                    raise InputError(
+                        f"{part} column {feature.name!r} has {field} {got!r} in the "
+                        f"{name} data and {want!r} in the real data. {advice}"
+                    )
+    for field in ("num_steps", "start", "step", "label"):
+        got, want = getattr(schema, field), getattr(real, field)
+        if got != want:
+            raise InputError(
+                f"{field} is {got!r} in the {name} data and {want!r} in the real data. "
+                f"{advice}"
+            )
+
+
+def canonical_order(data: Dataset) -> Dataset:
+    """The patients sorted by a hash of their values; names and ids play no part."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(data.cohort)]
+    count = num_patients(data.cohort)
+    rows = [leaf.reshape(count, -1) for leaf in leaves]
+    # + 0.0 turns a negative zero into a positive one
+    rows = [r + 0.0 if r.dtype.kind == "f" else r for r in rows]
+    digests = [
+        hashlib.blake2b(b"".join(r[i].tobytes() for r in rows), digest_size=16).digest()
+        for i in range(count)
+    ]
+    return take(data, np.asarray(sorted(range(count), key=digests.__getitem__), int))
+
+
+def name_key(key: jax.Array, name: str) -> jax.Array:
+    """A key that depends on `key` and the name, through a hash that never changes."""
+    digest = hashlib.blake2b(name.encode(), digest_size=4).digest()
+    return jax.random.fold_in(key, int.from_bytes(digest, "little"))
+
+
+def run_metrics(
+    key: jax.Array,
+    compared: Comparison,
+    metrics: Mapping[str, Metric],
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Result]:
+    """Runs every metric; equal keys and data give equal numbers.
+
+    Args:
+      metrics: name in the registry -> metric.
+      progress: called with (name, metrics done, metrics in all) before each metric, and
+        with ("", all, all) at the end.
+    """
+    results = []
+    for done, (name, metric) in enumerate(metrics.items()):
+        if progress:
+            progress(name, done, len(metrics))
+        values = metric.run(name_key(key, name), compared)
+        results += [
+            Result(number, metric.group, definition, values[number])
+            for number, definition in metric.names.items()
+        ]
+    if progress:
+        progress("", len(metrics), len(metrics))
+    return results

@@ -1,0 +1,294 @@
+"""Marginal and joint fidelity: MMD, correlations, total variation [cdmt2026, Table 3].
+
+The paper names these metrics without formulas; the definitions here are ours.
+
+Correlation and total variation are functions of sums over patients. The patients are
+put into random groups and the groups are resampled, which gives the interval.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxehr.core.cohort import Dataset, valid_steps
+from jaxehr.core.contracts import Comparison, Definition, Metric, Value
+from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
+from jaxehr.metrics.views import (
+    Coded,
+    Lens,
+    coded_columns,
+    distinct,
+    everyone,
+    fit_lens,
+    flat_numbers,
+    numeric_names,
+    sequences_of_numbers,
+    too_few,
+)
+
+GROUPS = 100
+NO_NUMBERS = "no numeric column"
+NO_CODES = "no coded column and no column with missing values"
+
+
+def generator(key: jax.Array) -> np.random.Generator:
+    """NumPy's generator seeded by a JAX key."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
+
+
+class Distance(NamedTuple):
+    """One number or several, from the sums of two data sets; one detail per feature."""
+
+    numbers: dict[str, float]
+    detail: dict[str, dict[str, float]]
+
+
+def undefined(names: Any, reason: str) -> dict[str, Value]:
+    return {name: Value(None, reason=reason) for name in names}
+
+
+def groups_of(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Int [count]: the group of each patient, sizes equal within one."""
+    return rng.permutation(count) % GROUPS
+
+
+def from_sums(
+    key: jax.Array,
+    sets: dict[str, Any],
+    distance: Callable[[Any, Any], Distance],
+    resamples: int,
+) -> dict[str, Value]:
+    """Value, reference and interval of a distance between sums.
+
+    Args:
+      sets: train, holdout, synthetic -> pytree of arrays [GROUPS, ...] of sums.
+
+    The interval is value +- 1.96 standard deviations over resampled groups, cut at 0:
+    percentiles would be off, for a distance of resamples is larger than the distance.
+    """
+    total = {k: jax.tree.map(lambda leaf: leaf.sum(0), v) for k, v in sets.items()}
+    found = distance(total["synthetic"], total["holdout"])
+    reference = distance(total["train"], total["holdout"])
+    rng, draws = generator(key), []
+    for _ in range(resamples):
+        pair = []
+        for name in ("synthetic", "holdout"):
+            weight = rng.multinomial(GROUPS, np.full(GROUPS, 1 / GROUPS))
+            mean = lambda leaf, w=weight: np.tensordot(w, leaf, 1)
+            pair.append(jax.tree.map(mean, sets[name]))
+        draws.append(distance(*pair).numbers)
+    out = {}
+    for name, value in found.numbers.items():
+        if not np.isfinite(value) or not np.isfinite(reference.numbers[name]):
+            out[name] = Value(None, reason="too few columns that vary")
+            continue
+        spread = 1.96 * float(np.nanstd([draw[name] for draw in draws]))
+        detail = {"per_feature": found.detail[name]}
+        low, high = max(value - spread, 0.0), value + spread
+        out[name] = Value(value, reference.numbers[name], low, high, "", detail)
+    return out
+
+
+def mmd(config: MetricConfig = DEFAULT) -> Metric:
+    """Squared maximum mean discrepancy of the flattened numerics, and its root."""
+    names = {
+        "mmd_squared": Definition(
+            "MMD squared",
+            "Distance of the joint distributions of all numbers at all steps, kernel "
+            "exp(-|a - b|^2 / median); biased: its floor, the reference, is above 0.",
+            "lower",
+            0.0,
+            "[gretton2012, Eq. 5]",
+        ),
+        "mmd": Definition(
+            "MMD", "The root of MMD squared.", "lower", 0.0, "[gretton2012, Eq. 5]"
+        ),
+    }
+
+    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+        if reason := too_few(*real):
+            return undefined(names, reason)
+        lens = fit_lens(*real)
+        train, holdout, synthetic = (flat_numbers(lens, data) for data in real)
+        if train.shape[1] == 0:
+            return undefined(names, NO_NUMBERS)
+        rng = generator(key)
+        size = min(config.mmd_rows, len(train), len(holdout), len(synthetic))
+        draw = lambda x: x[rng.permutation(len(x))[:size]].astype(np.float64)
+        values, references = [], []
+        whole = size == max(len(train), len(holdout), len(synthetic))
+        for _ in range(1 if whole else config.draws):
+            part = draw(holdout)
+            values.append(mmd_squared(draw(synthetic), part))
+            references.append(mmd_squared(draw(train), part))
+        if not np.isfinite([*values, *references]).all():
+            return undefined(names, "all numbers are constant")
+        detail = {"rows": size, "per_draw": values, "per_draw_reference": references}
+        root, floor = np.sqrt(values), np.sqrt(references)
+        return {
+            "mmd_squared": from_draws(values, references, detail),
+            "mmd": from_draws(root, floor, {"rows": size}),
+        }
+
+    return Metric(run, "fidelity", names)
+
+
+def mmd_squared(a: np.ndarray, b: np.ndarray) -> float:
+    """Biased MMD^2 of rows [n, D] and [m, D]; NaN if half of the rows are equal.
+
+    mean k(a, a') + mean k(b, b') - 2 mean k(a, b), k = exp(-|x - y|^2 / h), h the
+    median over the pairs of the pooled rows.
+    """
+    pooled, count = np.concatenate([a, b]), len(a)
+    squares = (pooled**2).sum(1)
+    distance = squares[:, None] + squares[None, :] - 2 * pooled @ pooled.T
+    np.maximum(distance, 0.0, out=distance)
+    np.fill_diagonal(distance, 0.0)
+    median = np.median(distance[np.triu_indices(len(pooled), 1)])
+    if median < 1e-12:  # numbers have unit variance: this is rounding noise
+        return float("nan")
+    kernel = np.exp(distance / -median)
+    within = kernel[:count, :count].mean() + kernel[count:, count:].mean()
+    return float(max(within - 2 * kernel[:count, count:].mean(), 0.0))
+
+
+def from_draws(values: Any, references: Any, detail: dict[str, Any]) -> Value:
+    """Means over draws; the interval is that of the mean, none for a single draw."""
+    value, reference = float(np.mean(values)), float(np.mean(references))
+    if len(values) == 1:
+        return Value(value, reference, detail=detail)
+    spread = 1.96 * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    low, high = max(value - spread, 0.0), value + spread
+    return Value(value, reference, low, high, "", detail)
+
+
+def correlation(config: MetricConfig = DEFAULT) -> Metric:
+    """Mean absolute difference of the Pearson correlations over pooled valid steps."""
+    names = {
+        "correlation_mae": Definition(
+            "Correlation error",
+            "Mean absolute difference of the correlations between pairs of numbers, "
+            "over all valid steps; static numbers stand at each step.",
+            "lower",
+            0.0,
+            "[cdmt2026, Table 3]",
+        )
+    }
+
+    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+        if reason := too_few(*real):
+            return undefined(names, reason)
+        lens = fit_lens(*real)
+        columns = distinct(numeric_names(lens.temporal), numeric_names(lens.static))
+        if len(columns) < 2:
+            return undefined(names, f"{len(columns)} numeric column(s); two are needed")
+        rng = generator(key)
+        sets = {
+            name: moments(lens, data, groups_of(rng, len(data.ids)))
+            for name, data in zip(Comparison._fields, real, strict=True)
+        }
+        distance = lambda a, b: correlation_distance(columns, a, b)
+        return from_sums(jax.random.fold_in(key, 1), sets, distance, config.resamples)
+
+    return Metric(run, "fidelity", names)
+
+
+def moments(lens: Lens, data: Dataset, group: np.ndarray) -> np.ndarray:
+    """Sums of [1, x][1, x]^T over the valid steps of each group: [GROUPS, 1+D, 1+D]."""
+    x, valid = sequences_of_numbers(lens, data)
+    sums = np.zeros((GROUPS, x.shape[2] + 1, x.shape[2] + 1))
+    for i in range(GROUPS):
+        rows = x[group == i][valid[group == i]].astype(np.float64)
+        rows = np.concatenate([np.ones((len(rows), 1)), rows], 1)
+        sums[i] = rows.T @ rows
+    return sums
+
+
+def correlations(sums: np.ndarray) -> np.ndarray:
+    """Pearson correlations [D, D] from sums; NaN beside a column that does not vary."""
+    mean = sums[0, 1:] / sums[0, 0]
+    covariance = sums[1:, 1:] / sums[0, 0] - np.outer(mean, mean)
+    variance = np.diag(covariance)
+    # Columns have unit variance in training data: below this it is rounding noise.
+    variance = np.where(variance > 1e-9, variance, np.nan)
+    return covariance / np.sqrt(np.outer(variance, variance))
+
+
+def correlation_distance(names: list[str], a: np.ndarray, b: np.ndarray) -> Distance:
+    """Mean over the pairs defined on both sides; the detail holds means by column."""
+    error = np.abs(correlations(a) - correlations(b))
+    np.fill_diagonal(error, np.nan)
+    if np.isnan(error).all():
+        return Distance({"correlation_mae": float("nan")}, {"correlation_mae": {}})
+    rows = {n: nanmean(row) for n, row in zip(names, error, strict=True)}
+    detail = {name: value for name, value in rows.items() if np.isfinite(value)}
+    return Distance({"correlation_mae": nanmean(error)}, {"correlation_mae": detail})
+
+
+def nanmean(values: Any) -> float:
+    """Mean of the values that are numbers; NaN without a warning if there is none."""
+    values = np.asarray(values, float)
+    seen = ~np.isnan(values)
+    return float(values[seen].mean()) if seen.any() else float("nan")
+
+
+def coded_pairs(lens: Lens, data: Dataset) -> list[Coded]:
+    """Coded columns and masks of both tables; arrays are [N, T] or [N, 1]."""
+    cohort = data.cohort
+    steps = coded_columns(lens.temporal, cohort.temporal, valid_steps(cohort))
+    static = coded_columns(lens.static, cohort.static, everyone(data))
+    widen = lambda c: c._replace(codes=c.codes[:, None], seen=c.seen[:, None])
+    both = steps + [widen(column) for column in static]
+    names = distinct([c.name for c in steps], [c.name for c in static])
+    return [c._replace(name=name) for c, name in zip(both, names, strict=True)]
+
+
+def tvd(config: MetricConfig = DEFAULT) -> Metric:
+    """Total variation distance of every coded column and mask, and their mean."""
+    names = {
+        "tvd": Definition(
+            "Total variation",
+            "1/2 sum |p - q| of the values of each coded column and each pattern of "
+            "missing values, over all valid steps; mean over columns.",
+            "lower",
+            0.0,
+            "[cdmt2026, Table 3]",
+        )
+    }
+
+    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+        if reason := too_few(*real):
+            return undefined(names, reason)
+        lens, rng = fit_lens(*real), generator(key)
+        sets = {}
+        for name, data in zip(Comparison._fields, real, strict=True):
+            group = groups_of(rng, len(data.ids))
+            sets[name] = {c.name: counts(c, group) for c in coded_pairs(lens, data)}
+        if not sets["train"]:
+            return undefined(names, NO_CODES)
+        key = jax.random.fold_in(key, 1)
+        return from_sums(key, sets, total_variation, config.resamples)
+
+    return Metric(run, "fidelity", names)
+
+
+def counts(column: Coded, group: np.ndarray) -> np.ndarray:
+    """How often each value is seen in each group of patients: [GROUPS, cardinality]."""
+    code = group[:, None] * column.cardinality + column.codes
+    size = GROUPS * column.cardinality
+    found = np.bincount(code[column.seen], minlength=size)
+    return found.reshape(GROUPS, -1).astype(np.float64)
+
+
+def total_variation(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> Distance:
+    """1/2 sum |p - q| by column; 1 if one side has no value, 0 if neither has."""
+    detail = {}
+    for name in a:
+        p, q = a[name], b[name]
+        if p.sum() == 0 or q.sum() == 0:
+            detail[name] = float(p.sum() != q.sum())
+        else:
+            detail[name] = float(np.abs(p / p.sum() - q / q.sum()).sum() / 2)
+    return Distance({"tvd": nanmean(list(detail.values()))}, {"tvd": detail})

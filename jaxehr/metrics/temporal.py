@@ -1,0 +1,300 @@
+"""Fidelity over time: autocorrelation, time warping, transitions [cdmt2026, Table 3].
+
+The paper names these metrics without formulas; the definitions here are ours.
+N patients, T steps, D numeric columns; only steps before the end of a stay count.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxehr.core.cohort import Dataset, valid_steps
+from jaxehr.core.contracts import Comparison, Definition, Metric, Value
+from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
+from jaxehr.metrics.fidelity import (
+    GROUPS,
+    NO_CODES,
+    NO_NUMBERS,
+    Distance,
+    from_sums,
+    generator,
+    groups_of,
+    nanmean,
+    undefined,
+)
+from jaxehr.metrics.views import (
+    Coded,
+    coded_columns,
+    fit_lens,
+    numeric_names,
+    step_numbers,
+    too_few,
+)
+
+MAX_LAG = 24
+ONE_STEP = "the time grid has one step only"
+
+
+def why_not(real: Comparison, steps: int, numeric: bool) -> str:
+    """The reason why a temporal metric is not defined, or an empty text."""
+    if not real.schema.temporal:
+        return "no temporal part"
+    if real.schema.num_steps < steps:
+        return ONE_STEP
+    if numeric and not any(f.is_numeric for f in real.schema.temporal):
+        return NO_NUMBERS
+    return too_few(*real)
+
+
+def acf(config: MetricConfig = DEFAULT) -> Metric:
+    """Mean squared difference of the mean autocorrelations, lags 1 to min(T-1, 24)."""
+    names = {
+        "acf_mse": Definition(
+            "Autocorrelation error",
+            "Squared difference of the autocorrelations, averaged over patients, then "
+            "lags up to 24 steps and columns; rows that do not vary are left out.",
+            "lower",
+            0.0,
+            "[cdmt2026, Table 3]",
+        )
+    }
+
+    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+        if reason := why_not(real, 2, True):
+            return undefined(names, reason)
+        lens, rng = fit_lens(*real), generator(key)
+        columns = numeric_names(lens.temporal)
+        sets = {}
+        for name, data in zip(Comparison._fields, real, strict=True):
+            group = groups_of(rng, len(data.ids))
+            values, seen = autocorrelations(
+                step_numbers(lens, data), np.asarray(data.cohort.length)
+            )
+            sets[name] = [sum_groups(values, group), sum_groups(seen, group)]
+        distance = lambda a, b: acf_distance(columns, a, b)
+        return from_sums(jax.random.fold_in(key, 1), sets, distance, config.resamples)
+
+    return Metric(run, "temporal", names)
+
+
+def autocorrelations(
+    x: np.ndarray, length: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Autocorrelations of every row and column with the biased normalisation.
+
+    r_k = sum_{t < n - k} (x_t - m)(x_{t+k} - m) / sum_t (x_t - m)^2, n valid steps.
+
+    Args:
+      x: [N, T, D]; length: Int [N].
+
+    Returns:
+      (values, seen), both [N, lags, D]; values are 0 where not defined: the row does
+      not vary, or the lag is not below the length.
+    """
+    steps = x.shape[1]
+    lags = np.arange(1, min(steps - 1, MAX_LAG) + 1)
+    valid = (np.arange(steps)[None, :] < length[:, None])[..., None]
+    x = np.where(valid, x.astype(np.float64), 0.0)
+    largest = np.abs(x).max(1)
+    centred = x - x.sum(1, keepdims=True) / np.maximum(length, 1)[:, None, None]
+    centred = np.where(valid, centred, 0.0)
+    power = (centred**2).sum(1)  # [N, D]
+    varies = power > 1e-12 * np.maximum(largest**2, 1e-12) * length[:, None]
+    products = [(centred[:, k:] * centred[:, :-k]).sum(1) for k in lags]
+    values = np.stack(products, 1) / np.where(varies, power, 1.0)[:, None]
+    seen = varies[:, None, :] & (lags[None, :, None] < length[:, None, None])
+    return np.where(seen, values, 0.0), seen.astype(np.float64)
+
+
+def sum_groups(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Sums over the patients of each group: [N, ...] -> [GROUPS, ...]."""
+    total = np.zeros((GROUPS, *values.shape[1:]))
+    np.add.at(total, group, values)
+    return total
+
+
+def acf_distance(columns: list[str], a: list, b: list) -> Distance:
+    """From the sums of autocorrelations and of their numbers, both [lags, D]."""
+    with np.errstate(invalid="ignore"):
+        error = (a[0] / a[1] - b[0] / b[1]) ** 2  # NaN where nothing was seen
+    by_column = {n: nanmean(e) for n, e in zip(columns, error.T, strict=True)}
+    detail = {name: value for name, value in by_column.items() if np.isfinite(value)}
+    return Distance({"acf_mse": nanmean(error)}, {"acf_mse": detail})
+
+
+def dtw(config: MetricConfig = DEFAULT) -> Metric:
+    """Dynamic time warping between random pairs, without a window."""
+    text = "Mean warped distance of random pairs of a synthetic and a real patient, {}."
+    how = {
+        "dtw_multivariate": "all numbers together, Euclidean cost at a step",
+        "dtw_univariate": "each number by itself, absolute cost, mean over columns",
+    }
+    # Distances between independent patients are not 0: good data reach the reference.
+    names = {
+        name: Definition(
+            f"Time warping, {name.split('_')[1]}",
+            text.format(what) + " The ideal is the reference, not 0.",
+            "target",
+            None,  # pyright: ignore[reportArgumentType]
+            "[sakoe1978]",
+        )
+        for name, what in how.items()
+    }
+
+    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+        if reason := why_not(real, 1, True):
+            return undefined(names, reason)
+        if not all((data.cohort.length > 0).any() for data in real):
+            return undefined(names, "no patient with a step in one of the data sets")
+        lens, rng = fit_lens(*real), generator(key)
+        packed = [pick(rng, step_numbers(lens, d), d, config.pairs) for d in real]
+        train, holdout, synthetic = packed
+        out, columns = {}, numeric_names(lens.temporal)
+        value, reference = warp(synthetic, holdout), warp(train, holdout)
+        for name in names:
+            pairs = value[name]  # [pairs, columns or 1]
+            mean = pairs.mean(1)
+            spread = 1.96 * float(mean.std()) / len(mean) ** 0.5
+            detail = {}
+            if name == "dtw_univariate":
+                by_column = pairs.mean(0).tolist()
+                detail = {"per_feature": dict(zip(columns, by_column, strict=True))}
+            centre = float(mean.mean())
+            out[name] = Value(
+                centre,
+                float(reference[name].mean()),
+                max(centre - spread, 0.0),
+                centre + spread,
+                "",
+                detail,
+            )
+        return out
+
+    return Metric(run, "temporal", names)
+
+
+def pick(
+    rng: np.random.Generator, x: np.ndarray, data: Dataset, pairs: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Random patients with at least one step: x [pairs, T, D] and their lengths."""
+    length = np.asarray(data.cohort.length)
+    rows = np.flatnonzero(length > 0)
+    chosen = rng.choice(rows, pairs)
+    return x[chosen], length[chosen]
+
+
+def warp(a: tuple, b: tuple) -> dict[str, np.ndarray]:
+    """Both kinds of distance of all pairs, [pairs, 1] and [pairs, D]."""
+    (x, n), (y, m) = a, b
+    joint, single = warping_distances(x, y, n, m)
+    return {
+        "dtw_multivariate": np.asarray(joint, np.float64)[:, None],
+        "dtw_univariate": np.asarray(single, np.float64),
+    }
+
+
+@jax.jit
+def warping_distances(
+    x: jax.Array, y: jax.Array, n: jax.Array, m: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Of all columns together [pairs] and of each column by itself [pairs, D]."""
+    apart = lambda z: jnp.moveaxis(z, 2, 1)[..., None]  # [pairs, D, T, 1]
+    columns = jax.vmap(warping_distance, in_axes=(0, 0, None, None))
+    single = jax.vmap(columns)(apart(x), apart(y), n, m)
+    return jax.vmap(warping_distance)(x, y, n, m), single
+
+
+def warping_distance(
+    x: jax.Array, y: jax.Array, n: jax.Array, m: jax.Array
+) -> jax.Array:
+    """Dynamic time warping of x[:n] and y[:m], Euclidean cost, no window [sakoe1978].
+
+    w(i, j) = |x_i - y_j| + min(w(i-1, j), w(i, j-1), w(i-1, j-1)), result w(n-1, m-1).
+    One scan over the anti-diagonals k = i + j; a diagonal is computed at once.
+
+    Args:
+      x: [T, D]; y: [T, D]; n, m: valid steps, at least 1.
+    """
+    steps = x.shape[0]
+    i = jnp.arange(steps)
+    # y reversed between paddings: entry i of the slice at 2 T - 1 - k is y[k - i]
+    blank = jnp.zeros((steps, y.shape[1]), y.dtype)
+    mirrored = jnp.concatenate([blank, y[::-1], blank])
+    infinite = jnp.full(steps, jnp.inf, x.dtype)
+    shift = lambda w: jnp.concatenate([infinite[:1], w[:-1]])
+
+    def diagonal(carry: tuple, k: jax.Array) -> tuple[tuple, None]:
+        last, before, found = carry  # diagonals k - 1 and k - 2 by i
+        other = jax.lax.dynamic_slice_in_dim(mirrored, 2 * steps - 1 - k, steps)
+        cost = jnp.sqrt(jnp.sum((x - other) ** 2, -1))
+        best = jnp.minimum(jnp.minimum(last, shift(last)), shift(before))
+        best = jnp.where((i == 0) & (k == 0), 0.0, best)
+        inside = (k - i >= 0) & (k - i < steps)
+        now = jnp.where(inside, cost + best, jnp.inf)
+        return (now, last, jnp.where(k == n + m - 2, now[n - 1], found)), None
+
+    start = (infinite, infinite, jnp.zeros((), x.dtype))
+    return jax.lax.scan(diagonal, start, jnp.arange(2 * steps - 1))[0][2]
+
+
+def transition(config: MetricConfig = DEFAULT) -> Metric:
+    """Differences of the transition matrices of coded columns and masks."""
+    text = "Difference of the row-normalised matrices of transitions, {}."
+    names = {
+        "transition_distance": Definition(
+            "Transition distance",
+            text.format("Frobenius norm, mean over columns"),
+            "lower",
+            0.0,
+            "[cdmt2026, Table 3]",
+        ),
+        "transition_mae": Definition(
+            "Transition error",
+            text.format("mean absolute value of the entries, mean over columns"),
+            "lower",
+            0.0,
+        ),
+    }
+
+    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+        if reason := why_not(real, 2, False):
+            return undefined(names, reason)
+        lens, rng = fit_lens(*real), generator(key)
+        sets = {}
+        for name, data in zip(Comparison._fields, real, strict=True):
+            cohort, group = data.cohort, groups_of(rng, len(data.ids))
+            table, valid = cohort.temporal, valid_steps(cohort)
+            coded = coded_columns(lens.temporal, table, valid)
+            sets[name] = {c.name: transitions(c, group) for c in coded}
+        if not sets["train"]:
+            return undefined(names, NO_CODES)
+        key = jax.random.fold_in(key, 1)
+        return from_sums(key, sets, transition_error, config.resamples)
+
+    return Metric(run, "temporal", names)
+
+
+def transitions(column: Coded, group: np.ndarray) -> np.ndarray:
+    """Transitions between seen steps, from row to column: [GROUPS, K, K]."""
+    size = column.cardinality
+    both = column.seen[:, 1:] & column.seen[:, :-1]
+    pair = column.codes[:, :-1] * size + column.codes[:, 1:]
+    code = group[:, None] * size**2 + pair
+    found = np.bincount(code[both], minlength=GROUPS * size**2)
+    return found.reshape(GROUPS, size, size).astype(np.float64)
+
+
+def transition_error(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> Distance:
+    """Over the rows visited on both sides; a column without such rows is left out."""
+    frobenius, absolute = {}, {}
+    for name in a:
+        counts = [a[name].sum(1, keepdims=True), b[name].sum(1, keepdims=True)]
+        visited = ((counts[0] > 0) & (counts[1] > 0))[:, 0]
+        if visited.any():
+            p, q = (s[name][visited] for s in (a, b))
+            gap = p / counts[0][visited] - q / counts[1][visited]
+            frobenius[name] = float(np.sqrt((gap**2).sum()))
+            absolute[name] = float(np.abs(gap).mean())
+    numbers = {"transition_distance": frobenius, "transition_mae": absolute}
+    means = {k: nanmean(list(v.values())) for k, v in numbers.items()}
+    return Distance(means, numbers)

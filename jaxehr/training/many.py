@@ -1,0 +1,164 @@
+"""Trainings of one objective with many seeds in one compiled program.
+
+Seeds are independent, so they are spread over the devices and nothing is exchanged. On
+one device they run one after the other on CPU, where a batch of one seed already fills
+the caches (all of them at once by `vmap` was slower), and side by side elsewhere.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from jaxehr.core.contracts import Objective, Params
+from jaxehr.training.config import TrainConfig
+from jaxehr.training.sharding import AXIS, make_mesh, per_device
+from jaxehr.training.steps import (
+    init_state,
+    keep_best,
+    layout,
+    mean_loss,
+    optimiser,
+    run_steps,
+)
+
+
+def fit_many(
+    keys: jax.Array,
+    objective: Objective,
+    data: Any,
+    *,
+    config: TrainConfig,
+    valid: Any | None = None,
+    rows: tuple[Any, Any] | None = None,
+    shared: bool = True,
+) -> Params:
+    """Trains S times and keeps for each seed the average with the best validation loss.
+
+    Args:
+      keys: [S] one key a seed.
+      objective: its identity is the key of the compilation cache: build it once.
+      data: pytree of arrays [N, ...]; with `shared=False` [S, N, ...].
+      config: `steps` are made; every `eval_every` steps `valid` is looked at.
+      valid: like `data`; None = the last average is returned.
+      rows: (training rows [S, n], validation rows [S, m]) of `data`, instead of
+        `valid`: each seed trains on its own part of one table.
+
+    Returns:
+      The parameters with a leading seed axis, equal to S separate trainings.
+    """
+    if rows is not None and (valid is not None or not shared):
+        raise ValueError("`rows` names rows of one shared table; leave `valid` out.")
+    each = (keys, rows) if shared else (keys, rows, data, valid)
+    common = (data, valid) if shared else ()
+    width = min(len(jax.devices()), keys.shape[0])
+    program = fitting(objective, config, shared, width)
+    return spread(program, each, common, keys.shape[0], width)
+
+
+def apply_many(
+    params: Params,
+    function: Callable[[Params, Any], Any],
+    data: Any,
+    *,
+    rows: Any | None = None,
+    chunk_rows: int = 256,
+) -> Any:
+    """`function(params of one seed, batch)` for every seed and patient: [S, N, ...].
+
+    Args:
+      params: with a leading seed axis.
+      function: its identity is the key of the compilation cache.
+      data: pytree of arrays [N, ...], taken in chunks of `chunk_rows`.
+      rows: Int [S, n]: the rows of `data` that each seed looks at; None = all.
+    """
+    count = jax.tree.leaves(params)[0].shape[0]
+    width = min(len(jax.devices()), count)
+    program = applying(function, chunk_rows, width)
+    return spread(program, (params, rows), data, count, width)
+
+
+def spread(program: Any, each: Any, common: Any, count: int, width: int) -> Any:
+    """Pads the seeds to a multiple of the devices by repeating the first ones."""
+    index = jnp.arange(-(-count // width) * width) % count
+    padded = jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], each)
+    return jax.tree.map(lambda leaf: leaf[:count], program(padded, common))
+
+
+@functools.lru_cache(maxsize=64)
+def fitting(objective: Objective, config: TrainConfig, shared: bool, width: int) -> Any:
+    """The compiled program of `fit_many`."""
+
+    def one(each: Any, common: Any) -> Params:
+        key, rows = each[:2]
+        data, valid = common if shared else each[2:]
+        if rows is not None:
+            take = lambda chosen: jax.tree.map(lambda leaf: leaf[chosen], data)
+            data, valid = map(take, rows)
+        return fit_one(key, objective, config, data, valid)
+
+    return over_seeds(one, width)
+
+
+@functools.lru_cache(maxsize=64)
+def applying(function: Callable[[Params, Any], Any], rows: int, width: int) -> Any:
+    """The compiled program of `apply_many`."""
+
+    def one(each: Any, data: Any) -> Any:
+        params, chosen = each
+        if chosen is None:
+            chosen = jnp.arange(jax.tree.leaves(data)[0].shape[0])
+        count = chosen.shape[0]
+        size = min(rows, count)
+        index = chosen[jnp.arange(-(-count // size) * size) % count].reshape(-1, size)
+        take = lambda i: jax.tree.map(lambda leaf: leaf[i], data)
+        out = jax.lax.map(lambda i: function(params, take(i)), index)
+        join = lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count]
+        return jax.tree.map(join, out)
+
+    return over_seeds(one, width)
+
+
+def over_seeds(one: Callable[[Any, Any], Any], width: int) -> Any:
+    """jit of `one(of a seed, common)` over the leading axis of its first argument."""
+    side_by_side = jax.default_backend() != "cpu"
+
+    def local(each: Any, common: Any) -> Any:
+        if side_by_side:
+            return jax.vmap(one, in_axes=(0, None))(each, common)
+        return jax.lax.map(lambda item: one(item, common), each)
+
+    if width == 1:
+        return jax.jit(local)
+    seeds, copied = PartitionSpec(AXIS), PartitionSpec()
+    mesh = make_mesh(width)
+    return jax.jit(per_device(local, mesh, in_specs=(seeds, copied), out_specs=seeds))
+
+
+def fit_one(
+    key: jax.Array,
+    objective: Objective,
+    config: TrainConfig,
+    data: Any,
+    valid: Any | None,
+) -> Params:
+    """One whole training, pure: rounds of steps, each followed by a judgement."""
+    cut = layout(config, jax.tree.leaves(data)[0].shape[0])
+    init_key, run_key, valid_key = jax.random.split(key, 3)
+    sample = jax.tree.map(lambda leaf: leaf[: cut.rows], data)
+    state = init_state(objective.init(init_key, sample), optimiser(config))
+
+    def advance(_: Any, state: Any) -> Any:
+        num = jnp.minimum(config.eval_every, config.steps - state.step)
+        state, _, _ = run_steps(objective, config, cut, run_key, state, data, num)
+        if valid is None:
+            return state
+        loss = mean_loss(objective, config, valid_key, state.ema_params, valid)
+        return keep_best(state, loss)
+
+    rounds = -(-config.steps // config.eval_every)
+    state = jax.lax.fori_loop(0, rounds, advance, state)
+    return state.ema_params if valid is None else state.best_params

@@ -1,0 +1,144 @@
+"""Comparison and the run of all metrics: refusals, determinism, independence."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from builders import schema, simulate
+
+from jaxehr.core.checks import InputError
+from jaxehr.core.cohort import Feature, Label, take
+from jaxehr.metrics.evaluate import MetricConfig, comparison, name_key, run_metrics
+from jaxehr.metrics.fidelity import correlation, mmd, tvd
+from jaxehr.metrics.temporal import acf, dtw, transition
+
+KEY = jax.random.key(0)
+SMALL = MetricConfig(mmd_rows=60, draws=2, resamples=5, pairs=50)
+METRICS = {
+    "mmd": mmd(SMALL),
+    "correlation": correlation(SMALL),
+    "tvd": tvd(SMALL),
+    "acf": acf(SMALL),
+    "dtw": dtw(SMALL),
+    "transition": transition(SMALL),
+}
+
+
+def renamed(data, **changes):
+    return data._replace(schema=data.schema.replace(**changes))
+
+
+def test_without_a_hold_out_one_is_split_off_by_person():
+    real = simulate(1)
+    found = comparison(real, simulate(3), holdout_fraction=0.25)
+    assert not np.intersect1d(found.train.groups, found.holdout.groups).size
+    both = np.concatenate([found.train.ids, found.holdout.ids])
+    np.testing.assert_array_equal(np.sort(both), np.sort(real.ids))
+    assert 0.15 < len(found.holdout.ids) / 400 < 0.35
+
+
+def test_no_number_depends_on_order_or_ids():
+    real, synthetic, held = simulate(1), simulate(3, noise=1.0), simulate(2)
+    rng = np.random.default_rng(0)
+
+    def mixed(data):
+        data = take(data, rng.permutation(400))
+        return data._replace(ids=np.arange(400), groups=data.groups)
+
+    one = run_metrics(KEY, comparison(real, synthetic, held), METRICS)
+    other = run_metrics(
+        KEY, comparison(mixed(real), mixed(synthetic), mixed(held)), METRICS
+    )
+    assert [(r.name, r.value) for r in one] == [(r.name, r.value) for r in other]
+
+
+def test_a_metric_does_not_depend_on_its_neighbours_but_on_the_key():
+    compared = comparison(simulate(1), simulate(3, noise=1.0), simulate(2))
+    every = {r.name: r.value for r in run_metrics(KEY, compared, METRICS)}
+    alone = run_metrics(KEY, compared, {"mmd": METRICS["mmd"]})
+    assert all(every[r.name] == r.value for r in alone)
+    other = run_metrics(jax.random.key(1), compared, {"mmd": METRICS["mmd"]})
+    assert all(every[r.name] != r.value for r in other)
+
+
+def test_results_are_complete_and_fit_into_json():
+    compared = comparison(simulate(1), simulate(3), simulate(2))
+    calls = []
+    results = run_metrics(
+        KEY, compared, METRICS, progress=lambda *call: calls.append(call)
+    )
+    assert [call[1:] for call in calls] == [(i, 6) for i in range(7)]
+    names = [r.name for r in results]
+    assert len(set(names)) == len(names) == 9
+    for result in results:
+        text = json.dumps(result.value._asdict(), allow_nan=False)
+        assert json.loads(text)["reason"] == ""
+        json.dumps(result.definition._asdict(), allow_nan=False)
+        assert result.definition.direction in ("lower", "higher", "target")
+        value = result.value
+        assert value.low is None or value.low <= value.value <= value.high
+
+
+def test_name_keys_are_stable():
+    data = jax.random.key_data(name_key(KEY, "mmd"))
+    np.testing.assert_array_equal(data, jax.random.key_data(name_key(KEY, "mmd")))
+    assert (data != jax.random.key_data(name_key(KEY, "dtw"))).any()
+    fixed = int.from_bytes(b"\x01\x02", "little")  # the hash is bytes, not Python's
+    assert fixed == 513
+
+
+def test_people_on_both_sides_give_a_warning():
+    real = simulate(1)
+    with pytest.warns(UserWarning, match="400 patient"):
+        comparison(real, simulate(3), real)
+
+
+def feature(schema_, name, **changes):
+    part = tuple(
+        dataclasses.replace(f, **changes) if f.name == name else f
+        for f in schema_.temporal
+    )
+    return {"temporal": part}
+
+
+LAW = schema()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (feature(LAW, "x1", name="y"), r"missing \['x1'\], unexpected \['y'\]"),
+        ({"temporal": LAW.temporal[::-1]}, "in the order"),
+        ({"static": ()}, r"other static columns .* missing \['sex', 'age'\]"),
+        (feature(LAW, "x1", kind="integer"), "'x1' has kind 'integer'"),
+        (feature(LAW, "on", categories=(1, 2)), r"'on' has categories \(1, 2\)"),
+        ({"num_steps": 9}, "num_steps is 9 in the synthetic data and 8"),
+        ({"step": 2.0}, "step is 2.0 in the synthetic data and 1.0"),
+        ({"label": None}, "label is None in the synthetic data"),
+        ({"label": Label(name="died", classes=(1, 0))}, "label is Label"),
+    ],
+)
+def test_other_columns_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        comparison(simulate(1), renamed(simulate(3), **changes), simulate(2))
+
+
+def test_the_hold_out_is_checked_too():
+    held = renamed(simulate(2), static=(Feature(name="z", kind="numeric"),))
+    with pytest.raises(InputError, match="the hold-out data have other static"):
+        comparison(simulate(1), simulate(3), held)
+
+
+def test_empty_data_are_refused():
+    nobody = take(simulate(3), np.zeros(400, bool))
+    with pytest.raises(InputError, match="the synthetic data hold no patient"):
+        comparison(simulate(1), nobody, simulate(2))
+
+
+def test_config_is_checked():
+    with pytest.raises(InputError, match="seeds must be positive, got 0"):
+        MetricConfig(seeds=0)
+    with pytest.raises(InputError, match="max_rows must not be negative, got -1"):
+        MetricConfig(max_rows=-1)

@@ -19,6 +19,7 @@ from jaxehr.report.style import (
 from jaxehr.report.summary import MAX_FEATURES, largest
 
 MAX_COLUMNS = 120
+WIDTH = 430
 MAX_POINTS = 400
 PARTS = {
     "numeric": "numeric series",
@@ -41,7 +42,7 @@ class Noise(NamedTuple):
 def rho_bars(part: str, rho: np.ndarray, names: Sequence[str]) -> Picture:
     """Bars of the shape parameter of features without time steps, `rho` [D]."""
     height = 66 + 22 * len(names)
-    figure, (axes,) = panels(560, height, left=100, right=50, top=30)
+    figure, (axes,) = panels(WIDTH, height, left=100, right=50, top=30)
     rows = np.arange(len(names))
     axes.barh(rows, rho, height=0.6, color=MUTED)
     for row, value in zip(rows, rho):
@@ -69,7 +70,7 @@ def rho_map(part: str, rho: np.ndarray, names: Sequence[str], xlabel: str) -> Pi
         / np.diff(np.append(starts, rho.shape[0]))[:, None]
     )
     height = 78 + 22 * rho.shape[1]
-    figure, (axes,) = panels(560, height, left=100, right=70, top=30)
+    figure, (axes,) = panels(WIDTH, height, left=100, right=70, top=30)
     limits = _range(rho)
     # 32 colours: a longer colour bar would be embedded as a bitmap.
     mesh = axes.pcolormesh(
@@ -84,7 +85,7 @@ def rho_map(part: str, rho: np.ndarray, names: Sequence[str], xlabel: str) -> Pi
     )
     figure.colorbar(
         mesh,
-        cax=figure.add_axes((1 - 58 / 560, 38 / height, 12 / 560, 1 - 68 / height)),
+        cax=figure.add_axes((1 - 58 / WIDTH, 38 / height, 12 / WIDTH, 1 - 68 / height)),
     ).outline.set_visible(False)
     axes.set_yticks(np.arange(len(names)) + 0.5, [shorten(n, 15) for n in names])
     axes.tick_params(length=0)
@@ -226,7 +227,7 @@ def _moved_most(noise: Noise, start: float | None) -> Noise:
 
 def losses(records: Sequence[Mapping[str, Any]]) -> Picture:
     """Training and validation loss over optimiser steps."""
-    figure, (axes,) = panels(560, 250, left=54)
+    figure, (axes,) = panels(WIDTH, 230, left=54)
     ends = []
     for key, colour, title in (
         ("loss", MUTED, "training"),

@@ -65,7 +65,8 @@ def render(
     template = environment.from_string(source.read_text(encoding="utf-8"))
     groups: dict[str, list[dict[str, Any]]] = {}
     for result in results:
-        groups.setdefault(result.group, []).append(metric_row(result))
+        group = words.GROUPS.get(result.group, result.group)
+        groups.setdefault(group, []).append(metric_row(result))
     with look():
         parts = page_sections(comparison, results, run, notes)
     return template.render(

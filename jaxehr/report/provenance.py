@@ -9,6 +9,7 @@ from jaxehr.core.cohort import num_patients
 from jaxehr.core.contracts import Comparison, Result
 from jaxehr.report import fitting
 from jaxehr.report.page import Grid, Lines, Rows, Section
+from jaxehr.report.style import shorten
 
 PACKAGES = ("jaxehr", "jax", "flax", "optax", "numpy", "scikit-learn", "matplotlib")
 
@@ -42,14 +43,19 @@ def sizes(comparison: Comparison) -> dict[str, dict[str, int]]:
 
 
 def flatten(value: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Leaves of nested mappings as (dotted name, text)."""
+    """Leaves of nested mappings as (dotted name, text); None is left out, long text cut.
+
+    metrics.json holds them whole.
+    """
+    if value is None:
+        return
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from flatten(inner, f"{prefix}.{key}" if prefix else str(key))
         return
     if isinstance(value, Sequence) and not isinstance(value, str):
         value = ", ".join(str(item) for item in value) or "none"
-    yield prefix, str(value)
+    yield prefix, shorten(value, 300)
 
 
 def schedule(comparison: Comparison, run: Mapping[str, Any]) -> Section | None:

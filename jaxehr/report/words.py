@@ -13,6 +13,13 @@ ARROWS = {
     "higher": "↑ higher is better",
     "target": "→ closest to {ideal} is best",
 }
+GROUPS = {
+    "fidelity": "Values and how they go together",
+    "temporal": "Course over time",
+    "discriminability": "Can a classifier tell synthetic from real?",
+    "utility": "Does a model trained on synthetic patients work on real ones?",
+    "privacy": "Privacy",
+}
 HEADLINE_GROUPS = ("utility", "discriminability", "fidelity", "temporal")
 
 

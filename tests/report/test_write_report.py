@@ -10,6 +10,7 @@ from report_samples import REASON, RUN, make_dataset, parse, results
 from jaxehr.core.checks import InputError
 from jaxehr.core.contracts import Comparison
 from jaxehr.report import write_report
+from jaxehr.report.fitting import noise_level
 
 RHO = 7 + np.random.default_rng(0).normal(size=(6, 2))
 
@@ -26,7 +27,7 @@ def folder(tmp_path_factory, comparison):
         "numeric": {"rho": RHO.tolist(), "names": ["HR", "Temp <core>"]},
         "static_numeric": {"rho": [[7.5]], "names": ["age"]},
     }
-    run = RUN | {"schedule": schedule}
+    run = RUN | {"schedule": schedule, "label": None}
     write_report(tmp_path / "out", comparison, results(), run=run, notes=["A <note>."])
     return tmp_path / "out"
 
@@ -148,3 +149,20 @@ def test_no_identifier_of_a_patient_is_on_the_page(tmp_path, comparison: Compari
     write_report(tmp_path / "out", Comparison(*named), results())
     text = (tmp_path / "out" / "report.html").read_text()
     assert not re.search(r"patient-\d+-id", text)
+
+
+def test_a_schedule_given_as_sigma_is_drawn(tmp_path, comparison):
+    t = np.linspace(0, 1, 11)
+    bent = np.where(t < 0.5, 0.1, t)[:, None, None] * np.ones((1, 6, 1))
+    power = noise_level(t[:, None, None], RHO, 0.002, 80.0)
+    for name, sigma, said in (
+        ("power", power, "Shape rho, numeric series"),
+        ("bent", bent, "No map of rho: the schedule is not a power mean."),
+    ):
+        entry = {"t": t.tolist(), "sigma": sigma.tolist()}
+        write_report(
+            tmp_path / name, comparison, [], run={"schedule": {"numeric": entry}}
+        )
+        text = (tmp_path / name / "report.html").read_text(encoding="utf-8")
+        assert said in text
+        assert "Noise level sigma(t), numeric series" in text

@@ -137,7 +137,7 @@ def _blocked_backward(
 
 
 blocked_direction.defvjp(_blocked_forward, _blocked_backward)
-DIRECTIONS = {"blocked": blocked_direction, "plain": plain_direction}
+DIRECTIONS: dict[str, Any] = {"blocked": blocked_direction, "plain": plain_direction}
 
 
 def _uniform(hidden: int) -> nn.initializers.Initializer:

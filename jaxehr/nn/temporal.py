@@ -169,11 +169,11 @@ class Lstm(nn.Module):
             last = jnp.maximum(length - 1, 0)
             h = jnp.where(valid[..., None], h, 0.0)
         ahead = LstmDirection(self.hidden, name="forward")(h.shape[-1])
-        states = blocked_lstm(ahead, h, valid, False)
+        states: Any = blocked_lstm(ahead, h, valid, False)
         ends = [jnp.take_along_axis(states, last[None, :, None], axis=0)[0]]
         if self.bidirectional:
             back = LstmDirection(self.hidden, name="backward")(h.shape[-1])
-            states_back = blocked_lstm(back, h, valid, True)
+            states_back: Any = blocked_lstm(back, h, valid, True)
             ends.append(states_back[0])
             states = jnp.concatenate([states, states_back], axis=-1)
         return jnp.swapaxes(states, 0, 1), jnp.concatenate(ends, axis=-1)

@@ -8,12 +8,14 @@ import pytest
 from jaxehr.core.checks import InputError
 from jaxehr.nn.transformer import TransformerEncoder, position_waves
 
-LENGTH = np.array([5, 1, 3, 0])
+LENGTH = np.array([5, 3, 3, 0])
 
 
 def make(**options):
     x = jax.random.normal(jax.random.key(0), (4, 5, 3))
-    net = TransformerEncoder(**({"width": 16, "num_heads": 2} | options))
+    net = TransformerEncoder(
+        **({"width": 16, "num_heads": 2, "num_layers": 1} | options)
+    )
     return net, jax.jit(net.init)(jax.random.key(1), x), x
 
 

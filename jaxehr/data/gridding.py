@@ -14,6 +14,7 @@ a minimum. Nothing here loops over patients or rows, and DuckDB spills to a temp
 folder above its memory limit.
 """
 
+import math
 import os
 import tempfile
 from collections.abc import Callable
@@ -46,16 +47,19 @@ def in_memory(table: pa.Table) -> Any:
     return ibis.memtable(table)
 
 
-def count_steps(hours: float, bin_hours: float) -> int:
-    """Number of grid steps of a window: hours / bin_hours, which must be whole."""
-    if not (hours > 0 and bin_hours > 0):
+def count_steps(window: float, width: float, unit: str = "hours") -> int:
+    """Number of grid steps of a window: window / width, which must be whole.
+
+    `unit` names the two options in messages: `hours` and `bin_hours`.
+    """
+    if not (0 < window < math.inf and 0 < width < math.inf):
         raise InputError(
-            f"hours {hours:g} and bin_hours {bin_hours:g} must be positive."
+            f"{unit} {window:g} and bin_{unit} {width:g} must be positive and finite."
         )
-    steps = round(hours / bin_hours)
-    if steps < 1 or abs(steps * bin_hours - hours) > 1e-6 * bin_hours:
+    steps = round(window / width)
+    if steps < 1 or abs(steps * width - window) > 1e-6 * width:
         raise InputError(
-            f"hours {hours:g} must be a whole multiple of bin_hours {bin_hours:g}."
+            f"{unit} {window:g} must be a whole multiple of bin_{unit} {width:g}."
         )
     return steps
 

@@ -6,6 +6,7 @@ the most frequent code in place of the mean [cdmt2026, Sec. 4.1]. Masks are take
 filling. Everything but `Fill` depends on one patient only, and `Fill` on train only.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -33,13 +34,13 @@ def fit_fill(table: Table, cardinalities: tuple[int, ...]) -> Fill:
     `observed` must be False at padding, as it is in every cohort. `cardinalities` are
     the numbers of categories of the coded features.
     """
-    count = table.numeric.shape[-1]
-    observed = np.asarray(table.observed, bool).reshape(-1, table.observed.shape[-1])
-    values = np.asarray(table.numeric, np.float64).reshape(len(observed), -1)
+    count, rows = table.numeric.shape[-1], math.prod(table.observed.shape[:-1])
+    observed = np.asarray(table.observed, bool).reshape(rows, table.observed.shape[-1])
+    values = np.asarray(table.numeric, np.float64).reshape(rows, count)
     seen = observed[:, :count]
     total = np.where(seen, values, 0.0).sum(axis=0)
     means = total / np.maximum(seen.sum(axis=0), 1)
-    codes = np.asarray(table.codes).reshape(len(observed), -1)
+    codes = np.asarray(table.codes).reshape(rows, table.codes.shape[-1])
     modes = [
         np.bincount(codes[observed[:, count + d], d], minlength=size).argmax()
         for d, size in enumerate(cardinalities)

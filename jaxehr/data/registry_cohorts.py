@@ -94,7 +94,7 @@ class NafldOptions:
     """Temporal variables; the source's `chol` repeats `hdl`, and its `dbp` `sbp`."""
 
     def __post_init__(self) -> None:
-        count_steps(self.years, self.bin_years)
+        count_steps(self.years, self.bin_years, "years")
         if self.n < 0:
             raise InputError(f"n must not be negative, got {self.n}.")
         for name in self.variables:
@@ -111,7 +111,7 @@ class PbcseqOptions:
     """Width of a time step in years; must divide `years`."""
 
     def __post_init__(self) -> None:
-        count_steps(self.years, self.bin_years)
+        count_steps(self.years, self.bin_years, "years")
 
 
 def nafld(options: NafldOptions | None = None) -> Dataset:
@@ -134,7 +134,7 @@ def nafld(options: NafldOptions | None = None) -> Dataset:
     schema = _schema(
         NAFLD_STATIC,
         tuple(NAFLD_TEMPORAL[name] for name in options.variables),
-        count_steps(options.years, step),
+        count_steps(options.years, step, "years"),
         step,
     )
     con = connect()
@@ -177,7 +177,7 @@ def pbcseq(options: PbcseqOptions | None = None) -> Dataset:
     """
     options = options or PbcseqOptions()
     step = options.bin_years
-    steps = count_steps(options.years, step)
+    steps = count_steps(options.years, step, "years")
     schema = _schema(PBC_STATIC, PBC_TEMPORAL, steps, step)
     con = connect()
     visits = in_memory(_load("pbcseq"))

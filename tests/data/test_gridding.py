@@ -208,3 +208,5 @@ def test_window_must_be_whole_steps():
         count_steps(24, 5)
     with pytest.raises(InputError, match="hours -1 and bin_hours 1 must be positive"):
         count_steps(-1, 1)
+    with pytest.raises(InputError, match="hours inf and bin_hours 1 must be .* finite"):
+        count_steps(float("inf"), 1)

@@ -1,4 +1,4 @@
-"""Quantile transform: exact inverse, unit variance, atoms, oracle on continuous data."""
+"""Quantile transform: exact inverse, unit variance, atoms, oracle where continuous."""
 
 import numpy as np
 import pytest

@@ -143,6 +143,16 @@ def _chart(
     return picture(figure, name, f"Chart of one patient ({caption}): {names}.", caption)
 
 
+def gaps(seen: np.ndarray, at: np.ndarray, step: float) -> list[tuple[float, float]]:
+    """Runs of steps without an observation, as (start, width) around their times."""
+    edges = np.diff(np.concatenate([[0], ~seen, [0]]).astype(int))
+    starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+    return [
+        (float(at[first] - step / 2), float((last - first) * step))
+        for first, last in zip(starts, ends)
+    ]
+
+
 def _trace(
     axis: Axes,
     feature: Feature,
@@ -154,13 +164,9 @@ def _trace(
     """A line through consecutive observations; grey below where nothing was seen."""
     seen = np.isfinite(values)
     step = float(at[1] - at[0]) if len(at) > 1 else 1.0
-    edges = np.append(at - step / 2, at[-1] + step / 2)
-    axis.fill_between(
-        edges,
-        0,
-        0.09,
-        where=np.append(~seen, ~seen[-1]),
-        step="post",
+    axis.broken_barh(
+        gaps(seen, at, step),
+        (0, 0.09),
         color=SHADE,
         linewidth=0,
         transform=axis.get_xaxis_transform(),

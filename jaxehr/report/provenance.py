@@ -43,7 +43,7 @@ def sizes(comparison: Comparison) -> dict[str, dict[str, int]]:
 
 
 def flatten(value: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Leaves of nested mappings as (dotted name, text); None is left out, long text cut.
+    """Leaves of nested mappings as (dotted name, text); None left out, long text cut.
 
     metrics.json holds them whole.
     """

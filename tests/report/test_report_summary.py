@@ -7,6 +7,7 @@ from report_samples import make_dataset
 from jaxehr.core.cohort import Feature
 from jaxehr.report import summary
 from jaxehr.report.fitting import noise_level, read_noise
+from jaxehr.report.patients import gaps
 
 INTEGER = Feature(name="n", kind="integer")
 NUMERIC = Feature(name="x", kind="numeric")
@@ -84,3 +85,10 @@ def test_rho_is_found_from_sigma_alone():
     linear = np.linspace(0.1, 1, 51)[:, None, None] * np.ones((1, 3, 2))
     bent = np.where(t[:, None, None] < 0.5, 0.1, linear)
     assert read_noise({"t": t, "sigma": bent}, (None, None)).rho is None
+
+
+def test_every_missing_step_is_marked_even_a_single_one():
+    seen = np.array([False, True, False, False, True, False])
+    at = 10.0 + 2.0 * np.arange(6)
+    assert gaps(seen, at, 2.0) == [(9.0, 2.0), (13.0, 4.0), (19.0, 2.0)]
+    assert gaps(np.ones(6, bool), at, 2.0) == []

@@ -290,7 +290,6 @@ def test_2019_refusals(hourly):
     assert by_hours.cohort.label.tolist() == [0, 0]
 
 
-@pytest.mark.slow
 def test_2012_set_a_has_the_published_counts(data_dir):
     data = physionet2012.read([data_dir / "physionet2012" / "set-a.tar.xz"])
     assert data.cohort.label.shape == (4000,)
@@ -299,7 +298,6 @@ def test_2012_set_a_has_the_published_counts(data_dir):
     assert (data.cohort.length == 0).sum() == 3
 
 
-@pytest.mark.slow
 def test_2019_set_a_has_the_published_counts(data_dir):
     path = data_dir / "physionet2019" / "training_setA.tar.xz"
     data = physionet2019.read([path])

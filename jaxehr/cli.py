@@ -1,6 +1,7 @@
 """The `jaxehr` command. JAX is imported by the commands that need it, not by --help."""
 
 import importlib
+import importlib.metadata
 import os
 import signal
 import sys
@@ -41,9 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(USAGE, end="")
         return 0
     if words[0] == "--version":
-        from jaxehr import __version__
-
-        print(f"jaxehr {__version__}")
+        print(f"jaxehr {importlib.metadata.version('jaxehr')}")
         return 0
     try:
         known("command", words[0], COMMANDS)

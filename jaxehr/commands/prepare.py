@@ -82,7 +82,8 @@ def split_lists(options: type, words: list[str]) -> list[str]:
         flag, _, value = word.partition("=")
         if word.startswith("--"):
             inside = flag in lists
-            out += [flag, *value.split(",")] if inside and value else [word]
+            values = [part for part in value.split(",") if part]
+            out += [flag, *values] if inside else [word]
         else:
             out += [part for part in word.split(",") if part] if inside else [word]
     return out

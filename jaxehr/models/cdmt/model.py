@@ -1,5 +1,6 @@
 """The CDMT-EHR generative model: a factory that ties the parts together."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,12 +8,18 @@ import jax
 import numpy as np
 
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Cohort, Schema
+from jaxehr.core.cohort import Cohort, Schema, num_patients
 from jaxehr.core.contracts import Callback, GenerativeModel, Params
 from jaxehr.models.cdmt import preprocessing, sampling
 from jaxehr.models.cdmt.config import CdmtConfig, CdmtSampling
 from jaxehr.models.cdmt.layout import make_layout
-from jaxehr.models.cdmt.objective import make_model, make_objective, noise_levels
+from jaxehr.models.cdmt.objective import (
+    Model,
+    make_model,
+    make_objective,
+    noise_levels,
+)
+from jaxehr.training.config import resolve
 from jaxehr.training.loop import train
 
 BY_FREQUENCY, BALANCED = -1, -2
@@ -27,65 +34,74 @@ def cdmt(schema: Schema, config: CdmtConfig | None = None) -> GenerativeModel:
     (numbers of the patients; default 0 .. num - 1) and `progress`.
     """
     config = config or CdmtConfig()
-    layout = make_layout(schema, config)
-    model = make_model(layout, config)
+    model = make_model(make_layout(schema, config), config)
+    return GenerativeModel(
+        functools.partial(fit, schema, model), functools.partial(sample, schema, model)
+    )
 
-    def fit(
-        key: jax.Array,
-        cohort: Cohort,
-        *,
-        valid: Cohort | None = None,
-        callbacks: Sequence[Callback] = (),
-        checkpoint: str | None = None,
-        announce: Callable[[str], None] | None = None,
-    ) -> Params:
-        fitted = preprocessing.fit(schema, layout, config, cohort)
-        if layout.temporal.label_classes and not np.all(cohort.has_temporal):
-            count = int(np.sum(~np.asarray(cohort.has_temporal)))
-            raise InputError(
-                f"mode unconditional decides the label by a vote over time steps, but "
-                f"{count} patients have none; use --mode conditional."
-            )
-        trained = train(
-            key,
-            make_objective(model, fitted),
-            preprocessing.encode(fitted, layout, cohort),
-            config=config.train,
-            valid=None
-            if valid is None
-            else preprocessing.encode(fitted, layout, valid),
-            callbacks=callbacks,
-            checkpoint=checkpoint,
-            announce=announce,
+
+def fit(
+    schema: Schema,
+    model: Model,
+    key: jax.Array,
+    cohort: Cohort,
+    *,
+    valid: Cohort | None = None,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: str | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> Params:
+    """Learns preprocessing and weights from `cohort`; see `training.loop.train`."""
+    layout, config = model.layout, model.config
+    silent = int(np.sum(~np.asarray(cohort.has_temporal)))
+    if layout.temporal.label_classes and silent:
+        raise InputError(
+            "mode unconditional decides the label by a vote over time steps, but "
+            f"{silent} patients have none; use --mode conditional."
         )
-        return {"fitted": fitted, "weights": jax.tree.map(np.asarray, trained.params)}
+    sizes = num_patients(cohort), max(schema.num_steps, 1)
+    accelerator = jax.default_backend() != "cpu"
+    fitted = preprocessing.fit(schema, layout, config, cohort)
+    trained = train(
+        key,
+        make_objective(model, fitted),
+        preprocessing.encode(fitted, layout, cohort),
+        config=resolve(config.train, *sizes, accelerator=accelerator),
+        valid=None if valid is None else preprocessing.encode(fitted, layout, valid),
+        callbacks=callbacks,
+        checkpoint=checkpoint,
+        announce=announce,
+    )
+    return {"fitted": fitted, "weights": jax.tree.map(np.asarray, trained.params)}
 
-    def sample(
-        key: jax.Array,
-        params: Params,
-        label: Any | None,
-        num: int,
-        *,
-        options: CdmtSampling | None = None,
-        index: Any | None = None,
-        progress: Callable[[int], None] | None = None,
-    ) -> Cohort:
-        settings = options or CdmtSampling()
-        check_sampling(config, settings)
-        numbers = np.arange(num) if index is None else np.asarray(index)
-        batch = sampling.sample(
-            model,
-            settings,
-            key,
-            params["weights"],
-            np.asarray(params["fitted"]["frames"], np.float32),
-            numbers.astype(np.int32),
-            label_codes(schema, config, label, len(numbers)),
-            progress,
-        )
-        return preprocessing.decode(params["fitted"], layout, batch)
 
-    return GenerativeModel(fit, sample)
+def sample(
+    schema: Schema,
+    model: Model,
+    key: jax.Array,
+    params: Params,
+    label: Any | None,
+    num: int,
+    *,
+    options: CdmtSampling | None = None,
+    index: Any | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Cohort:
+    """Draws patients; patient i depends on key, params, label and i only."""
+    settings = options or CdmtSampling()
+    check_sampling(model.config, settings)
+    numbers = np.arange(num) if index is None else np.asarray(index)
+    batch = sampling.sample(
+        model,
+        settings,
+        key,
+        params["weights"],
+        np.asarray(params["fitted"]["frames"], np.float32),
+        numbers.astype(np.int32),
+        label_codes(schema, model.config, label, len(numbers)),
+        progress,
+    )
+    return preprocessing.decode(params["fitted"], model.layout, batch)
 
 
 def check_sampling(config: CdmtConfig, options: CdmtSampling) -> None:

@@ -182,61 +182,63 @@ def solve_mask(
     sampling: CdmtSampling,
     frame: Frame,
     noise: Blocks,
-    keys: jax.Array,
+    keys: Blocks,
 ) -> Blocks:
-    """Numeric values by Euler steps, codes by unmasking, one network call a level."""
-    call = guided(model, params, sampling, frame)
-    level_of = lambda t: noise_levels(model, params, t)
-    t, levels_ = sigma_levels(level_of, sampling.steps)
-    parts = (model.layout.temporal, model.layout.static)
-    widths = [max(part.cardinalities, default=1) for part in parts]
-    state = noise._replace(
-        numeric=noise.numeric * levels_.numeric[0],
-        static_numeric=noise.static_numeric * levels_.static_numeric[0],
-        coded=masked.start(noise.coded.shape[:-1], widths[0]),
-        static_coded=masked.start(noise.static_coded.shape[:-1], widths[1]),
-    )
+    """Numeric values by Euler steps, codes by unmasking, one network call a level.
 
-    def reveal(
-        key: Any, n: Any, logits: Any, x: Any, now: Any, after: Any
-    ) -> jax.Array:
-        if not x.shape[-2]:
-            return x
-        draw = lambda key, logits, x: masked.reverse_step(
-            jax.random.fold_in(key, n), logits, x, now[..., 0], after[..., 0]
-        )
-        return jax.vmap(draw)(key, logits, x)
+    Args:
+      keys: one key per patient [N] in the places of the coded blocks.
+    """
+    call = guided(model, params, sampling, frame)
+    t, sigmas = sigma_levels(lambda t: noise_levels(model, params, t), sampling.steps)
+    layout = model.layout
+    widths = Blocks(
+        0,
+        max(layout.temporal.cardinalities, default=1),
+        0,
+        max(layout.static.cardinalities, default=1),
+    )
+    state = Blocks(
+        noise.numeric * sigmas.numeric[0],
+        masked.start(noise.coded.shape[:-1], widths.coded),
+        noise.static_numeric * sigmas.static_numeric[0],
+        masked.start(noise.static_coded.shape[:-1], widths.static_coded),
+    )
 
     def step(x: Blocks, ends: Any) -> tuple[Blocks, None]:
         n, time, now, after = ends
         out = call(x, now, time)
-        euler = lambda x, d, s, s_next: d + (s_next / s) * (x - d)
+        codes, statics = functools.partial(reveal, n), (x, out, now, after)
         return Blocks(
-            euler(x.numeric, out.numeric, now.numeric, after.numeric),
-            reveal(keys[0], n, out.coded, x.coded, now.coded, after.coded),
-            euler(
-                x.static_numeric,
-                out.static_numeric,
-                now.static_numeric,
-                after.static_numeric,
-            ),
-            reveal(
-                keys[1],
-                n,
-                out.static_coded,
-                x.static_coded,
-                now.static_coded,
-                after.static_coded,
-            ),
+            shrink(x.numeric, out.numeric, now.numeric, after.numeric),
+            codes(keys.coded, out.coded, x.coded, now.coded, after.coded),
+            shrink(*(blocks.static_numeric for blocks in statics)),
+            codes(keys.static_coded, *(b.static_coded for b in (out, x, now, after))),
         ), None
 
-    ahead = jax.tree.map(lambda leaf: leaf[:-1], levels_)
-    behind = jax.tree.map(lambda leaf: leaf[1:], levels_)
-    count = jnp.arange(sampling.steps)
-    x = jax.lax.scan(step, state, (count, t, ahead, behind))[0]
+    ahead = jax.tree.map(lambda leaf: leaf[:-1], sigmas)
+    behind = jax.tree.map(lambda leaf: leaf[1:], sigmas)
+    x = jax.lax.scan(step, state, (jnp.arange(sampling.steps), t, ahead, behind))[0]
     return x._replace(
         coded=masked.codes_of(x.coded), static_coded=masked.codes_of(x.static_coded)
     )
+
+
+def shrink(x: Any, x0_hat: Any, sigma: Any, sigma_next: Any) -> jax.Array:
+    """One Euler step of numeric values."""
+    return x0_hat + (sigma_next / sigma) * (x - x0_hat)
+
+
+def reveal(n: Any, keys: Any, logits: Any, x: Any, now: Any, after: Any) -> jax.Array:
+    """One unmasking step of codes, each patient's from its own key."""
+    if not x.shape[-2]:
+        return x
+
+    def one(key: jax.Array, logits: jax.Array, x: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(key, n)
+        return masked.reverse_step(key, logits, x, now[..., 0], after[..., 0])
+
+    return jax.vmap(one)(keys, logits, x)
 
 
 def sample_rows(
@@ -257,7 +259,8 @@ def sample_rows(
     width = model.config.embedding_dim
     noise = start_noise(model, keys[:, 1], block_shapes(model, width))
     if model.config.categorical == "mask":
-        x = solve_mask(model, params, sampling, frame, noise, (keys[:, 2], keys[:, 3]))
+        coded_keys = Blocks(None, keys[:, 2], None, keys[:, 3])
+        x = solve_mask(model, params, sampling, frame, noise, coded_keys)
     else:
         x = solve_embedding(model, params, sampling, frame, noise)
     return Batch(

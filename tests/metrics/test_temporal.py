@@ -91,7 +91,7 @@ def test_autocorrelation_equals_its_formula():
 
 
 def test_autocorrelation_of_white_noise_is_minus_one_over_n():
-    """sum of all autocorrelations of a centred series is -1/2, so noise has -(n-k)/n/n'."""
+    """The autocorrelations of a centred series sum to -1/2."""
     n = 10
     x = np.random.default_rng(0).normal(size=(20_000, n, 1))
     values, _ = autocorrelations(x, np.full(20_000, n))

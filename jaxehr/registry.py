@@ -7,7 +7,7 @@ from jaxehr.core.checks import known
 
 
 class Source(NamedTuple):
-    """A data source: `reader(paths, options)` or, with `takes_paths` False, (options)."""
+    """A data source: `reader(paths, options)`, or (options) without paths."""
 
     reader: str
     options: str
@@ -76,6 +76,15 @@ MODELS = {
 
 METRICS = {
     "mmd": "jaxehr.metrics.fidelity:mmd",
+    "correlation": "jaxehr.metrics.fidelity:correlation",
+    "tvd": "jaxehr.metrics.fidelity:tvd",
+    "acf": "jaxehr.metrics.temporal:acf",
+    "dtw": "jaxehr.metrics.temporal:dtw",
+    "transition": "jaxehr.metrics.temporal:transition",
+    "c2st_logistic": "jaxehr.metrics.discriminability:c2st_logistic",
+    "c2st_mlp": "jaxehr.metrics.discriminability:c2st_mlp",
+    "c2st_lstm": "jaxehr.metrics.discriminability:c2st_lstm",
+    "tstr": "jaxehr.metrics.utility:tstr",
 }
 
 

@@ -22,7 +22,9 @@ def from_dict(kind: type[T], values: dict[str, Any], where: str = "config") -> T
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(values) - set(hints))
     if unknown:
-        raise InputError(f"{where}: unknown field(s) {unknown}; known: {sorted(hints)}.")
+        raise InputError(
+            f"{where}: unknown field(s) {unknown}; known: {sorted(hints)}."
+        )
     fields = {}
     for name, value in values.items():
         nested = dataclasses.is_dataclass(hints[name]) and isinstance(value, dict)
@@ -32,7 +34,9 @@ def from_dict(kind: type[T], values: dict[str, Any], where: str = "config") -> T
     return kind(**fields)
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+def differences(
+    old: dict[str, Any], new: dict[str, Any], prefix: str = ""
+) -> list[str]:
     """Fields that differ, as "name: old -> new"."""
     lines = []
     for name in sorted(set(old) | set(new)):

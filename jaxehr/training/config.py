@@ -72,8 +72,8 @@ def resolve(
 ) -> TrainConfig:
     """`config` with its automatic sizes filled in, the same for the same arguments.
 
-    On an accelerator the paper's 48,000 steps of 4,096 patients; on a CPU about 30 batches
-    an epoch, at most 400 epochs, and at most `CPU_BUDGET` patients x time steps.
+    On an accelerator the paper's 48,000 steps of 4,096 patients; on a CPU about 30
+    batches an epoch, at most 400 epochs and `CPU_BUDGET` patients x time steps.
     """
     batch, steps = config.batch_size, config.steps
     if not batch:

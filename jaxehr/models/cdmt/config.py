@@ -1,7 +1,7 @@
 """Every choice of CDMT-EHR; free of JAX so that the command line starts fast.
 
-The paper's numbers that its text lost are fields, with the recommendation of the field's
-public code as default (README, "Deviations").
+Numbers that the paper's text lost are fields, with the recommendation of public code as
+default (README, "Deviations").
 """
 
 import dataclasses
@@ -18,14 +18,14 @@ class CdmtConfig:
     """Model and optimisation of CDMT-EHR [cdmt2026]."""
 
     mode: Mode = "conditional"
-    """`conditional`: the label steers by classifier-free guidance; `unconditional`: it is
-    one more diffused feature, decided by a vote over time."""
+    """`conditional`: the label steers by classifier-free guidance; `unconditional`: it
+    is one more diffused feature, decided by a vote over time."""
     categorical: Literal["embedding", "mask"] = "embedding"
-    """Continuous embeddings (the paper), or mask diffusion (its ablation "Ours-Mask")."""
+    """Continuous embeddings (the paper), or mask diffusion (its "Ours-Mask")."""
     schedule: Literal["learned", "fixed"] = "learned"
     """Noise schedule learned per feature and time step, or fixed at its start value."""
     masks: bool = True
-    """Model which values are missing; without it synthetic data have no missing value."""
+    """Model which values are missing; without it no synthetic value is."""
     hidden: int = 64
     """GRU units per direction."""
     num_layers: int = 3
@@ -59,7 +59,7 @@ class CdmtConfig:
     label_drop: float = 0.1
     """Share of patients whose label is hidden in training, for guidance."""
     time_input: Literal["t", "c_noise"] = "t"
-    """What the network is told of the noise: 1000 t, or ln(sigma)/4 of a fixed schedule."""
+    """What the network is told of the noise: t, or ln(sigma)/4 of a fixed schedule."""
     max_knots: int = 1000
     """Knots of the quantile transform of a numeric feature."""
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
@@ -112,7 +112,7 @@ class CdmtSampling:
     solver: Literal["euler", "heun"] = "euler"
     """First order (the paper), or second order."""
     guidance: float = 0.0
-    """Weight w of classifier-free guidance for numeric features; 0 = plain conditional."""
+    """Weight w of classifier-free guidance for numeric features; 0 = none."""
     guidance_categorical: float | None = None
     """The same for categorical features; by default equal to `guidance`."""
     decode: Literal["nearest", "argmax"] = "nearest"

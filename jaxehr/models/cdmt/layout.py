@@ -1,8 +1,8 @@
 """Which columns the network sees: the static part of the encoding of a schema.
 
-Each modality becomes numeric columns, coded columns with two or more categories, and one
-binary column per feature that says "missing" (1) when masks are modelled. Constants are
-not diffused: they have one value.
+Each modality becomes numeric columns, coded columns with two or more categories, and
+one binary column per feature that says "missing" (1) when masks are modelled. Constants
+are not diffused: they have one value.
 """
 
 import dataclasses

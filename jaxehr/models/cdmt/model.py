@@ -29,8 +29,8 @@ def cdmt(schema: Schema, config: CdmtConfig | None = None) -> GenerativeModel:
     """CDMT-EHR for cohorts of `schema` [cdmt2026].
 
     `fit` returns nested dicts of arrays: `fitted` (preprocessing), `weights` (network,
-    embeddings, schedules). `sample` takes `label` None (training frequency), "balanced",
-    one code, or an array of codes, and the options `options: CdmtSampling`, `index`
+    embeddings, schedules). `sample` takes `label` None (training frequency),
+    "balanced", one code, or an array of codes, and `options: CdmtSampling`, `index`
     (numbers of the patients; default 0 .. num - 1) and `progress`.
     """
     config = config or CdmtConfig()

@@ -47,9 +47,9 @@ def noise_input(config: CdmtConfig, t: jax.Array) -> jax.Array:
 class Denoiser(nn.Module):
     """Scaled blocks -> outputs for numeric columns, padded logits [.., D, K] for coded.
 
-    Deviation: static columns are not in the paper. They enter every time step through a
-    small context vector and come out of a head on the mean state over time; without them
-    the network is the paper's.
+    Deviation: static columns are not in the paper. They enter every time step through
+    a small context vector and come out of a head on the mean state over time; without
+    them the network is the paper's.
     """
 
     layout: Layout

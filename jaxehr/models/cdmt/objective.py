@@ -1,8 +1,8 @@
 """The training objective [cdmt2026, Eq. 7-9] and the guided denoise function.
 
-Notation: x0 clean, x noisy, x0_hat predicted; every column has its own sigma(t); t is one
-number per patient. Coded columns are continuous embeddings here; the mask-diffusion
-variant replaces them by one-hot states (`Coder`).
+Notation: x0 clean, x noisy, x0_hat predicted; every column has its own sigma(t); t is
+one number per patient. Coded columns are what their `Coder` makes of them: continuous
+embeddings, or the one-hot states of mask diffusion.
 """
 
 from collections.abc import Callable
@@ -246,8 +246,8 @@ def losses(
 def row_weights(model: Model, fitted: dict[str, Any]) -> Blocks:
     """Functions from the loss of every element to one loss per patient.
 
-    Means run over columns and valid steps. The divisor is the training mean of the number
-    of steps, not each batch's own: so the loss of a batch is the mean of its chunks.
+    Means run over columns and valid steps. The divisor is the training mean of the
+    number of steps, not each batch's own: so a batch's loss is the mean of its chunks.
     """
     steps, share = float(fitted["mean_length"]), float(fitted["static_share"])
     scale = {

@@ -1,8 +1,8 @@
 """Drawing patients [cdmt2026, Alg. 2]: one program per block of patients.
 
-Patient i takes all its randomness from fold_in(key, i), and blocks have a fixed number of
-rows, padded with further patients: so patient i is the same, bit for bit, however many
-are drawn, in which order, and over how many devices.
+Patient i takes all its randomness from fold_in(key, i), and blocks have a fixed number
+of rows, padded with further patients: so patient i is the same, bit for bit, however
+many are drawn, in which order, and over how many devices.
 """
 
 import functools
@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from jaxehr.core.keys import patient_keys
 from jaxehr.core.contracts import Params
+from jaxehr.core.keys import patient_keys
 from jaxehr.diffusion import embeddings, masked
 from jaxehr.diffusion.guidance import doubled, guide
-from jaxehr.diffusion.samplers import SOLVERS, Level, levels, sigma_levels
+from jaxehr.diffusion.samplers import SOLVERS, Level, sigma_levels
 from jaxehr.models.cdmt.coders import table_of
 from jaxehr.models.cdmt.config import CdmtSampling
 from jaxehr.models.cdmt.network import Blocks, Frame
@@ -51,7 +51,7 @@ def draw_frames(keys: jax.Array, frames: jax.Array, label: jax.Array) -> Draws:
       keys: [N] one per patient; frames: [C, 2, T + 1] counts.
       label: Int [N]; -1 = drawn by its training frequency, -2 = each class alike.
     """
-    classes, _, steps = frames.shape
+    steps = frames.shape[-1]
     share = frames.sum((1, 2))
     log = lambda p: jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1.0)), -jnp.inf)
 

@@ -1,0 +1,1 @@
+"""Entry points: one per table or figure. They hold loops and settings, no formula."""

@@ -1,0 +1,178 @@
+"""Schemas refuse nonsense; tables and cohorts are cut and joined without loss."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxehr.core.checks import InputError
+from jaxehr.core.cohort import (
+    Dataset,
+    Feature,
+    Label,
+    Schema,
+    Table,
+    clear_missing,
+    coded_features,
+    column_order,
+    concatenate,
+    empty_table,
+    make_cohort,
+    num_patients,
+    numeric_features,
+    take,
+    valid_steps,
+)
+from jaxehr.core.keys import patient_keys
+
+FEATURES = (
+    Feature(name="sex", kind="binary", categories=("f", "m"), dtype="string"),
+    Feature(name="age", kind="integer", dtype="int64"),
+    Feature(name="site", kind="constant", categories=("x",), dtype="string"),
+    Feature(name="weight", kind="numeric"),
+)
+
+
+def numeric(name, **fields):
+    return Feature(name=name, kind="numeric", **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"kind": "real"}, "unknown kind 'real'; known: numeric"),
+        ({"kind": "numeric", "aggregate": "sum"}, "unknown aggregate 'sum'"),
+        ({"kind": "numeric", "categories": (1,)}, "'x': numeric has no categories"),
+        (
+            {"kind": "numeric", "lower": 2.0, "upper": 1.0},
+            "lower 2.0 exceeds upper 1.0",
+        ),
+        ({"kind": "categorical", "categories": (1, 1)}, "'x': categories repeat"),
+        ({"kind": "binary", "categories": (1, 2, 3)}, "'binary' with 3 categories"),
+        ({"kind": "constant", "categories": ()}, "'constant' with 0 categories"),
+        ({"kind": "categorical", "categories": (1,)}, "'categorical' with 1 categor"),
+    ],
+)
+def test_feature_refuses(fields, match):
+    with pytest.raises(InputError, match=match):
+        Feature(name="x", **fields)
+
+
+@pytest.mark.parametrize("classes", [(), (1,), (1, 1), (0, 1, 1)])
+def test_label_needs_two_classes(classes):
+    with pytest.raises(InputError, match=r"label 'died' has \d class\(es\)"):
+        Label(name="died", classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({}, "no feature"),
+        ({"temporal": (numeric("a"),)}, "num_steps 0 and step 1.0 must be positive"),
+        ({"temporal": (numeric("a"),), "num_steps": 2, "step": 0.0}, "step 0.0"),
+        ({"static": (numeric("a"), numeric("a"))}, r"\['a'\] occur more than once"),
+        ({"static": (numeric("id"),)}, r"\['id'\] occur"),
+        ({"static": (numeric("a"),), "group": "a"}, r"\['a'\] occur"),
+        (
+            {"static": (numeric("a"),), "label": Label(name="a", classes=(0, 1))},
+            r"\['a'\] occur",
+        ),
+        ({"temporal": (numeric("time"),), "num_steps": 2}, r"\['time'\] occur"),
+    ],
+)
+def test_schema_refuses(fields, match):
+    with pytest.raises(InputError, match=match):
+        Schema(**fields)
+
+
+def test_one_name_may_be_static_and_temporal():
+    schema = Schema(static=(numeric("a"),), temporal=(numeric("a"),), num_steps=2)
+    assert schema.num_classes == 0
+    assert hash(schema) == hash(schema.replace(num_steps=2))
+
+
+def test_columns_by_kind():
+    assert [f.name for f in numeric_features(FEATURES)] == ["age", "weight"]
+    assert [f.name for f in coded_features(FEATURES)] == ["sex", "site"]
+    order = ((False, 0), (True, 0), (False, 1), (True, 1))
+    assert column_order(FEATURES) == order
+
+
+def table(seed, *shape):
+    rng = np.random.default_rng(seed)
+    return Table(
+        rng.normal(size=(*shape, 2)),
+        rng.integers(1, 3, (*shape, 2)).astype(np.int32),
+        rng.random((*shape, 4)) < 0.7,
+    )
+
+
+def cohort(seed=0, count=5, steps=3):
+    rng = np.random.default_rng(seed + 100)
+    length = rng.integers(0, steps + 1, count)
+    static = table(seed, count)
+    static.observed[0] = False
+    return make_cohort(
+        static, table(seed, count, steps), length, rng.integers(2, size=count)
+    )
+
+
+def test_make_cohort_clears_padding_and_missing():
+    made = cohort()
+    seen = made.temporal.observed
+    assert not seen[~valid_steps(made)].any()
+    assert not made.temporal.numeric[~seen[..., :2]].any()
+    assert not made.temporal.codes[~seen[..., 2:]].any()
+    np.testing.assert_array_equal(made.has_temporal, made.length > 0)
+    np.testing.assert_array_equal(made.has_static, made.static.observed.any(-1))
+    assert not made.has_static[0]
+
+
+def test_valid_steps_by_hand():
+    made = cohort()._replace(length=np.array([0, 1, 2, 3, 3]))
+    assert valid_steps(made).tolist() == [
+        [False, False, False],
+        [True, False, False],
+        [True, True, False],
+        [True, True, True],
+        [True, True, True],
+    ]
+
+
+def test_clear_missing_drops_nan():
+    dirty = Table(np.array([[np.nan, 1.0]]), np.array([[7]]), np.zeros((1, 3), bool))
+    clean = clear_missing(dirty._replace(observed=np.array([[False, True, False]])))
+    assert clean.numeric.tolist() == [[0.0, 1.0]]
+    assert clean.codes.tolist() == [[0]]
+
+
+def test_empty_table():
+    empty = empty_table((2, 3), FEATURES)
+    shapes = [leaf.shape for leaf in empty]
+    assert shapes == [(2, 3, 2), (2, 3, 2), (2, 3, 4)]
+    assert not empty.observed.any()
+
+
+def test_take_of_concatenate_gives_the_parts_back():
+    parts = [cohort(0), cohort(1, count=4)]
+    whole = concatenate(parts)
+    assert num_patients(whole) == 9
+    ids = np.arange(9)
+    data = Dataset(Schema(static=FEATURES), whole, ids, ids, {})
+    for rows, part in (
+        (np.arange(5), parts[0]),
+        (np.arange(9) >= 5, parts[1]),
+        ([4, 0], take(data, np.array([4, 0])).cohort),
+    ):
+        found = take(data, np.asarray(rows))
+        assert num_patients(found.cohort) == len(found.ids)
+        jax.tree.map(np.testing.assert_array_equal, found.cohort, part)
+    np.testing.assert_array_equal(take(data, np.array([4, 0])).ids, [4, 0])
+
+
+def test_patient_keys_depend_on_the_number_only():
+    key = jax.random.key(3)
+    keys = patient_keys(key, np.array([7, 0, 7]))
+    wanted = [jax.random.fold_in(key, i) for i in (7, 0, 7)]
+    np.testing.assert_array_equal(
+        jax.random.key_data(keys), [jax.random.key_data(k) for k in wanted]
+    )

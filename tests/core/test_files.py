@@ -1,0 +1,190 @@
+"""Files and folders appear whole or not at all, also on a full disk."""
+
+import errno
+import io
+import os
+import stat
+
+import pytest
+
+from jaxehr.core import files
+from jaxehr.core.checks import InputError
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def fail_full(*args, **kwargs):
+    raise FULL
+
+
+class FullDisk(io.BytesIO):
+    """A file whose first write fills the disk."""
+
+    write = fail_full
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def make(path, text="new", **options):
+    with files.new_folder(path, marker="mark", **options) as folder:
+        (folder / "mark").write_text(text)
+
+
+def test_new_folder_appears_at_the_end_only(tmp_path):
+    target = tmp_path / "deep" / "out"
+    with files.new_folder(target, marker="mark") as folder:
+        (folder / "mark").write_text("x")
+        assert not target.exists()
+    assert (target / "mark").read_text() == "x"
+    assert names(target.parent) == ["out"]
+    assert stat.S_IMODE(target.stat().st_mode) == 0o755
+
+
+def test_an_empty_folder_may_be_filled(tmp_path):
+    (tmp_path / "out").mkdir()
+    make(tmp_path / "out")
+    assert names(tmp_path / "out") == ["mark"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_foreign_folder_stays(tmp_path, overwrite):
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "thesis").write_text("x")
+    with pytest.raises(InputError, match="out: already exists; choose another folder"):
+        make(target, overwrite=overwrite)
+    assert names(tmp_path) == ["out"]
+    assert names(target) == ["thesis"]
+
+
+def test_a_file_is_not_replaced(tmp_path):
+    (tmp_path / "out").write_text("x")
+    with pytest.raises(InputError, match="already exists"):
+        make(tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out").read_text() == "x"
+
+
+def test_overwrite_replaces_ours_whole(tmp_path):
+    target = tmp_path / "out"
+    make(target, "old")
+    (target / "more").write_text("x")
+    with pytest.raises(InputError, match="already exists"):
+        make(target)
+    make(target, overwrite=True)
+    assert names(tmp_path) == ["out"]
+    assert names(target) == ["mark"]
+    assert (target / "mark").read_text() == "new"
+
+
+def test_an_error_inside_leaves_nothing(tmp_path):
+    with (
+        pytest.raises(KeyError),
+        files.new_folder(tmp_path / "out", marker="mark") as folder,
+    ):
+        (folder / "mark").write_text("x")
+        raise KeyError
+    assert names(tmp_path) == []
+
+
+def test_full_disk_while_filling(tmp_path):
+    target = tmp_path / "out"
+    make(target, "old")
+    with (
+        pytest.raises(InputError, match=r"out: cannot be written \(No space left"),
+        files.new_folder(target, marker="mark", overwrite=True),
+    ):
+        fail_full()
+    assert names(tmp_path) == ["out"]
+    assert (target / "mark").read_text() == "old"
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_full_disk_at_the_rename(tmp_path, monkeypatch, failing):
+    target = tmp_path / "out"
+    make(target, "old")
+    rename, calls = os.rename, []
+
+    def some_fail(source, destination):
+        calls.append(source)
+        if len(calls) == failing:
+            fail_full()
+        rename(source, destination)
+
+    monkeypatch.setattr(os, "rename", some_fail)
+    with pytest.raises(InputError, match="out: cannot be written"):
+        make(target, overwrite=True)
+    assert names(tmp_path) == ["out"]
+    assert (target / "mark").read_text() == "old"
+
+
+def test_parent_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="out: cannot be written"):
+        make(tmp_path / "file" / "out")
+    with pytest.raises(InputError, match="out: cannot be written"):
+        files.write_text(tmp_path / "file" / "out", "x")
+
+
+def test_no_space_for_the_temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.tempfile, "mkdtemp", fail_full)
+    with pytest.raises(InputError, match="No space left"):
+        make(tmp_path / "out")
+    assert names(tmp_path) == []
+
+
+def test_write_text_replaces_whole(tmp_path):
+    path = tmp_path / "sub" / "a.txt"
+    files.write_text(path, "old")
+    files.write_text(path, "né")
+    assert path.read_bytes() == "né".encode()
+    assert names(path.parent) == ["a.txt"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("place", ["write", "replace"])
+def test_full_disk_keeps_the_old_file(tmp_path, monkeypatch, place):
+    path = tmp_path / "a.txt"
+    files.write_text(path, "old")
+    if place == "replace":
+        monkeypatch.setattr(os, "replace", fail_full)
+    else:
+        monkeypatch.setattr(os, "fdopen", lambda handle, mode: FullDisk())
+    with pytest.raises(InputError, match=r"a\.txt: cannot be written \(No space left"):
+        files.write_text(path, "new")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_json_round_trip(tmp_path):
+    value = {"a": [1, 2.5, None], "é": "ü"}
+    files.write_json(tmp_path / "a.json", value)
+    assert files.read_json(tmp_path / "a.json") == value
+    assert "é" in (tmp_path / "a.json").read_text(encoding="utf-8")
+
+
+def test_json_refuses_nan_and_writes_nothing(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(tmp_path / "a.json", {"a": float("nan")})
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (None, "no such file"),
+        (b"{", "not valid JSON"),
+        (b"\xff", "not valid JSON"),
+    ],
+)
+def test_read_json_refuses(tmp_path, content, match):
+    if content is not None:
+        (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(InputError, match=rf"a\.json: {match}"):
+        files.read_json(tmp_path / "a.json")
+
+
+def test_read_json_of_a_folder(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        files.read_json(tmp_path)

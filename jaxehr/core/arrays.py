@@ -50,5 +50,5 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
             return unflatten({name: archive[name] for name in archive.files})
     except FileNotFoundError:
         raise InputError(f"{target}: no such file.") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{target}: damaged or not ours ({error}).") from error

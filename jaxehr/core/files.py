@@ -62,8 +62,15 @@ def replace_folder(source: pathlib.Path, target: pathlib.Path) -> None:
     old = pathlib.Path(
         tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old.")
     )
-    os.rename(target, old / "old")
-    os.rename(source, target)
+    kept = old / "old"
+    try:
+        os.rename(target, kept)
+        os.rename(source, target)
+    except OSError:
+        if kept.exists():
+            os.rename(kept, target)
+        old.rmdir()
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

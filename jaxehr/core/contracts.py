@@ -98,7 +98,7 @@ class Definition(NamedTuple):
     title: str
     text: str
     direction: str  # "lower" | "higher" | "target"
-    ideal: float
+    ideal: float | None  # None: the reference is the ideal
     source: str = ""
 
 

@@ -94,7 +94,7 @@ def accumulate(
     def run(params: Params, key: jax.Array, data: Any, rows: jax.Array) -> Any:
         # rows: [batch] patient indices of the whole batch, on every device
         device = jax.lax.axis_index(axis) if axis else 0
-        first = device * cut.chunks
+        first = jnp.int32(device * cut.chunks)
 
         def one(chunk: jax.Array) -> Any:
             start = chunk * cut.rows
@@ -102,10 +102,12 @@ def accumulate(
             batch = jax.tree.map(lambda leaf: leaf[index], data)
             return grad(params, jax.random.fold_in(key, chunk), batch)
 
-        total = one(first)
-        if cut.chunks > 1:
-            body = lambda i, total: jax.tree.map(jnp.add, total, one(first + i))
-            total = jax.lax.fori_loop(1, cut.chunks, body, total)
+        # Starting from zeros, not from the first chunk, traces the network once.
+        zeros = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one, first)
+        )
+        body = lambda i, total: jax.tree.map(jnp.add, total, one(first + i))
+        total = jax.lax.fori_loop(0, cut.chunks, body, zeros)
         if axis:
             total = jax.lax.psum(total, axis)
         scale = 1.0 / (cut.chunks * cut.devices)
@@ -219,7 +221,7 @@ def mean_loss(
         return objective.loss(params, jax.random.fold_in(key, chunk), batch)[0]
 
     body = lambda i, sum_: sum_ + one(i)
-    sum_ = jax.lax.fori_loop(1, total, body, one(jnp.int32(0)))
+    sum_ = jax.lax.fori_loop(0, total, body, jnp.float32(0.0))
     if axis:
         sum_ = jax.lax.psum(sum_, axis)
     return sum_ / (total * devices)

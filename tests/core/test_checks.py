@@ -9,7 +9,7 @@ from jaxehr.core.checks import InputError, known, positive, within
 
 def test_known_lists_what_is_known():
     known("solver", "euler", ("euler", "heun"))
-    with pytest.raises(InputError, match="unknown solver 'rk4'; known: euler, heun."):
+    with pytest.raises(InputError, match="unknown solver 'rk4'; known: euler, heun"):
         known("solver", "rk4", (name for name in ("euler", "heun")))
 
 

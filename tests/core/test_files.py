@@ -79,12 +79,13 @@ def test_overwrite_replaces_ours_whole(tmp_path):
 
 
 def test_an_error_inside_leaves_nothing(tmp_path):
-    with (
-        pytest.raises(KeyError),
-        files.new_folder(tmp_path / "out", marker="mark") as folder,
-    ):
-        (folder / "mark").write_text("x")
-        raise KeyError
+    def fill():
+        with files.new_folder(tmp_path / "out", marker="mark") as folder:
+            (folder / "mark").write_text("x")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fill()
     assert names(tmp_path) == []
 
 

@@ -143,6 +143,14 @@ def train(
             store.close()
 
 
+def refuse_broken(loss: float, step: int, name: str) -> None:
+    """Raises when a loss was not finite at `step`; -1 = it always was."""
+    if step >= 0:
+        raise FloatingPointError(
+            f"{name} is {loss} at step {step}; lower --learning-rate."
+        )
+
+
 class Run:
     """The host side of one training run."""
 
@@ -203,14 +211,12 @@ class Run:
                 }
                 speed = (time.perf_counter() - start) / num
                 step += num
-                if (bad := int(state.bad_step)) >= 0:
-                    raise FloatingPointError(
-                        f"loss is {report['loss']} at step {bad}; "
-                        "lower --learning-rate."
-                    )
+                refuse_broken(report["loss"], int(state.bad_step), "loss")
                 if valid is not None and step % config.eval_every == 0:
                     state, judged = self.compiled.judge(valid_key, state, valid)
                     report |= {"valid_loss": float(judged)}
+                    bad = -1 if math.isfinite(report["valid_loss"]) else step
+                    refuse_broken(report["valid_loss"], bad, "validation loss")
                 report |= {"seconds": elapsed(), "steps_left": config.steps - step}
                 for callback in self.callbacks:
                     callback(step, report)

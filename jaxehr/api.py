@@ -68,13 +68,11 @@ def evaluate(
     notes = [str(w.message) for w in caught if w.category is UserWarning]
     if holdout is None and made.get("holdout_fraction") == 0.0:
         notes.append(
-            "The model was trained on all of these people: its hold-out is not new to it, "
-            "and the comparison with the hold-out is too favourable."
+            "The model was trained on all of these people: its hold-out is not new to "
+            "it, and the comparison with the hold-out is too favourable."
         )
     chosen = {name: find(METRICS[name])(config) for name in metrics or METRICS}
-    results = run_metrics(
-        jax.random.key(seed), pair, chosen, seeds=config.seeds, progress=progress
-    )
+    results = run_metrics(jax.random.key(seed), pair, chosen, progress=progress)
     return Report(pair, results, run, notes)
 
 

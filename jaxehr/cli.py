@@ -1,11 +1,14 @@
 """The `jaxehr` command. JAX is imported by the commands that need it, not by --help."""
 
+import contextlib
 import importlib
 import importlib.metadata
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from jaxehr.core.checks import InputError, known
 
@@ -35,32 +38,66 @@ COMMANDS = {
 }
 
 
+class Terminated(BaseException):
+    """SIGTERM came outside the training loop, which handles it by itself."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (2 = the input is refused)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help"):
-        print(USAGE, end="")
-        return 0
-    if words[0] == "--version":
-        print(f"jaxehr {importlib.metadata.version('jaxehr')}")
-        return 0
     try:
-        known("command", words[0], COMMANDS)
-        run: Callable[[list[str]], int] = importlib.import_module(
-            COMMANDS[words[0]]
-        ).run
-        return run(words[1:])
+        with ended_by_sigterm():
+            code = dispatch(words)
+            sys.stdout.flush()
+        return code
     except InputError as error:
         return fail(str(error), 2)
     except FloatingPointError as error:
         return fail(str(error), 1)
     except KeyboardInterrupt:
         return fail("interrupted", 128 + signal.SIGINT)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except Terminated:
+        return fail("terminated", 128 + signal.SIGTERM)
+    except BrokenPipeError:  # the reader of our output has gone: `jaxehr ... | head`
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        return 128 + signal.SIGPIPE
     except MemoryError:
         return fail("out of memory; use a smaller cohort or --batch-size", 1)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        place = error.filename or "output"
+        return fail(f"{place}: {error.strerror}; free space or choose another place", 2)
+
+
+def dispatch(words: list[str]) -> int:
+    """Help, the version, or the command that the first word names."""
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    if words[0] == "--version":
+        print(f"jaxehr {importlib.metadata.version('jaxehr')}")
+        return 0
+    known("command", words[0], COMMANDS)
+    run: Callable[[list[str]], int] = importlib.import_module(COMMANDS[words[0]]).run
+    return run(words[1:])
+
+
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM becomes an exception, so that temporary files go away with it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(signum: int, frame: Any) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def fail(message: str, code: int) -> int:

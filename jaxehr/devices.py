@@ -3,12 +3,21 @@
 import os
 import pathlib
 
+from jaxehr.core.checks import within
+
+LARGEST_SEED = 2**32 - 1
+
+
+def check_seed(seed: int) -> None:
+    """Raises unless `seed` is one that JAX and NumPy take unchanged."""
+    within("seed", seed, 0, LARGEST_SEED)
+
 
 def configure() -> None:
     """One CPU device per core, and compiled programs kept for the next start.
 
     XLA's own threads split the small products of a recurrent network badly; one
-    single-threaded device per core uses all cores. On a GPU or TPU this changes nothing.
+    single-threaded device per core uses all cores. A GPU or TPU is not touched.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_cpu_multi_thread_eigen" not in flags:
@@ -29,7 +38,7 @@ def cores() -> int:
 
 
 def cache_folder() -> pathlib.Path:
-    """Where compiled programs are kept: JAX_COMPILATION_CACHE_DIR, or the user's cache."""
+    """Of compiled programs: JAX_COMPILATION_CACHE_DIR, or in the user's cache."""
     if folder := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return pathlib.Path(folder)
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"

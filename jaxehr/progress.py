@@ -22,50 +22,57 @@ class Progress:
         self.stream = stream or sys.stderr
         self.bar: Any = None
         self.task: Any = None
+        self.done = 0
         self.first: tuple[float, int] | None = None
-        self.shown = 0.0
+        self.shown: float | None = None
 
     def __enter__(self) -> "Progress":
         if self.stream.isatty():
             from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                TextColumn,
-                TimeElapsedColumn,
-            )
+            from rich.progress import BarColumn, Progress, TextColumn
 
             self.bar = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
+                BarColumn(bar_width=24),
                 TextColumn("{task.fields[note]}"),
                 console=Console(file=self.stream),
             )
-            self.bar.start()
-            self.task = self.bar.add_task(self.text, total=self.total, note="")
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, kind: Any, *_: Any) -> None:
         if self.bar is not None:
+            # A refusal before the first result leaves its own line only.
+            self.bar.live.transient = kind is not None and not self.done
             self.bar.stop()
+
+    def say(self, text: str) -> None:
+        """Prints a line above the bar."""
+        if self.bar is not None and self.task is not None:
+            self.bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=self.stream, flush=True)
 
     def update(self, done: int, note: str = "") -> None:
         """Shows that `done` of the total are done."""
-        now = time.monotonic()
+        now, self.done = time.monotonic(), done
         if self.first is None:
             self.first = (now, done)
         since, start = self.first
         left = ""
-        if done > start:
+        if start < done < self.total:
             seconds = (now - since) / (done - start) * (self.total - done)
             left = f"{clock(seconds)} left"
+        elif done >= self.total:
+            left = f"in {clock(now - since)}"
+        parts = [f"{done}/{self.total}", left, note]
+        text = "  ".join(part for part in parts if part)
         if self.bar is not None:
-            text = f"{left}  {note}"
-            self.bar.update(self.task, completed=done, note=text)
-        elif done >= self.total or now - self.shown >= LINE_SECONDS:
+            if self.task is None:  # the bar appears with the first number
+                self.bar.start()
+                self.task = self.bar.add_task(self.text, total=self.total, note="")
+            self.bar.update(self.task, completed=done, total=self.total, note=text)
+            return
+        late = self.shown is None or now - self.shown >= LINE_SECONDS
+        if done and (late or done >= self.total):
             self.shown = now
-            parts = [f"{self.text}: {done}/{self.total}", left, note]
-            print("  ".join(p for p in parts if p), file=self.stream, flush=True)
+            print(f"{self.text}: {text}", file=self.stream, flush=True)

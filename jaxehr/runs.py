@@ -4,12 +4,15 @@ A folder holds `run.json` (model, config, schema, seed, cohort fingerprint, vers
 `metrics.jsonl`, `checkpoints/`, and, once training has ended, `params.npz`.
 """
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
 import pathlib
 import platform
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -69,7 +72,8 @@ def fingerprint(data: Dataset) -> str:
 def describe(
     name: str, data: Dataset, config: Any, seed: int, holdout_fraction: float
 ) -> dict[str, Any]:
-    """The content of run.json."""
+    """The content of run.json, but for the sizes that were chosen automatically."""
+    device = jax.devices()[0]
     versions = {p: importlib.metadata.version(p) for p in ("jaxehr", "jax", "flax")}
     return {
         "format": FORMAT,
@@ -81,7 +85,7 @@ def describe(
         "cohort": fingerprint(data),
         "patients": num_patients(data.cohort),
         "versions": versions,
-        "machine": f"{platform.machine()}, {jax.device_count()} {jax.devices()[0].device_kind}",
+        "machine": f"{platform.machine()}, {jax.device_count()} {device.device_kind}",
     }
 
 
@@ -98,66 +102,123 @@ def train_run(
 ) -> Run:
     """Trains into the folder `out`, or goes on where an earlier call stopped.
 
-    People whose hashed id falls into `holdout_fraction` are not touched; `evaluate` takes
-    the same people as its hold-out. A tenth of the others only chooses the best average.
+    People whose hashed id falls into `holdout_fraction` are not touched; `evaluate`
+    takes the same people as its hold-out. A tenth of the others only chooses the best
+    average.
 
     Raises:
       InputError: `out` belongs to another run, or is not a run folder.
       Stopped: the user stopped; the same call goes on.
     """
     folder = pathlib.Path(out)
-    accelerator = jax.default_backend() != "cpu"
     rest = split(data, holdout_fraction)[0] if holdout_fraction else data
     fit, valid = split(rest, VALID_SHARE, salt="valid")
-    sizes = num_patients(fit.cohort), max(data.schema.num_steps, 1)
-    train = resolve(config.train, *sizes, accelerator=accelerator)
-    config = from_dict(type(config), to_dict(config) | {"train": to_dict(train)})
-    info = describe(name, data, config, seed, holdout_fraction)
-    open_run(folder, info)
-    if announce:
-        announce(
-            f"{name}: {sizes[0]} people to learn from, {num_patients(valid.cohort)} to "
-            f"choose the best weights, {num_patients(data.cohort) - sum(map(count, (fit, valid)))} "
-            f"held out; {train.steps} steps of {train.batch_size}"
+    sizes = [num_patients(part.cohort) for part in (fit, valid, data)]
+    config, asked = settle(folder, config, sizes[0], max(data.schema.num_steps, 1))
+    info = describe(name, data, config, seed, holdout_fraction) | {"automatic": asked}
+    with opened(folder, info):
+        if announce:
+            announce(
+                f"{name}: {sizes[0]} people to learn from, {sizes[1]} to choose the "
+                f"best weights, {sizes[2] - sizes[0] - sizes[1]} held out; "
+                f"{config.train.steps} steps of {config.train.batch_size} patients"
+            )
+        params = make(name, data.schema, config).fit(
+            jax.random.key(seed),
+            fit.cohort,
+            valid=valid.cohort,
+            callbacks=(json_lines(folder / METRICS), *callbacks),
+            checkpoint=str(folder / CHECKPOINTS),
+            announce=announce,
         )
-    params = make(name, data.schema, config).fit(
-        jax.random.key(seed),
-        fit.cohort,
-        valid=valid.cohort,
-        callbacks=(json_lines(folder / METRICS), *callbacks),
-        checkpoint=str(folder / CHECKPOINTS),
-        announce=announce,
-    )
-    write_bytes(folder / PARAMS, arrays.to_bytes(params))
-    return Run(name, config, data.schema, params, info)
+        run = Run(name, config, data.schema, params, info)
+        write_params(run, folder)
+    return run
 
 
-def count(data: Dataset) -> int:
-    return num_patients(data.cohort)
+def settle(
+    folder: pathlib.Path, config: Any, patients: int, num_steps: int
+) -> tuple[Any, list[str]]:
+    """`config` with its automatic sizes filled in, and the names of these.
+
+    A run that goes on keeps the sizes that it began with, on whatever machine.
+    """
+    train = to_dict(config.train)
+    asked = [name for name in ("steps", "batch_size") if not train[name]]
+    if asked and (folder / RUN_FILE).is_file():
+        old = read_info(folder)
+        if old.get("automatic") == asked:
+            before = old.get("config", {}).get("train", {})
+            train |= {name: before[name] for name in asked if name in before}
+    found = from_dict(type(config.train), train)
+    accelerator = jax.default_backend() != "cpu"
+    found = resolve(found, patients, num_steps, accelerator=accelerator)
+    return dataclasses.replace(config, train=found), asked
+
+
+@contextmanager
+def opened(folder: pathlib.Path, info: dict[str, Any]) -> Iterator[None]:
+    """Opens the folder; a refusal before the first checkpoint removes what it made."""
+    missing = [f for f in (folder, *folder.parents) if not f.exists()]
+    new = not (folder / RUN_FILE).exists()
+    try:
+        open_run(folder, info)
+        yield
+    except InputError:
+        learned = any((folder / CHECKPOINTS).glob("[0-9]*"))
+        if new and not learned and (folder / RUN_FILE).is_file():
+            for name in (RUN_FILE, METRICS):
+                (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        for made in missing:  # from the innermost
+            if made.is_dir() and not any(made.iterdir()):
+                made.rmdir()
+        raise
 
 
 def open_run(folder: pathlib.Path, info: dict[str, Any]) -> None:
     """Makes the folder, or checks that it holds the same run."""
     if (folder / RUN_FILE).is_file():
-        old = read_info(folder)
-        ignored = ("versions", "machine")
-        keep = lambda d: {k: v for k, v in d.items() if k not in ignored}
-        changed = [
-            line
-            for line in differences(keep(old), keep(info))
-            if not line.startswith(LIMITS)
-        ]
+        changed = changes(read_info(folder), info)
         if changed:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             raise InputError(
                 f"{folder}: holds another run ({'; '.join(changed[:3])}{more}); train "
                 "into another folder, or repeat the command that made it."
             )
+    elif folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; choose another folder.")
     elif folder.exists() and any(folder.iterdir()):
         raise InputError(
             f"{folder}: is not empty and not a run; choose another folder."
         )
     write_json(folder / RUN_FILE, info)
+
+
+def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What differs between two runs, each in a few words."""
+    ignored = ("versions", "machine", "automatic")
+    keep = lambda info: {k: v for k, v in info.items() if k not in ignored}
+    plain = json.loads(json.dumps(new))  # tuples become lists, as in a file
+    found = differences(keep(old), keep(plain))
+    found = [line for line in found if not line.startswith(LIMITS)]
+    return [line if len(line) <= 80 else f"{line[:77]}..." for line in found]
+
+
+def write_params(run: Run, folder: pathlib.Path) -> None:
+    content = run.params | {"run": np.array(identity(run.info))}
+    write_bytes(folder / PARAMS, arrays.to_bytes(content))
+
+
+def identity(info: dict[str, Any]) -> str:
+    """A hash of what the parameters depend on; finds an edited run.json."""
+    config = info.get("config")
+    if isinstance(config, dict) and isinstance(config.get("train"), dict):
+        limits = [name.rpartition(".")[2] for name in LIMITS]
+        train = {k: v for k, v in config["train"].items() if k not in limits}
+        config = config | {"train": train}
+    text = json.dumps([info.get("model"), config, info.get("schema")], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def read_info(folder: pathlib.Path) -> dict[str, Any]:
@@ -197,17 +258,25 @@ def load_run(path: PathLike) -> Run:
     except (KeyError, TypeError) as error:
         raise InputError(f"{where}: damaged ({error}).") from error
     params = arrays.read_arrays(folder / PARAMS)
-    missing = [name for name in ("fitted", "weights") if name not in params]
+    missing = [name for name in ("fitted", "weights", "run") if name not in params]
     if missing:
-        raise InputError(f"{folder / PARAMS}: damaged ({missing} missing).")
+        raise InputError(
+            f"{folder / PARAMS}: damaged ({', '.join(missing)} missing); repeat the "
+            "`jaxehr train` command."
+        )
+    if str(params.pop("run")) != identity(info):
+        raise InputError(
+            f"{where}: was edited after training, or belongs to another {PARAMS}; "
+            "bring the original back, or train anew."
+        )
     return Run(info["model"], config, schema, params, info)
 
 
 def save_run(run: Run, path: PathLike) -> None:
     """Writes a model trained in Python as a folder that `load_run` reads."""
     folder = pathlib.Path(path)
-    open_run(folder, run.info)
-    write_bytes(folder / PARAMS, arrays.to_bytes(run.params))
+    with opened(folder, run.info):
+        write_params(run, folder)
 
 
 def sample_run(
@@ -260,7 +329,7 @@ def synthetic(schema: Schema, cohort: Cohort, provenance: dict[str, Any]) -> Dat
 
 
 def json_lines(path: pathlib.Path) -> Callback:
-    """A callback that appends to a JSONL file; a resumed run first drops later lines."""
+    """Appends to a JSONL file; a resumed run first drops the lines of later steps."""
     started = False
 
     def write(step: int, metrics: dict[str, float]) -> None:
@@ -270,8 +339,13 @@ def json_lines(path: pathlib.Path) -> Callback:
             kept = [line for line in lines if earlier(line, step)]
             write_bytes(path, "".join(f"{line}\n" for line in kept).encode())
             started = True
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"step": step} | metrics) + "\n")
+        try:
+            with path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"step": step} | metrics) + "\n")
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be written ({error.strerror})."
+            ) from error
 
     return write
 

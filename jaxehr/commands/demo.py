@@ -1,36 +1,38 @@
 """`jaxehr demo`: prepare, train, sample and evaluate on a small real cohort."""
 
-import dataclasses
 import pathlib
 
-import tyro
-
-from jaxehr.core.cohort import num_patients
+from jaxehr.commands.flags import flag, read_flags
+from jaxehr.core.checks import InputError, positive
 from jaxehr.core.files import PathLike
-from jaxehr.devices import configure
+from jaxehr.devices import check_seed, configure
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Demo:
-    """Learn a small real cohort (NAFLD, people followed for ten years) and report."""
-
-    out: pathlib.Path = pathlib.Path("jaxehr-demo")
-    """The folder to make: real/, run/, synthetic/ and report/. A stopped demo goes on."""
-    n: int = 2000
-    """People in the cohort, and synthetic people."""
-    steps: int = 2500
-    """Optimiser steps."""
-    seed: int = 0
-    """Same seed, same result."""
+FLAGS = [
+    flag(
+        "out",
+        pathlib.Path,
+        "The folder to make: real/, run/, synthetic/, report/. A stopped demo goes on.",
+        pathlib.Path("jaxehr-demo"),
+        metavar="FOLDER",
+    ),
+    flag("n", int, "People in the cohort, and synthetic people.", 2000),
+    flag("steps", int, "Optimiser steps.", 2500),
+    flag("seed", int, "Same seed, same result.", 0),
+]
 
 
 def run(words: list[str]) -> int:
-    arguments = tyro.cli(Demo, prog="jaxehr demo", args=words)
+    text = "Learn a small real cohort (NAFLD: people followed for ten years); report."
+    arguments = read_flags("jaxehr demo", text, FLAGS, words)
+    positive(n=arguments.n, steps=arguments.steps)
+    check_seed(arguments.seed)
+    check_folder(arguments.out)
     configure()
     from jaxehr.commands.evaluate import read_lines, report
     from jaxehr.commands.prepare import summary
     from jaxehr.commands.sample import sample
     from jaxehr.commands.train import train
+    from jaxehr.core.cohort import num_patients
     from jaxehr.data.registry_cohorts import NafldOptions, nafld
     from jaxehr.data.store import load_cohort, save_cohort
     from jaxehr.metrics.evaluate import QUICK
@@ -64,6 +66,16 @@ def run(words: list[str]) -> int:
         lines=read_lines(out / "run"),
     )
     return 0
+
+
+def check_folder(path: pathlib.Path) -> None:
+    """Raises unless the folder is new, empty, or one that a demo made."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file; choose another folder.")
+    if path.is_dir() and any(path.iterdir()) and not holds_cohort(path / "real"):
+        raise InputError(
+            f"{path}: is not empty and holds no demo; choose another --out."
+        )
 
 
 def holds_cohort(folder: PathLike) -> bool:

@@ -3,46 +3,64 @@
 import dataclasses
 import json
 import pathlib
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
+from jaxehr.commands.flags import flag, read_flags
+from jaxehr.commands.outputs import check_output
 from jaxehr.core.checks import InputError, known
-from jaxehr.devices import configure
+from jaxehr.devices import check_seed, configure
 from jaxehr.progress import Progress
 from jaxehr.registry import METRICS
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """Compare synthetic with real patients."""
-
-    real: pathlib.Path
-    """The cohort that the model was trained on."""
-    synthetic: pathlib.Path
-    """A cohort of synthetic patients."""
-    out: pathlib.Path
-    """The report folder to make; an older report is replaced."""
-    holdout: pathlib.Path | None = None
-    """A cohort of real people that the model has not seen; by default the share of --real
-    that `jaxehr train` left out."""
-    run: Annotated[pathlib.Path | None, tyro.conf.arg(name="run")] = None
-    """The run folder, to show the learned noise schedule and the training losses."""
-    metrics: str = ""
-    """Names of metrics, with commas; default: all (`jaxehr list metrics`)."""
-    quick: bool = False
-    """Fewer seeds, epochs and rows: a first look in a minute."""
-    seeds: int | None = None
-    """Trainings of each classifier; default 5, with --quick 2."""
-    seed: int = 0
-    """Same seed, same numbers."""
+MARKER = "metrics.json"  # an older report is replaced
+FLAGS = [
+    flag(
+        "real",
+        pathlib.Path,
+        "The cohort that the model was trained on.",
+        metavar="COHORT",
+    ),
+    flag("synthetic", pathlib.Path, "The synthetic patients.", metavar="COHORT"),
+    flag(
+        "out",
+        pathlib.Path,
+        "The report folder to make; an older report is replaced.",
+        metavar="REPORT",
+    ),
+    flag(
+        "holdout",
+        pathlib.Path | None,
+        "A cohort of real people that the model has not seen; by default the share of "
+        "--real that `jaxehr train` left out.",
+        None,
+        metavar="COHORT",
+    ),
+    flag(
+        "run",
+        pathlib.Path | None,
+        "The run folder, to show the learned noise schedule and the training losses.",
+        None,
+        metavar="RUN",
+    ),
+    flag(
+        "metrics",
+        tuple[str, ...],
+        "Only these metrics (`jaxehr list metrics`); empty = all.",
+        (),
+    ),
+    flag("quick", bool, "Fewer seeds, epochs and rows: a first look.", False),
+    flag("seeds", int | None, "Trainings of each classifier; 5, with --quick 2.", None),
+    flag("seed", int, "Same seed, same numbers.", 0),
+]
 
 
 def run(words: list[str]) -> int:
-    arguments = tyro.cli(Evaluate, prog="jaxehr evaluate", args=words)
-    names = [name for name in arguments.metrics.split(",") if name]
-    for name in names:
+    text = "Compare synthetic with real patients: report.html and metrics.json."
+    arguments = read_flags("jaxehr evaluate", text, FLAGS, words)
+    for name in arguments.metrics:
         known("metric", name, METRICS)
+    check_seed(arguments.seed)
+    check_output(arguments.out, marker=MARKER, overwrite=True)
     configure()
     from jaxehr.data.store import load_cohort
     from jaxehr.metrics.evaluate import DEFAULT, QUICK
@@ -51,12 +69,14 @@ def run(words: list[str]) -> int:
     config = QUICK if arguments.quick else DEFAULT
     if arguments.seeds is not None:
         config = dataclasses.replace(config, seeds=arguments.seeds)
+    model = load_run(arguments.run) if arguments.run else None
     real, synthetic = load_cohort(arguments.real), load_cohort(arguments.synthetic)
     holdout = load_cohort(arguments.holdout) if arguments.holdout else None
-    model = load_run(arguments.run) if arguments.run else None
     if model is not None and model.schema != real.schema:
-        raise InputError(f"{arguments.run}: trained on other columns than --real.")
-    lines = read_lines(arguments.run) if arguments.run else []
+        raise InputError(
+            f"{arguments.run}: was trained on other columns than {arguments.real} has; "
+            "give the run of these cohorts, or leave --run out."
+        )
     report(
         real,
         synthetic,
@@ -64,9 +84,9 @@ def run(words: list[str]) -> int:
         holdout=holdout,
         seed=arguments.seed,
         config=config,
-        metrics=names or None,
+        metrics=list(arguments.metrics) or None,
         model=model,
-        lines=lines,
+        lines=read_lines(arguments.run) if arguments.run else [],
     )
     return 0
 
@@ -76,7 +96,10 @@ def read_lines(folder: pathlib.Path) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line]
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines() if line]
+    except ValueError as error:
+        raise InputError(f"{path}: damaged ({error}); remove its last line.") from error
 
 
 def report(
@@ -93,7 +116,6 @@ def report(
 
     described = describe_run(model, synthetic, lines) if model is not None else None
     with Progress("evaluating", len(options.get("metrics") or METRICS)) as bar:
-        bar.update(0)
         found = evaluate(
             real,
             synthetic,
@@ -112,14 +134,11 @@ def report(
 def show(results: list[Any]) -> None:
     """The table of results: name, value, reference."""
     number = lambda value: "-" if value is None else f"{value:.4f}"
-    print(f"{'metric':<24} {'synthetic':>10} {'real':>10}   better")
+    width = max([len("metric"), *(len(result.name) for result in results)])
+    print(f"{'metric':<{width}} {'synthetic':>10} {'real':>10}   better")
     for result in results:
-        value = result.value
-        row = (
-            f"{result.name:<24} {number(value.value):>10} {number(value.reference):>10}"
-        )
-        definition = result.definition
-        aim = f"{definition.direction} ({definition.ideal:g})"
-        print(
-            f"{row}   {aim}" if value.value is not None else f"{row}   {value.reason}"
-        )
+        value, definition = result.value, result.definition
+        better = f"{definition.direction} ({definition.ideal:g})"
+        note = better if value.value is not None else value.reason
+        numbers = f"{number(value.value):>10} {number(value.reference):>10}"
+        print(f"{result.name:<{width}} {numbers}   {note}")

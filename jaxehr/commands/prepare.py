@@ -1,125 +1,99 @@
 """`jaxehr prepare SOURCE`: records -> cohort folder."""
 
-import dataclasses
 import pathlib
-import typing
 from typing import Any
 
-import tyro
-
+from jaxehr.commands.flags import flag, read_flags, section
+from jaxehr.commands.listing import lines, sources
+from jaxehr.commands.outputs import check_output
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Dataset, num_patients
-from jaxehr.core.files import write_json
 from jaxehr.registry import SOURCES, find, source_entry
+
+USAGE = """usage: jaxehr prepare SOURCE [PATH ...] --out COHORT [OPTIONS]
+
+Read records into a cohort folder: static.parquet, temporal.parquet, schema.json.
+
+sources:
+{sources}
+
+`jaxehr prepare SOURCE --help` shows the options of a source.
+"""
 
 
 def run(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help"):
-        lines = [f"  {name:<14} {entry.text}" for name, entry in SOURCES.items()]
-        print("usage: jaxehr prepare SOURCE [PATH ...] --out COHORT\n\nsources:")
-        print("\n".join(lines))
-        print("\n`jaxehr prepare SOURCE --help` shows the options of a source.")
+    if words and words[0] in ("-h", "--help"):
+        print(USAGE.format(sources="\n".join(lines(sources()))), end="")
         return 0
+    if not words:
+        raise InputError(f"prepare: name a source; known: {', '.join(SOURCES)}.")
     name, *rest = words
     entry = source_entry(name)
-    options = find(entry.options)
-    rest = split_lists(options, rest)
-    arguments = parse(name, options, entry.takes_paths, rest)
-    reader = find(entry.reader)
-    found = arguments.options
+    arguments = parse(name, rest)
+    from jaxehr.data.store import MARKER, save_cohort
+
+    check_output(arguments.out, marker=MARKER)
+    found, reader = arguments.options, find(entry.reader)
     data = reader(arguments.paths, found) if entry.takes_paths else reader(found)
-    from jaxehr.data.store import save_cohort
-
-    if name == "tables":
-        show_schema(data)
     save_cohort(data, arguments.out)
-    if arguments.schema_out:
-        from jaxehr.data.schema_json import schema_to_json
-
-        write_json(arguments.schema_out, schema_to_json(data.schema))
+    if name == "tables":
+        show_schema(data, arguments.out / MARKER)
     print(summary(data, arguments.out))
     return 0
 
 
-def parse(name: str, options: Any, takes_paths: bool, words: list[str]) -> Any:
+def parse(name: str, words: list[str]) -> Any:
     """The arguments of one source: its options as flags, paths, and --out."""
-    fields: list[Any] = [
-        (
-            "options",
-            tyro.conf.OmitArgPrefixes[options],
-            dataclasses.field(default_factory=options),
-        ),
-        ("out", pathlib.Path),
-        ("schema_out", str, dataclasses.field(default="")),
+    entry = source_entry(name)
+    fields = [
+        flag("out", pathlib.Path, "The cohort folder to make.", metavar="COHORT"),
+        section("options", find(entry.options)),
     ]
-    if takes_paths:
-        fields.insert(0, ("paths", tyro.conf.Positional[tuple[str, ...]]))
-    fields.sort(key=lambda field: len(field))  # those without default first
-    kind = dataclasses.make_dataclass("Prepare", fields, kw_only=True)
-    kind.__doc__ = (
-        f"Read {SOURCES[name].text} into a cohort folder.\n\nArgs:\n"
-        "    paths: Folders or archives, as distributed.\n"
-        "    out: The cohort folder to make.\n"
-        "    schema_out: Also write the schema, to be edited and given to --schema.\n"
-    )
-    arguments = tyro.cli(kind, prog=f"jaxehr prepare {name}", args=words)
-    if takes_paths and not arguments.paths:
+    if entry.takes_paths:
+        text = "Folders or archives as distributed; several sets at once."
+        fields.insert(
+            0,
+            flag("paths", list[str], text, metavar="PATH [PATH ...]", positional=True),
+        )
+    text = f"Read {entry.text}, into a cohort folder."
+    arguments = read_flags(f"jaxehr prepare {name}", text, fields, words)
+    if entry.takes_paths and not arguments.paths:
         raise InputError(f"prepare {name}: name at least one folder or archive.")
     return arguments
 
 
-def split_lists(options: type, words: list[str]) -> list[str]:
-    """`--variables HR,Temp` becomes `--variables HR Temp` for fields that are lists."""
-    hints = typing.get_type_hints(options)
-    lists = {
-        "--" + name.replace("_", "-")
-        for name, hint in hints.items()
-        if typing.get_origin(hint) is tuple
-    }
-    out: list[str] = []
-    inside = False
-    for word in words:
-        flag, _, value = word.partition("=")
-        if word.startswith("--"):
-            inside = flag in lists
-            values = [part for part in value.split(",") if part]
-            out += [flag, *values] if inside else [word]
-        else:
-            out += [part for part in word.split(",") if part] if inside else [word]
-    return out
-
-
-def show_schema(data: Dataset) -> None:
-    """The inferred schema as a table, for review."""
+def show_schema(data: Dataset, path: pathlib.Path) -> None:
+    """The schema as a table, for review."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    from jaxehr.data.tables import schema_table
+    from jaxehr.data.tables import HEADER, schema_table
 
-    rows = schema_table(data)
-    table = Table(title="schema (review it; edit schema.json and pass it to --schema)")
-    for heading in rows[0]:
-        table.add_column(str(heading))
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    Console().print(table)
+    table = Table(*HEADER, title="schema", title_justify="left")
+    for row in schema_table(data.schema, data):
+        table.add_row(*(Text(cell) for cell in row))
+    Console(highlight=False).print(table)
+    print(f"to change it: edit a copy of {path}, then prepare again with --schema COPY")
 
 
 def summary(data: Dataset, out: pathlib.Path) -> str:
-    """One paragraph: how many patients, features, steps, and how the label falls."""
+    """One line: how many patients, features, steps, and how the label falls."""
     cohort, schema = data.cohort, data.schema
-    count = num_patients(cohort)
-    text = f"{out}: {count} patients, {len(schema.static)} static features"
-    if schema.temporal:
-        missing = 1.0 - cohort.temporal.observed[cohort.has_temporal].mean()
+    text = f"{out}: {num_patients(cohort)} patients, {len(schema.static)} static"
+    if not schema.temporal:
+        text += " features"
+    else:
+        seen = cohort.temporal.observed[cohort.has_temporal]
+        missing = 1.0 - seen.mean() if seen.size else 1.0
         text += (
-            f", {len(schema.temporal)} temporal features on {schema.num_steps} steps of "
-            f"{schema.step:g} {schema.time_unit} ({missing:.0%} missing)"
+            f" and {len(schema.temporal)} temporal features, {schema.num_steps} steps "
+            f"of {schema.step:g} {schema.time_unit} ({missing:.0%} missing)"
         )
     if schema.label:
         shares = [
             f"{value}: {int((cohort.label == code).sum())}"
             for code, value in enumerate(schema.label.classes)
         ]
-        text += f"; {schema.label.name}: {', '.join(shares)}"
+        text += f"; label {schema.label.name} ({', '.join(shares)})"
     return text

@@ -1,29 +1,30 @@
 """`jaxehr sample RUN --n N --out COHORT`: draw synthetic patients."""
 
-import dataclasses
 import pathlib
 from typing import Any
 
-import tyro
-
-from jaxehr.core.checks import InputError, positive
+from jaxehr.commands.flags import flag, read_flags, section
+from jaxehr.commands.outputs import check_output
+from jaxehr.core.checks import InputError, known, positive
 from jaxehr.core.files import read_json
-from jaxehr.devices import configure
+from jaxehr.devices import check_seed, configure
 from jaxehr.progress import Progress
-from jaxehr.registry import find, model_entry
+from jaxehr.registry import MODELS, find, model_entry
 
 
 def run(words: list[str]) -> int:
     arguments = parse(words)
     positive(n=arguments.n)
-    if arguments.balance and arguments.label:
-        raise InputError("--label and --balance exclude each other.")
+    check_seed(arguments.seed)
+    if arguments.balance and arguments.label is not None:
+        raise InputError("--label and --balance exclude each other; give one of them.")
     configure()
-    from jaxehr.data.store import save_cohort
+    from jaxehr.data.store import MARKER, save_cohort
     from jaxehr.runs import load_run
 
+    check_output(arguments.out, marker=MARKER, overwrite=arguments.overwrite)
     found = load_run(arguments.run)
-    label = "balanced" if arguments.balance else arguments.label or None
+    label = "balanced" if arguments.balance else arguments.label
     data = sample(found, arguments.n, label, arguments.seed, arguments.options)
     save_cohort(data, arguments.out, overwrite=arguments.overwrite)
     print(f"{arguments.out}: {arguments.n} synthetic patients")
@@ -32,34 +33,36 @@ def run(words: list[str]) -> int:
 
 def parse(words: list[str]) -> Any:
     """RUN, --n, --out, --label, and the sampler's options of the run's model."""
-    name = model_of(words)
-    kind = find(model_entry(name).sampling)
-    fields: list[Any] = [
-        ("run", tyro.conf.Positional[pathlib.Path]),
-        ("n", int),
-        ("out", pathlib.Path),
-        ("label", str, dataclasses.field(default="")),
-        ("balance", bool, dataclasses.field(default=False)),
-        ("seed", int, dataclasses.field(default=0)),
-        ("overwrite", bool, dataclasses.field(default=False)),
-        (
-            "options",
-            tyro.conf.OmitArgPrefixes[kind],
-            dataclasses.field(default_factory=kind),
+    kind = find(model_entry(model_of(words)).sampling)
+    fields = [
+        flag(
+            "run",
+            pathlib.Path,
+            "A run folder, from `jaxehr train`.",
+            metavar="RUN",
+            positional=True,
         ),
+        flag("n", int, "Number of patients."),
+        flag("out", pathlib.Path, "The cohort folder to make.", metavar="COHORT"),
+        flag(
+            "label",
+            str | None,
+            "Every patient has this class; by default as often as in training.",
+            None,
+            metavar="CLASS",
+        ),
+        flag("balance", bool, "Draw every class alike often.", False),
+        flag(
+            "seed",
+            int,
+            "Same seed, same patients; patient i is the same for every n.",
+            0,
+        ),
+        flag("overwrite", bool, "Replace an older cohort folder.", False),
+        section("options", kind),
     ]
-    arguments = dataclasses.make_dataclass("Sample", fields, kw_only=True)
-    arguments.__doc__ = (
-        "Draw synthetic patients from a trained model.\n\nArgs:\n"
-        "    run: A run folder, from `jaxehr train`.\n"
-        "    n: Number of patients.\n"
-        "    out: The cohort folder to make.\n"
-        "    label: Every patient has this class; default: as often as in training.\n"
-        "    balance: Every class alike.\n"
-        "    seed: Same seed, same patients; patient i is the same for every n.\n"
-        "    overwrite: Replace an older cohort folder.\n"
-    )
-    return tyro.cli(arguments, prog="jaxehr sample", args=words)
+    text = "Draw synthetic patients from a trained model."
+    return read_flags("jaxehr sample", text, fields, words)
 
 
 def model_of(words: list[str]) -> str:
@@ -68,9 +71,10 @@ def model_of(words: list[str]) -> str:
         path = pathlib.Path(word) / "run.json"
         if not word.startswith("-") and path.is_file():
             info = read_json(path)
-            if isinstance(info, dict) and "model" in info:
-                return info["model"]
-    return "cdmt"
+            name = info.get("model") if isinstance(info, dict) else None
+            known(f"model in {path}", name, MODELS)
+            return str(name)
+    return next(iter(MODELS))
 
 
 def sample(found: Any, num: int, label: Any, seed: int, options: Any) -> Any:

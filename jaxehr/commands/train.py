@@ -1,28 +1,38 @@
 """`jaxehr train MODEL COHORT --out RUN`: learn; go on after a stop."""
 
-import dataclasses
 import pathlib
 import sys
 from typing import Any
 
-import tyro
-
-from jaxehr.core.checks import known, within
-from jaxehr.devices import configure
+from jaxehr.commands.evaluate import read_lines
+from jaxehr.commands.flags import flag, read_flags, section
+from jaxehr.commands.listing import lines, models
+from jaxehr.core.checks import InputError, known, within
+from jaxehr.devices import check_seed, configure
 from jaxehr.progress import Progress
 from jaxehr.registry import MODELS, find, model_entry
 
+USAGE = """usage: jaxehr train MODEL COHORT --out RUN [OPTIONS]
+
+Learn a cohort. Stopped at any time, the same command goes on where it stopped.
+
+models:
+{models}
+
+`jaxehr train MODEL --help` shows every option of a model.
+"""
+
 
 def run(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help"):
-        lines = [f"  {name:<14} {entry.text}" for name, entry in MODELS.items()]
-        print("usage: jaxehr train MODEL COHORT --out RUN\n\nmodels:")
-        print("\n".join(lines))
-        print("\n`jaxehr train MODEL --help` shows every option of a model.")
+    if words and words[0] in ("-h", "--help"):
+        print(USAGE.format(models="\n".join(lines(models()))), end="")
         return 0
+    if not words:
+        raise InputError(f"train: name a model; known: {', '.join(MODELS)}.")
     name, *rest = words
     arguments = parse(name, rest)
-    within("holdout_fraction", arguments.holdout_fraction, 0.0, 0.9)
+    within("holdout-fraction", arguments.holdout_fraction, 0.0, 0.9)
+    check_seed(arguments.seed)
     configure()
     from jaxehr.data.store import load_cohort
     from jaxehr.training.loop import Stopped
@@ -52,70 +62,72 @@ def parse(name: str, words: list[str]) -> Any:
     kind, presets = find(entry.config), find(entry.presets)
     chosen = preset_name(words)
     default = kind()
-    if chosen:
+    if chosen is not None:
         known("preset", chosen, presets)
         default = find(entry.presets.replace("PRESETS", "preset"))(chosen)
-    fields: list[Any] = [
-        ("cohort", tyro.conf.Positional[pathlib.Path]),
-        ("out", pathlib.Path),
-        ("preset", str, dataclasses.field(default="")),
-        ("seed", int, dataclasses.field(default=0)),
-        ("holdout_fraction", float, dataclasses.field(default=0.2)),
-        (
-            "config",
-            tyro.conf.OmitArgPrefixes[kind],
-            dataclasses.field(default_factory=lambda: default),
+    fields = [
+        flag(
+            "cohort",
+            pathlib.Path,
+            "A cohort folder, from `jaxehr prepare`.",
+            metavar="COHORT",
+            positional=True,
         ),
+        flag(
+            "out",
+            pathlib.Path,
+            "The run folder; if it holds this run, training goes on.",
+            metavar="RUN",
+        ),
+        flag(
+            "preset",
+            str | None,
+            "Other defaults for the options below.",
+            None,
+            metavar="{" + ",".join(presets) + "}",
+        ),
+        flag("seed", int, "Same seed, same result.", 0),
+        flag(
+            "holdout_fraction",
+            float,
+            "Share of people that training does not touch, so that `jaxehr evaluate` "
+            "has new ones; 0 if you keep a hold-out apart.",
+            0.2,
+        ),
+        section("config", kind, default),
     ]
-    arguments = dataclasses.make_dataclass("Train", fields, kw_only=True)
-    arguments.__doc__ = (
-        f"Train {entry.text}.\n\nArgs:\n"
-        "    cohort: A cohort folder, from `jaxehr prepare`.\n"
-        "    out: The run folder; if it holds this run, training goes on.\n"
-        f"    preset: Start from one of: {', '.join(presets)}.\n"
-        "    seed: Same seed, same result.\n"
-        "    holdout_fraction: Share of people that training does not touch, so that\n"
-        "        `jaxehr evaluate` has new ones; 0 if you keep a hold-out apart.\n"
-    )
-    return tyro.cli(
-        arguments,
-        prog=f"jaxehr train {name}",
-        args=words,
-        config=(tyro.conf.FlagConversionOff,),
-    )
+    return read_flags(f"jaxehr train {name}", f"Train {entry.text}.", fields, words)
 
 
-def preset_name(words: list[str]) -> str:
+def preset_name(words: list[str]) -> str | None:
     """The value of --preset, needed before the other defaults are known."""
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    found = None
+    for word, after in zip(words, [*words[1:], None], strict=True):
         if word == "--preset":
-            return after
+            found = after
         if word.startswith("--preset="):
-            return word.partition("=")[2]
-    return ""
+            found = word.partition("=")[2]
+    return found
 
 
 def train(name: str, data: Any, out: Any, config: Any, **options: Any) -> Any:
     """`train_run` with a progress bar, as the shell shows it."""
     from jaxehr.runs import train_run
 
-    with Progress("training", 1) as bar:
+    with Progress("training", 0) as bar:
 
         def show(step: int, metrics: dict[str, float]) -> None:
             bar.total = step + int(metrics["steps_left"])
-            if bar.bar is not None:
-                bar.bar.update(bar.task, total=bar.total)
-            note = f"loss {metrics['loss']:.4f}"
-            bar.update(step, note)
+            bar.update(step, f"loss {metrics['loss']:.4f}")
 
         result = train_run(
-            name,
-            data,
-            out,
-            config,
-            callbacks=(show,),
-            announce=lambda text: print(text, file=sys.stderr, flush=True),
-            **options,
+            name, data, out, config, callbacks=(show,), announce=bar.say, **options
         )
-    print(f"{out}: trained; next: jaxehr sample {out} --n 1000 --out SYNTHETIC")
+    lines = read_lines(pathlib.Path(out))
+    steps = lines[-1]["step"] if lines else result.config.train.steps
+    batch = result.config.train.batch_size
+    print(
+        f"{out}: trained, {steps} steps of {batch} patients; next: "
+        f"jaxehr sample {out} --n {result.info['patients']} --out SYNTHETIC"
+    )
     return result

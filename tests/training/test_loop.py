@@ -112,7 +112,7 @@ def test_steps_a_dispatch_do_not_change_a_bit(one_step_a_dispatch):
 
 
 def test_dispatches_end_at_events():
-    """Events: validation every 4 steps, checkpoints every 5; the first dispatch is 1."""
+    """Validation every 4 steps, checkpoints every 5; the first dispatch is one step."""
     steps = []
     run(callbacks=[lambda step, _: steps.append(step)])
     assert steps == [1, 4, 5, 8, 10, 12]

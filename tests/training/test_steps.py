@@ -95,7 +95,7 @@ def test_adam_by_hand():
 
 @pytest.mark.parametrize(("unit", "every"), [("step", 1), ("epoch", 2)])
 def test_average_in_closed_form(unit, every):
-    """e_0 = p_0; every `every` steps e <- d e + (1 - d) p, d = min(.5, (1+m)/(10+m))."""
+    """e <- d e + (1 - d) p at each move m, with d = min(.5, (1 + m) / (10 + m))."""
     settings = config(ema_unit=unit)  # 20 // 8 = 2 steps an epoch
     data = linear_data()
     average = np.array(begin(settings, data).params["w"], np.float64)
@@ -224,8 +224,8 @@ def test_validation_covers_the_rows_in_turn():
 def moves(settings, steps):
     """Updates of one weight of 1 under the constant gradient 1.
 
-    Adam divides its first moment by the root of the second, both corrected: the update is
-    minus the step size at every step.
+    Adam divides its first moment by the root of the second, both corrected: the update
+    is minus the step size at every step.
     """
     tx, weight = optimiser(settings), {"w": jnp.ones(1)}
     state, found = tx.init(weight), []
@@ -262,7 +262,7 @@ def test_clipping_shrinks_the_gradient_to_its_norm():
     tx = optimiser(config(clip_norm=1.0))
     weight = {"w": jnp.zeros(2)}
     state = tx.update({"w": jnp.array([30.0, 40.0])}, tx.init(weight), weight)[1]
-    first_moment = [leaf for leaf in jax.tree.leaves(state) if leaf.shape == (2,)][0]
+    first_moment = next(leaf for leaf in jax.tree.leaves(state) if leaf.shape == (2,))
     np.testing.assert_allclose(first_moment, [0.06, 0.08], rtol=1e-6)
 
 

@@ -1,11 +1,13 @@
 """What users call from Python beside training: reading tables, and evaluation."""
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 
+from jaxehr.core.checks import InputError, known
 from jaxehr.core.cohort import Dataset
 from jaxehr.core.contracts import Comparison, Result
 from jaxehr.core.files import PathLike
@@ -24,8 +26,10 @@ class Report(NamedTuple):
     notes: list[str]
 
     def value(self, name: str) -> float | None:
-        """The value of one metric; None where it is not defined."""
-        return {r.name: r.value.value for r in self.results}[name]
+        """One number of `results`; None where it is not defined."""
+        values = {r.name: r.value.value for r in self.results}
+        known("number", name, values)
+        return values[name]
 
     def save(self, path: PathLike) -> None:
         write_report(
@@ -34,9 +38,18 @@ class Report(NamedTuple):
 
 
 def read_tables(static: str = "", temporal: str = "", **options: Any) -> Dataset:
-    """A dataset from two CSV or Parquet files; `options` as in `TablesOptions`."""
+    """A dataset from two CSV or Parquet files; `options` as in `TablesOptions`.
+
+    Raises:
+      InputError: an unknown option, or what `jaxehr prepare tables` refuses.
+    """
     from jaxehr.data.tables import TablesOptions, read
 
+    names = [field.name for field in dataclasses.fields(TablesOptions)]
+    for name in options:
+        known("option", name, names)
+    if "id" not in options:
+        raise InputError("read_tables: id is needed, the name of the id column.")
     return read(TablesOptions(static=static, temporal=temporal, **options))
 
 
@@ -59,6 +72,8 @@ def evaluate(
       metrics: names of metric families (`jaxehr list metrics`); None = all.
       run: a description of the model for the report, from `describe_run`.
     """
+    for name in metrics or []:
+        known("metric", name, METRICS)
     config = config or MetricConfig()
     made = synthetic.provenance.get("run", {})
     fraction = made.get("holdout_fraction") or 0.2

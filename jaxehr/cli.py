@@ -18,12 +18,12 @@ Synthetic patients from static and time-series health records.
 
 commands:
   prepare SOURCE [PATH ...] --out COHORT   read records into a cohort folder
-  train MODEL COHORT --out RUN             learn; the same command goes on after a stop
+  train MODEL COHORT --out RUN             learn; goes on after a stop
   sample RUN --n N --out COHORT            draw synthetic patients
   evaluate --real COHORT --synthetic COHORT --out REPORT
-                                           compare them; report.html and metrics.json
+                                           compare; report.html and metrics.json
   list [models|sources|metrics]            what there is
-  demo                                     all of it on a small real cohort, in minutes
+  demo                                     all of it on a small real cohort
 
 `jaxehr COMMAND --help` shows the options of a command.
 """

@@ -1,5 +1,7 @@
 """JAX settings of the command line, made before JAX starts its devices."""
 
+import contextlib
+import logging
 import os
 import pathlib
 
@@ -24,8 +26,14 @@ def configure() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
     import jax
 
+    # Orbax logs what it also raises; a refusal is one line.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
     if "xla_force_host_platform_device_count" not in flags:
-        jax.config.update("jax_num_cpu_devices", cores())
+        # JAX refuses once it has started its devices, as when Python code calls `main`.
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", cores())
     jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 

@@ -45,13 +45,6 @@ class Progress:
             self.bar.live.transient = kind is not None and not self.done
             self.bar.stop()
 
-    def say(self, text: str) -> None:
-        """Prints a line above the bar."""
-        if self.bar is not None and self.task is not None:
-            self.bar.console.print(text, markup=False, highlight=False)
-        else:
-            print(text, file=self.stream, flush=True)
-
     def update(self, done: int, note: str = "") -> None:
         """Shows that `done` of the total are done."""
         now, self.done = time.monotonic(), done

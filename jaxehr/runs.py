@@ -119,9 +119,9 @@ def train_run(
     with opened(folder, info):
         if announce:
             announce(
-                f"{name}: {sizes[0]} people to learn from, {sizes[1]} to choose the "
-                f"best weights, {sizes[2] - sizes[0] - sizes[1]} held out; "
-                f"{config.train.steps} steps of {config.train.batch_size} patients"
+                f"{name}: {sizes[0]} people to learn from, {sizes[1]} to validate, "
+                f"{sizes[2] - sizes[0] - sizes[1]} held out; "
+                f"{config.train.steps} steps of {config.train.batch_size}"
             )
         params = make(name, data.schema, config).fit(
             jax.random.key(seed),
@@ -164,7 +164,11 @@ def opened(folder: pathlib.Path, info: dict[str, Any]) -> Iterator[None]:
     try:
         open_run(folder, info)
         yield
-    except InputError:
+    except Exception as error:
+        # For damaged arrays of a checkpoint Orbax raises `Exception` itself.
+        damaged = type(error) is Exception
+        if not damaged and not isinstance(error, InputError):
+            raise
         learned = any((folder / CHECKPOINTS).glob("[0-9]*"))
         if new and not learned and (folder / RUN_FILE).is_file():
             for name in (RUN_FILE, METRICS):
@@ -173,6 +177,12 @@ def opened(folder: pathlib.Path, info: dict[str, Any]) -> Iterator[None]:
         for made in missing:  # from the innermost
             if made.is_dir() and not any(made.iterdir()):
                 made.rmdir()
+        if damaged:
+            reason = str(error).partition(". See")[0].partition("\n")[0][:120]
+            raise InputError(
+                f"{folder / CHECKPOINTS}: a checkpoint is damaged ({reason}); remove "
+                "the newest one, or train into another folder."
+            ) from None
         raise
 
 
@@ -224,13 +234,15 @@ def identity(info: dict[str, Any]) -> str:
 def read_info(folder: pathlib.Path) -> dict[str, Any]:
     """run.json, checked to be one of ours."""
     info = read_json(folder / RUN_FILE)
-    if (
-        not isinstance(info, dict)
-        or info.get("format") != FORMAT
-        or "model" not in info
-    ):
-        raise InputError(f"{folder / RUN_FILE}: not a run of this version of jaxehr.")
-    known("model", info["model"], MODELS)
+    where = folder / RUN_FILE
+    if not isinstance(info, dict) or "format" not in info or "model" not in info:
+        raise InputError(f"{where}: not a run of jaxehr (no format, or no model).")
+    if info["format"] != FORMAT:
+        raise InputError(
+            f"{where}: has format {info['format']!r}, this version reads {FORMAT}; use "
+            "the version of jaxehr that made it, or train anew."
+        )
+    known(f"model in {where}", info["model"], MODELS)
     return info
 
 

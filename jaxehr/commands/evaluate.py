@@ -97,9 +97,13 @@ def read_lines(folder: pathlib.Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     try:
-        return [json.loads(line) for line in path.read_text().splitlines() if line]
-    except ValueError as error:
-        raise InputError(f"{path}: damaged ({error}); remove its last line.") from error
+        lines = [json.loads(line) for line in path.read_text().splitlines() if line]
+        if all({"step", "seconds", "loss"} <= set(line) for line in lines):
+            return lines
+        reason = "a line without step, seconds or loss"
+    except (ValueError, TypeError) as error:
+        reason = str(error)
+    raise InputError(f"{path}: damaged ({reason}); mend its lines, or remove the file.")
 
 
 def report(

@@ -1,6 +1,7 @@
 """`jaxehr prepare SOURCE`: records -> cohort folder."""
 
 import pathlib
+import sys
 from typing import Any
 
 from jaxehr.commands.flags import flag, read_flags, section
@@ -12,7 +13,7 @@ from jaxehr.registry import SOURCES, find, source_entry
 
 USAGE = """usage: jaxehr prepare SOURCE [PATH ...] --out COHORT [OPTIONS]
 
-Read records into a cohort folder: static.parquet, temporal.parquet, schema.json.
+Read records into a cohort folder: two Parquet tables, a schema.json.
 
 sources:
 {sources}
@@ -73,7 +74,8 @@ def show_schema(data: Dataset, path: pathlib.Path) -> None:
     table = Table(*HEADER, title="schema", title_justify="left")
     for row in schema_table(data.schema, data):
         table.add_row(*(Text(cell) for cell in row))
-    Console(highlight=False).print(table)
+    width = None if sys.stdout.isatty() else 120  # not cut in a file
+    Console(highlight=False, width=width).print(table)
     print(f"to change it: edit a copy of {path}, then prepare again with --schema COPY")
 
 

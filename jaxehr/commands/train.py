@@ -110,6 +110,10 @@ def preset_name(words: list[str]) -> str | None:
     return found
 
 
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
 def train(name: str, data: Any, out: Any, config: Any, **options: Any) -> Any:
     """`train_run` with a progress bar, as the shell shows it."""
     from jaxehr.runs import train_run
@@ -121,7 +125,7 @@ def train(name: str, data: Any, out: Any, config: Any, **options: Any) -> Any:
             bar.update(step, f"loss {metrics['loss']:.4f}")
 
         result = train_run(
-            name, data, out, config, callbacks=(show,), announce=bar.say, **options
+            name, data, out, config, callbacks=(show,), announce=say, **options
         )
     lines = read_lines(pathlib.Path(out))
     steps = lines[-1]["step"] if lines else result.config.train.steps

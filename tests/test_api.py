@@ -1,0 +1,182 @@
+"""The same from Python: read, train, sample, evaluate, save and load."""
+
+import json
+
+import numpy as np
+import pytest
+
+import jaxehr
+from jaxehr.core.cohort import num_patients
+from jaxehr.data.simulate import SimulateOptions, simulate
+from jaxehr.models.cdmt.config import CdmtConfig, CdmtSampling
+from jaxehr.training.config import TrainConfig
+
+CONFIG = CdmtConfig(
+    hidden=4, num_layers=1, train=TrainConfig(steps=3, batch_size=32, eval_every=1)
+)
+SAMPLING = CdmtSampling(steps=3)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return simulate(SimulateOptions(n=300, steps=3, numeric=1))
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("api") / "run"
+    return jaxehr.train("cdmt", data, folder, CONFIG, seed=1), folder
+
+
+def test_every_public_name_loads():
+    for name in jaxehr.__all__:
+        assert getattr(jaxehr, name) is not None
+        assert name in dir(jaxehr)
+    with pytest.raises(AttributeError, match="no attribute 'dance'"):
+        _ = jaxehr.dance
+
+
+def test_a_loaded_run_draws_the_same_people(data, trained, tmp_path):
+    run, folder = trained
+    jaxehr.save(run, tmp_path / "copy")
+    first = jaxehr.sample(run, 8, seed=5, options=SAMPLING)
+    assert first.schema == data.schema
+    for again in (jaxehr.load(folder), jaxehr.load(tmp_path / "copy")):
+        assert again.schema == data.schema
+        assert again.config == run.config
+        assert "run" not in again.params
+        second = jaxehr.sample(again, 8, seed=5, options=SAMPLING)
+        for part in ("static", "temporal"):
+            ours, theirs = getattr(first.cohort, part), getattr(second.cohort, part)
+            for a, b in zip(ours, theirs, strict=True):
+                np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(first.cohort.label, second.cohort.label)
+    other = jaxehr.sample(run, 8, seed=6, options=SAMPLING)
+    assert (other.cohort.temporal.numeric != first.cohort.temporal.numeric).any()
+
+
+def test_a_class_is_given_by_value_or_text(trained):
+    run, _ = trained
+    for label in (1, "1"):
+        made = jaxehr.sample(run, 8, label=label, options=SAMPLING)
+        assert (made.cohort.label == 1).all()
+        assert made.provenance["label"] == "1"
+    made = jaxehr.sample(run, 8, label=0, options=SAMPLING)
+    assert (made.cohort.label == 0).all()
+    made = jaxehr.sample(run, 40, label="balanced", options=SAMPLING)
+    assert set(made.cohort.label) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("count", "label", "text"),
+    [
+        (0, None, "number of patients must be positive, got 0"),
+        (3, 2, "unknown class of label 'outcome' '2'; known: 0, 1"),
+        (3, "", "unknown class of label 'outcome' ''; known: 0, 1"),
+    ],
+)
+def test_refused_samples(count, label, text, trained):
+    with pytest.raises(jaxehr.InputError, match=text):
+        jaxehr.sample(trained[0], count, label=label)
+
+
+def test_guidance_needs_a_conditional_model(trained):
+    run, _ = trained
+    config = CdmtConfig(hidden=4, num_layers=1, mode="unconditional")
+    free = run._replace(config=config)
+    with pytest.raises(jaxehr.InputError, match="guidance needs a model"):
+        jaxehr.sample(free, 3, options=CdmtSampling(guidance=1.0))
+
+
+def test_training_into_another_run_names_the_fields(data, trained):
+    _, folder = trained
+    with pytest.raises(jaxehr.InputError, match=r"holds another run \(seed: 1 -> 2\)"):
+        jaxehr.train("cdmt", data, folder, CONFIG, seed=2)
+    less = jaxehr.split(data, 0.5, salt="other")[0]
+    with pytest.raises(jaxehr.InputError, match=r"cohort: .* patients: 300 -> "):
+        jaxehr.train("cdmt", less, folder, CONFIG, seed=1)
+    with pytest.raises(jaxehr.InputError, match="unknown model 'gpt'; known: cdmt"):
+        jaxehr.make("gpt", data.schema)
+
+
+def test_saving_over_another_run_is_refused(trained, tmp_path):
+    run, folder = trained
+    other = run._replace(info=run.info | {"seed": 9})
+    with pytest.raises(jaxehr.InputError, match="seed: 1 -> 9"):
+        jaxehr.save(other, folder)
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(jaxehr.InputError, match="not empty and not a run"):
+        jaxehr.save(run, tmp_path)
+    with pytest.raises(jaxehr.InputError, match="is a file"):
+        jaxehr.save(run, tmp_path / "mine")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_automatic_sizes_stay_those_of_the_first_call(tmp_path):
+    from jaxehr.core.configs import to_dict
+    from jaxehr.runs import settle
+
+    found, asked = settle(tmp_path, CdmtConfig(), 1000, 24)
+    assert asked == ["steps", "batch_size"]
+    assert found.train.steps > 0
+    config = to_dict(found) | {"train": to_dict(found.train) | {"steps": 77}}
+    info = {"format": 1, "model": "cdmt", "automatic": asked, "config": config}
+    (tmp_path / "run.json").write_text(json.dumps(info))
+    assert settle(tmp_path, CdmtConfig(), 1000, 24)[0].train.steps == 77
+    train = TrainConfig(steps=5, batch_size=7)
+    found, asked = settle(tmp_path, CdmtConfig(train=train), 1000, 24)
+    assert (found.train.steps, found.train.batch_size, asked) == (5, 7, [])
+
+
+def test_a_refused_size_leaves_no_folder(data, tmp_path):
+    few = jaxehr.split(data, 0.95)[0]
+    with pytest.raises(jaxehr.InputError, match="part is empty"):
+        jaxehr.train("cdmt", few, tmp_path / "a" / "b", CONFIG, holdout_fraction=0.001)
+    assert not list(tmp_path.iterdir())
+
+
+def test_evaluation_takes_the_people_that_training_left_out(data, trained, tmp_path):
+    run, folder = trained
+    made = jaxehr.sample(run, 60, options=SAMPLING)
+    found = jaxehr.evaluate(data, made, metrics=["tvd"], seed=3)
+    held = jaxehr.split(data, 0.2)[1]
+    assert set(found.comparison.holdout.ids) == set(held.ids)
+    names = [result.name for result in found.results]
+    assert found.value(names[0]) is not None
+    with pytest.raises(jaxehr.InputError, match="unknown number 'fid'; known: "):
+        found.value("fid")
+    with pytest.raises(jaxehr.InputError, match="unknown metric 'fid'; known: "):
+        jaxehr.evaluate(data, made, metrics=["fid"])
+    lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+    from jaxehr.api import describe_run
+
+    described = describe_run(run, made, lines)
+    assert described["steps"] == 3
+    assert described["sampler"]["steps"] == 3
+    assert set(described["schedule"]) >= {"numeric"}
+    json.dumps(described)
+    again = jaxehr.evaluate(data, made, metrics=["tvd"], seed=3, run=described)
+    assert [r.value for r in again.results] == [r.value for r in found.results]
+    again.save(tmp_path / "report")
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_a_model_trained_on_everybody_is_told(data, trained):
+    run, _ = trained
+    info = run.info | {"holdout_fraction": 0.0}
+    made = jaxehr.sample(run._replace(info=info), 60, options=SAMPLING)
+    found = jaxehr.evaluate(data, made, metrics=["tvd"])
+    assert any("its hold-out is not new to it" in note for note in found.notes)
+
+
+def test_read_tables_takes_the_options_as_keywords(tmp_path):
+    path = tmp_path / "s.csv"
+    path.write_text(
+        "pid,age,died\n" + "".join(f"{i},{i}.5,{i % 2}\n" for i in range(9))
+    )
+    data = jaxehr.read_tables(str(path), id="pid", label="died")
+    assert num_patients(data.cohort) == 9
+    with pytest.raises(jaxehr.InputError, match="unknown option 'ids'; known: static"):
+        jaxehr.read_tables(str(path), ids="pid")
+    with pytest.raises(jaxehr.InputError, match="read_tables: id is needed"):
+        jaxehr.read_tables(str(path))

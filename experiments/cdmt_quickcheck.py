@@ -10,17 +10,21 @@ expect stands in the README, "Results".
 """
 
 import dataclasses
-import json
 import pathlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from jaxehr.devices import configure
 
 if TYPE_CHECKING:
+    from jaxehr.core.cohort import Dataset
+    from jaxehr.core.contracts import Result
     from jaxehr.models.cdmt.config import CdmtConfig
+    from jaxehr.runs import Run
+
+HELD = 0.2  # share of the people who are held out
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +41,7 @@ class Quickcheck:
     """Training ends after this time on a CPU."""
     learning_rate: float = 2e-3
     """Adam step size on a CPU; on a GPU the paper's 1e-3."""
-    solver: str = "euler"
+    solver: Literal["euler", "heun"] = "euler"
     """euler (the paper) or heun."""
     sampler_steps: int = 50
     """Noise levels of the sampler."""
@@ -55,60 +59,95 @@ def main(arguments: Quickcheck) -> None:
     import jax
 
     from jaxehr.commands.evaluate import read_lines, report
-    from jaxehr.commands.sample import sample
     from jaxehr.commands.train import train
-    from jaxehr.core.files import write_json
-    from jaxehr.data.physionet2019 import Physionet2019Options, read
-    from jaxehr.data.split import split
-    from jaxehr.data.store import load_cohort, save_cohort
     from jaxehr.metrics.evaluate import DEFAULT
-    from jaxehr.models.cdmt.config import CdmtSampling
 
     out, seed = arguments.out, arguments.seed
-    if not (out / "cohort").is_dir():
-        options = Physionet2019Options(hours=24, min_hours=24, static=())
-        save_cohort(read([arguments.path], options), out / "cohort")
-    real = load_cohort(out / "cohort")
-    fit, _ = split(real, 0.2)
+    real = cohort(arguments)
     config = model_config(arguments, jax.default_backend() == "cpu")
-    model = train("cdmt", real, out / "run", config, seed=seed, holdout_fraction=0.2)
+    model = train("cdmt", real, out / "run", config, seed=seed, holdout_fraction=HELD)
+    lines = read_lines(out / "run")
     begun = time.perf_counter()
-    options = CdmtSampling(
-        steps=arguments.sampler_steps,
-        solver=arguments.solver,  # type: ignore[arg-type]
-        guidance=arguments.guidance,
-    )
-    label = "balanced" if arguments.balance else None
-    drawn = sample(model, len(fit.ids), label, seed, options)
-    sampling = time.perf_counter() - begun
-    save_cohort(drawn, out / "synthetic", overwrite=True)
-    begun = time.perf_counter()
+    synthetic = draw(arguments, real, model)
+    drawn = time.perf_counter()
     found = report(
         real,
-        drawn,
+        synthetic,
         out / "report",
         seed=seed,
         config=DEFAULT,
         model=model,
-        lines=read_lines(out / "run"),
+        lines=lines,
     )
-    lines = read_lines(out / "run")
+    seconds = {
+        "training": lines[-1]["seconds"],
+        "sampling": drawn - begun,
+        "evaluation": time.perf_counter() - drawn,
+    }
+    save_summary(arguments, model, lines[-1]["step"], seconds, found.results)
+
+
+def cohort(arguments: Quickcheck) -> "Dataset":
+    """The cohort, prepared once."""
+    from jaxehr.data.physionet2019 import Physionet2019Options, read
+    from jaxehr.data.store import load_cohort, save_cohort
+
+    folder = arguments.out / "cohort"
+    if not folder.is_dir():
+        options = Physionet2019Options(hours=24, min_hours=24, static=())
+        save_cohort(read([arguments.path], options), folder)
+    return load_cohort(folder)
+
+
+def draw(arguments: Quickcheck, real: "Dataset", model: "Run") -> "Dataset":
+    """As many synthetic people as there are training people."""
+    from jaxehr.commands.sample import sample
+    from jaxehr.data.split import split
+    from jaxehr.data.store import save_cohort
+    from jaxehr.models.cdmt.config import CdmtSampling
+
+    options = CdmtSampling(
+        steps=arguments.sampler_steps,
+        solver=arguments.solver,
+        guidance=arguments.guidance,
+    )
+    people = len(split(real, HELD)[0].ids)
+    label = "balanced" if arguments.balance else None
+    synthetic = sample(model, people, label, arguments.seed, options)
+    save_cohort(synthetic, arguments.out / "synthetic", overwrite=True)
+    return synthetic
+
+
+def save_summary(
+    arguments: Quickcheck,
+    model: "Run",
+    steps: int,
+    seconds: dict[str, float],
+    results: list["Result"],
+) -> None:
+    """Numbers, settings, machine and time, for the README."""
+    from jaxehr.core.files import write_json
+
+    settings = dataclasses.asdict(arguments)
+    del settings["path"], settings["out"]
     summary = {
         "machine": model.info["machine"],
         "versions": model.info["versions"],
-        "training_seconds": lines[-1]["seconds"],
-        "steps": lines[-1]["step"],
+        "settings": settings,
+        "steps": steps,
         "batch_size": model.config.train.batch_size,
-        "sampling_seconds": sampling,
-        "evaluation_seconds": time.perf_counter() - begun,
-        "settings": json.loads(json.dumps(dataclasses.asdict(arguments), default=str)),
+        "seconds": seconds,
         "results": {
-            r.name: {"value": r.value.value, "reference": r.value.reference}
-            for r in found.results
+            r.name: {
+                "value": r.value.value,
+                "reference": r.value.reference,
+                "low": r.value.low,
+                "high": r.value.high,
+            }
+            for r in results
         },
     }
-    del summary["settings"]["path"], summary["settings"]["out"]
-    write_json(out / "summary.json", summary)
+    write_json(arguments.out / "summary.json", summary)
 
 
 def model_config(arguments: Quickcheck, cpu: bool) -> "CdmtConfig":

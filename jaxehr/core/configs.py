@@ -46,3 +46,13 @@ def differences(
         elif a != b:
             lines.append(f"{prefix}{name}: {a} -> {b}")
     return lines
+
+
+def replace(config: T, changes: dict[str, Any]) -> T:
+    """`config` with the given fields changed; nested dicts change nested fields."""
+    merged = to_dict(config)
+    for name, value in changes.items():
+        old = merged.get(name)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        merged[name] = {**old, **value} if both else value
+    return from_dict(type(config), merged)

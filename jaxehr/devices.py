@@ -4,6 +4,8 @@ import contextlib
 import logging
 import os
 import pathlib
+import sys
+from typing import Any
 
 from jaxehr.core.checks import within
 
@@ -26,9 +28,7 @@ def configure() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
     import jax
 
-    # Orbax logs what it also raises; a refusal is one line.
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    quiet_orbax()
 
     if "xla_force_host_platform_device_count" not in flags:
         # JAX refuses once it has started its devices, as when Python code calls `main`.
@@ -36,6 +36,20 @@ def configure() -> None:
             jax.config.update("jax_num_cpu_devices", cores())
     jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def quiet_orbax() -> None:
+    """Orbax prints what it also raises; a refusal of ours is one line."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+    sys.unraisablehook = unless_closed
+
+
+def unless_closed(found: Any) -> None:
+    """Says nothing of Orbax's writing threads after one of them met a full disk."""
+    if str(found.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(found)
 
 
 def cores() -> int:

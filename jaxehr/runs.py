@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import pathlib
 import platform
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -165,25 +166,37 @@ def opened(folder: pathlib.Path, info: dict[str, Any]) -> Iterator[None]:
         open_run(folder, info)
         yield
     except Exception as error:
-        # For damaged arrays of a checkpoint Orbax raises `Exception` itself.
-        damaged = type(error) is Exception
-        if not damaged and not isinstance(error, InputError):
+        reason = storage_reason(error)
+        if not reason and not isinstance(error, InputError):
             raise
-        learned = any((folder / CHECKPOINTS).glob("[0-9]*"))
-        if new and not learned and (folder / RUN_FILE).is_file():
+        saved = (folder / CHECKPOINTS).glob("*")
+        if new and not any(path.name.isdigit() for path in saved):
             for name in (RUN_FILE, METRICS):
                 (folder / name).unlink(missing_ok=True)
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         for made in missing:  # from the innermost
             if made.is_dir() and not any(made.iterdir()):
                 made.rmdir()
-        if damaged:
-            reason = str(error).partition(". See")[0].partition("\n")[0][:120]
-            raise InputError(
-                f"{folder / CHECKPOINTS}: a checkpoint is damaged ({reason}); remove "
-                "the newest one, or train into another folder."
-            ) from None
+        if reason:
+            raise InputError(f"{folder / CHECKPOINTS}: {reason}") from None
         raise
+
+
+def storage_reason(error: Exception) -> str:
+    """What went wrong on disk if `error` is one of Orbax's or TensorStore's; or ""."""
+    text = str(error)
+    if found := re.search(r"([^:\[\]]+) \[os_error_code", text):
+        return (
+            f"cannot be written ({found[1].strip()}); make room, then repeat the "
+            "command, which goes on from the last checkpoint."
+        )
+    if type(error) is Exception:  # what Orbax raises for damaged arrays
+        first = text.partition(". See")[0].partition("\n")[0][:120]
+        return (
+            f"a checkpoint is damaged ({first}); remove the newest one, or train into "
+            "another folder."
+        )
+    return ""
 
 
 def open_run(folder: pathlib.Path, info: dict[str, Any]) -> None:

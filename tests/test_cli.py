@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import resource
 import shutil
 import socket
@@ -160,7 +161,8 @@ def test_every_field_of_the_model_is_a_documented_flag(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["train", "cdmt", "--help"])
     text = "\n".join(line.strip("│") for line in capsys.readouterr().out.splitlines())
-    entries = {part.split()[0].strip(","): part for part in text.split("\n --")[1:]}
+    parts = re.split(r"\n *--", text)[1:]
+    entries = {part.split()[0].strip(","): part for part in parts}
     kinds = (CdmtConfig, TrainConfig)
     names = [field.name for kind in kinds for field in dataclasses.fields(kind)]
     for name in names:
@@ -353,6 +355,18 @@ def test_a_full_disk(here):
     assert "File too large" in line
     left = [path for path in listing(here) if path not in before]
     assert left in ([], [str(here / "deep")])
+
+
+def test_a_disk_that_fills_up_in_training(made, here):
+    before = listing(here)
+    words = ["train", "cdmt", made / "cohort", "--out", "deep/run", *SMALL]
+    found = shell(*words, limit=30_000, cwd=here)
+    assert found.returncode == 2, found.stderr
+    *shown, line = found.stderr.splitlines()
+    assert all(text.startswith("training: ") for text in shown), found.stderr
+    assert line.startswith("jaxehr: error: deep/run/checkpoints: cannot be written (")
+    assert "File too large" in line
+    assert listing(here) == before
 
 
 def test_output_that_nobody_reads():

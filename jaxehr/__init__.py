@@ -35,7 +35,20 @@ _PUBLIC = {
     "train": "jaxehr.runs:train_run",
 }
 
-__all__ = sorted(_PUBLIC)
+__all__ = [
+    "InputError",
+    "Report",
+    "evaluate",
+    "load",
+    "load_cohort",
+    "make",
+    "read_tables",
+    "sample",
+    "save",
+    "save_cohort",
+    "split",
+    "train",
+]
 __version__ = "0.1.0"
 
 

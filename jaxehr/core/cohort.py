@@ -52,7 +52,8 @@ class Feature:
                 raise InputError(
                     f"feature {self.name!r}: {self.kind} has no categories."
                 )
-            if None not in (self.lower, self.upper) and self.lower > self.upper:
+            ends = [end for end in (self.lower, self.upper) if end is not None]
+            if ends != sorted(ends):
                 raise InputError(
                     f"feature {self.name!r}: lower {self.lower} exceeds "
                     f"upper {self.upper}."

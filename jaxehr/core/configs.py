@@ -53,6 +53,8 @@ def replace(config: T, changes: dict[str, Any]) -> T:
     merged = to_dict(config)
     for name, value in changes.items():
         old = merged.get(name)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        merged[name] = {**old, **value} if both else value
+        if isinstance(old, dict) and isinstance(value, dict):
+            merged[name] = old | value
+        else:
+            merged[name] = value
     return from_dict(type(config), merged)

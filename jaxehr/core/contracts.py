@@ -1,6 +1,6 @@
 """The interfaces between layers: generative models, training objectives, metrics."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -11,38 +11,19 @@ Params = Any  # any pytree of arrays
 Callback = Callable[[int, dict[str, float]], None]
 
 
-class FitFn(Protocol):
-    def __call__(
-        self,
-        key: jax.Array,
-        cohort: Cohort,
-        *,
-        valid: Cohort | None = None,
-        callbacks: Sequence[Callback] = (),
-        checkpoint: str | None = None,
-    ) -> Params: ...
-
-
-class SampleFn(Protocol):
-    def __call__(
-        self,
-        key: jax.Array,
-        params: Params,
-        label: Any | None,
-        num: int,
-        **options: Any,
-    ) -> Cohort: ...
-
-
-class ImputeFn(Protocol):
-    def __call__(self, key: jax.Array, params: Params, cohort: Cohort) -> Cohort: ...
+# (key, cohort, *, valid=None, callbacks=(), checkpoint=None, announce=None) -> params
+FitFn = Callable[..., Params]
+# (key, params, label or None, num, *, options of the model) -> Cohort of NumPy arrays
+SampleFn = Callable[..., Cohort]
+# (key, params, cohort) -> Cohort with the missing parts drawn
+ImputeFn = Callable[..., Cohort]
 
 
 class GenerativeModel(NamedTuple):
     """What experiments and the command line see; `cdmt(schema, config)` returns one."""
 
-    fit: FitFn  # (key, cohort, *, valid=None, callbacks=(), checkpoint=None) -> params
-    sample: SampleFn  # (key, params, label or None, num) -> Cohort of NumPy arrays
+    fit: FitFn
+    sample: SampleFn
     impute: ImputeFn | None = None
 
 

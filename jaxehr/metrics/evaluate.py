@@ -14,8 +14,9 @@ import jax
 import numpy as np
 
 from jaxehr.core.checks import InputError, positive
-from jaxehr.core.cohort import Dataset, Feature, Schema, num_patients, take
+from jaxehr.core.cohort import Dataset, num_patients, take
 from jaxehr.core.contracts import Comparison, Metric, Result
+from jaxehr.data.schema_json import same_columns
 from jaxehr.data.split import split
 
 
@@ -79,10 +80,10 @@ def comparison(
       InputError: columns, kinds, categories, time grid or label differ; a set is
         empty.
     """
-    same_columns("synthetic", synthetic.schema, real.schema)
+    same_columns(real.schema, synthetic.schema)
     if holdout is None:
         real, holdout = split(real, holdout_fraction, salt)
-    same_columns("hold-out", holdout.schema, real.schema)
+    same_columns(real.schema, holdout.schema, ("real", "hold-out"))
     named = {"real": real, "hold-out": holdout, "synthetic": synthetic}
     for name, data in named.items():
         if num_patients(data.cohort) == 0:
@@ -95,42 +96,6 @@ def comparison(
             stacklevel=2,
         )
     return Comparison(*map(canonical_order, named.values()))
-
-
-def same_columns(name: str, schema: Schema, real: Schema) -> None:
-    """Raises `InputError` unless `schema` has the columns of the `real` one."""
-    advice = "Prepare both with one schema (`--schema`)."
-    for part in ("static", "temporal"):
-        mine: tuple[Feature, ...] = getattr(schema, part)
-        theirs: tuple[Feature, ...] = getattr(real, part)
-        names, wanted = [f.name for f in mine], [f.name for f in theirs]
-        missing = [n for n in wanted if n not in names]
-        extra = [n for n in names if n not in wanted]
-        if missing or extra:
-            raise InputError(
-                f"the {name} data have other {part} columns than the real data: "
-                f"missing {missing}, unexpected {extra}. {advice}"
-            )
-        if names != wanted:
-            raise InputError(
-                f"the {name} data have the {part} columns in the order {names}, the "
-                f"real data in the order {wanted}. {advice}"
-            )
-        for feature, other in zip(mine, theirs, strict=True):
-            for field in ("kind", "categories"):
-                got, want = getattr(feature, field), getattr(other, field)
-                if got != want:
-                    raise InputError(
-                        f"{part} column {feature.name!r} has {field} {got!r} in the "
-                        f"{name} data and {want!r} in the real data. {advice}"
-                    )
-    for field in ("num_steps", "start", "step", "label"):
-        got, want = getattr(schema, field), getattr(real, field)
-        if got != want:
-            raise InputError(
-                f"{field} is {got!r} in the {name} data and {want!r} in the real data. "
-                f"{advice}"
-            )
 
 
 def canonical_order(data: Dataset) -> Dataset:

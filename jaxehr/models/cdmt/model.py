@@ -89,26 +89,32 @@ def sample(
 ) -> Cohort:
     """Draws patients; patient i depends on key, params, label and i only."""
     settings = options or CdmtSampling()
-    check_sampling(model.config, settings)
+    check_sampling(schema, model.config, settings)
     numbers = np.arange(num) if index is None else np.asarray(index)
+    frames = np.asarray(params["fitted"]["frames"], np.float32)
+    codes = label_codes(schema, model.config, label, len(numbers))
+    check_classes(schema, frames, codes)
     batch = sampling.sample(
         model,
         settings,
         key,
         params["weights"],
-        np.asarray(params["fitted"]["frames"], np.float32),
+        frames,
         numbers.astype(np.int32),
-        label_codes(schema, model.config, label, len(numbers)),
+        codes,
         progress,
     )
     return preprocessing.decode(params["fitted"], model.layout, batch)
 
 
-def check_sampling(config: CdmtConfig, options: CdmtSampling) -> None:
+def check_sampling(schema: Schema, config: CdmtConfig, options: CdmtSampling) -> None:
     """Refuses options that this model cannot honour."""
     guided = options.guidance or options.guidance_categorical
-    if guided and config.mode == "unconditional":
-        raise InputError("guidance needs a model trained with --mode conditional.")
+    if guided and (config.mode == "unconditional" or schema.label is None):
+        raise InputError(
+            "guidance needs a model trained with --mode conditional on a cohort with a "
+            "label."
+        )
     if config.categorical == "mask" and options.solver != "euler":
         raise InputError("mask diffusion has the euler sampler only.")
 
@@ -133,6 +139,17 @@ def label_codes(
             f"{codes.max()}; the classes are {list(schema.label.classes)}."
         )
     return codes
+
+
+def check_classes(schema: Schema, frames: np.ndarray, codes: np.ndarray) -> None:
+    """Refuses a class without training patients: nothing is known of it."""
+    asked = np.unique(codes[codes >= 0])
+    unseen = [int(code) for code in asked if not frames[code].sum()]
+    if unseen and schema.label:
+        raise InputError(
+            f"no training patient has {schema.label.name!r} = "
+            f"{schema.label.classes[unseen[0]]!r}; ask for another class."
+        )
 
 
 def learned_schedule(

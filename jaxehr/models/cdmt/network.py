@@ -69,7 +69,7 @@ class Denoiser(nn.Module):
             context = jnp.concatenate([context, summary], -1)
         pooled = jnp.zeros((rows, 0))
         numeric = jnp.zeros((rows, 0, 0))
-        coded = jnp.zeros((rows, 0, 0, 0))
+        coded = jnp.zeros((rows, 0, 0, 1))
         if self.layout.temporal.features:
             h = self.temporal(inputs, time, context, frame.length)
             count = jnp.maximum(frame.length, 1).astype(jnp.float32)[:, None]

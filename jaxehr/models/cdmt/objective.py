@@ -5,6 +5,7 @@ one number per patient. Coded columns are what their `Coder` makes of them: cont
 embeddings, or the one-hot states of mask diffusion.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -37,7 +38,9 @@ class Model(NamedTuple):
     coder: Coder
 
 
+@functools.lru_cache(maxsize=64)
 def make_model(layout: Layout, config: CdmtConfig) -> Model:
+    """The same object for equal arguments: compiled samplers are found again."""
     return Model(layout, config, Denoiser(layout, config), make_coder(config))
 
 
@@ -52,7 +55,8 @@ def init_params(
     layout, config = model.layout, model.config
     key_network, key_temporal, key_static = jax.random.split(key, 3)
     parts = (layout.temporal, layout.static)
-    steps = (layout.num_steps, 0)
+    # Without time steps the empty temporal blocks still have an axis for them.
+    steps = (max(layout.num_steps, 1), 0)
     tables = [
         model.coder.init(k, part, num)
         for k, part, num in zip((key_temporal, key_static), parts, steps, strict=True)
@@ -149,7 +153,7 @@ def denoise(
         static.c_in * x.static_numeric,
         coder.scale(x.static_coded, sigma.static_coded),
     )
-    out = model.network.apply({"params": params["network"]}, flat(inputs), t, frame)
+    out: Any = model.network.apply({"params": params["network"]}, flat(inputs), t, frame)
     return out._replace(
         numeric=numeric.c_skip * x.numeric + numeric.c_out * out.numeric,
         static_numeric=static.c_skip * x.static_numeric

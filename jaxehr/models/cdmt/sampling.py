@@ -115,7 +115,8 @@ def guided(
                 model, params, x, sigma, jnp.full((2 * rows,), t), frame
             )
         )
-        return guide(*both(x, frame, null), Blocks(weight, coded, weight, coded))
+        told, untold = both(x, frame, null)
+        return guide(told, untold, Blocks(weight, coded, weight, coded))
 
     return call
 
@@ -309,6 +310,8 @@ def sample(
     run = program(model, sampling, rows, devices)
     size, count, blocks = rows * devices, len(index), []
     params = jax.device_put(params)
+    if not count:  # one patient is drawn and dropped, for the shapes
+        index = label = np.zeros(1, np.int32)
     for first in range(0, max(count, 1), size):
         take = np.arange(first, first + size)
         inside = np.minimum(take, max(count - 1, 0))  # padding repeats the last patient

@@ -24,15 +24,15 @@ from jaxehr.training.config import TrainConfig
 STEPS = 4
 STATIC = (
     Feature(name="age", kind="integer", dtype="int64"),
-    Feature(name="unit", kind="categorical", categories=("a", "b", "c", "d")),
-    Feature(name="site", kind="constant", categories=("x",)),
+    Feature(name="unit", kind="categorical", categories=tuple("abcd"), dtype="string"),
+    Feature(name="site", kind="constant", categories=("x",), dtype="string"),
 )
 TEMPORAL = (
     Feature(name="hr", kind="numeric", lower=0.0),
-    Feature(name="rhythm", kind="categorical", categories=(1, 2, 3)),
-    Feature(name="ward", kind="constant", categories=("w",)),
+    Feature(name="rhythm", kind="categorical", categories=(1, 2, 3), dtype="int64"),
+    Feature(name="ward", kind="constant", categories=("w",), dtype="string"),
     Feature(name="lab", kind="numeric"),
-    Feature(name="vent", kind="binary", categories=(0, 1)),
+    Feature(name="vent", kind="binary", categories=(0, 1), dtype="int64"),
 )
 COMPILE = "/jax/core/compile/backend_compile_duration"
 compilations = [0]
@@ -94,7 +94,7 @@ def config(**fields):
 
 
 def fitted_model(made: Schema, settings: CdmtConfig, people: Cohort):
-    """The fixed parts, what preprocessing read off the cohort, and the encoded cohort."""
+    """The fixed parts, what preprocessing read off, and the encoded cohort."""
     layout = make_layout(made, settings)
     fitted = preprocessing.fit(made, layout, settings, people)
     encoded = preprocessing.encode(fitted, layout, people)

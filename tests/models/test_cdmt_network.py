@@ -145,7 +145,7 @@ def test_size_of_the_paper_s_model():
     params = jax.eval_shape(start, jax.random.key(0), batch)
     hidden, inputs, outputs = 64, 7 + 7 * 16 + 2, 7 + 7 * 2
     assert (inputs, outputs) == (121, 21)
-    # Gates r, z, n: input and hidden weights, one bias each, one more for n's hidden part
+    # Gates r, z, n: input and hidden weights, a bias, another for n's hidden part
     direction = lambda c: 3 * hidden * (c + hidden + 1) + hidden
     gru = 2 * (direction(inputs) + 2 * direction(2 * hidden))
     time = (64 * 256 + 256) + (256 * 256 + 256)

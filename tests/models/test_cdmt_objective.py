@@ -70,7 +70,7 @@ def parts(**fields):
 
 
 def weights_of(model, rho=(7.0, 5.0)):
-    """Parameters with tables of fixed directions and schedules away from their start."""
+    """Tables of fixed directions, and schedules away from their start."""
     rng = np.random.default_rng(3)
     raw = lambda value: np.log(np.expm1(np.asarray(value) - 1.0))
 

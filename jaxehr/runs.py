@@ -162,15 +162,17 @@ def opened(folder: pathlib.Path, info: dict[str, Any]) -> Iterator[None]:
     """Opens the folder; a refusal before the first checkpoint removes what it made."""
     missing = [f for f in (folder, *folder.parents) if not f.exists()]
     new = not (folder / RUN_FILE).exists()
+    ours = False  # only what this call wrote is removed
     try:
         open_run(folder, info)
+        ours = new
         yield
     except Exception as error:
         reason = storage_reason(error)
         if not reason and not isinstance(error, InputError):
             raise
         saved = (folder / CHECKPOINTS).glob("*")
-        if new and not any(path.name.isdigit() for path in saved):
+        if ours and not any(path.name.isdigit() for path in saved):
             for name in (RUN_FILE, METRICS):
                 (folder / name).unlink(missing_ok=True)
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)

@@ -404,7 +404,8 @@ def test_training_into_a_folder_of_another_run(made, run, refused):
 
 def test_training_into_a_foreign_folder(made, here, refused):
     (here / "full").mkdir()
-    (here / "full" / "mine.txt").write_text("precious")
+    (here / "full" / "metrics.jsonl").write_text("precious")
+    (here / "full" / "checkpoints").mkdir()
     words = ["train", "cdmt", made / "cohort", *SMALL, "--out"]
     refused([*words, "full"], "full: is not empty and not a run")
     refused([*words, "s.csv"], "s.csv: is a file")
@@ -537,7 +538,7 @@ def test_no_command_uses_the_network(made, here, monkeypatch, capsys):
 def test_evaluation_of_other_columns(made, here, refused):
     assert main(TABLES) == 0
     words = ["evaluate", "--real", made / "cohort", "--out", "e"]
-    refused([*words, "--synthetic", "out"], "the synthetic data have other")
+    refused([*words, "--synthetic", "out"], "differ", "'weight'")
     cohort = made / "cohort"
     words = ["evaluate", "--real", "out", "--synthetic", "out", "--out", "e"]
     refused([*words, "--run", made / "run"], "was trained on other columns")

@@ -153,7 +153,8 @@ def denoise(
         static.c_in * x.static_numeric,
         coder.scale(x.static_coded, sigma.static_coded),
     )
-    out: Any = model.network.apply({"params": params["network"]}, flat(inputs), t, frame)
+    variables = {"params": params["network"]}
+    out: Any = model.network.apply(variables, flat(inputs), t, frame)
     return out._replace(
         numeric=numeric.c_skip * x.numeric + numeric.c_out * out.numeric,
         static_numeric=static.c_skip * x.static_numeric

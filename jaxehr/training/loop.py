@@ -168,18 +168,24 @@ class Run:
         self, key: Any, state: TrainState, data: Any, announce: Callable[[str], None]
     ) -> float:
         """Times two steps on a copy of the state; returns seconds per step."""
+        left = self.config.steps - int(state.step)
+        if left <= 0:
+            return 0.0
+        lowered = self.compiled.step.lower(key, state, data, jnp.int32(1))
+        memory = lowered.compile().memory_analysis()
         copy = lambda: jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
         jax.block_until_ready(self.compiled.step(key, copy(), data, jnp.int32(1)))
         start = time.perf_counter()
         jax.block_until_ready(self.compiled.step(key, copy(), data, jnp.int32(2)))
         speed = (time.perf_counter() - start) / 2
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves((state, data))) / 2**20
-        left = self.config.steps - int(state.step)
+        held = sum(leaf.nbytes for leaf in jax.tree.leaves((state, data)))
+        work = memory.temp_size_in_bytes if memory is not None else 0
         limit = self.config.max_minutes
         minutes = min(left * speed / 60, limit) if limit else left * speed / 60
         announce(
             f"estimate: {left} steps of {speed * 1e3:.0f} ms = {minutes:.1f} min; "
-            f"{size:.0f} MiB of data and state on each device"
+            f"{held / 2**20:.0f} MiB of data and state and {work / 2**20:.0f} MiB of "
+            "work space on each device"
         )
         return speed
 
@@ -243,6 +249,11 @@ class Run:
         if valid is not None:
             state, _ = self.compiled.judge(valid_key, state, valid)
         params = state.ema_params if valid is None else state.best_params
+        if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
+            raise FloatingPointError(
+                f"parameters are not finite at step {int(state.step)}; "
+                "lower --learning-rate."
+            )
         if self.store:
             self.store.save(int(state.step), state, {"seconds": seconds})
         return Trained(params, state, seconds)

@@ -122,8 +122,11 @@ class CdmtSampling:
         positive(steps=self.steps)
         known("solver", self.solver, ("euler", "heun"))
         known("decode", self.decode, ("nearest", "argmax"))
-        if self.guidance < -1.0 or (self.guidance_categorical or 0.0) < -1.0:
-            raise InputError("guidance must be at least -1 (-1 ignores the label).")
+        for weight in (self.guidance, self.guidance_categorical or 0.0):
+            if not -1.0 <= weight < float("inf"):
+                raise InputError(
+                    f"guidance must be at least -1 (which ignores the label), got {weight}."
+                )
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -12,6 +12,7 @@ import pathlib
 import platform
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -175,13 +176,22 @@ def opened(folder: pathlib.Path, info: dict[str, Any]) -> Iterator[None]:
         if ours and not any(path.name.isdigit() for path in saved):
             for name in (RUN_FILE, METRICS):
                 (folder / name).unlink(missing_ok=True)
-            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+            remove(folder / CHECKPOINTS)
         for made in missing:  # from the innermost
             if made.is_dir() and not any(made.iterdir()):
                 made.rmdir()
         if reason:
             raise InputError(f"{folder / CHECKPOINTS}: {reason}") from None
         raise
+
+
+def remove(folder: pathlib.Path) -> None:
+    """Removes a folder into which threads of Orbax may still write for a moment."""
+    for _ in range(50):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
 
 
 def storage_reason(error: Exception) -> str:

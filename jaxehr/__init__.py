@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from jaxehr.data.split import split as split
     from jaxehr.data.store import load_cohort as load_cohort
     from jaxehr.data.store import save_cohort as save_cohort
-    from jaxehr.runs import load_run as load  # noqa: F401
+    from jaxehr.runs import load_run as load
     from jaxehr.runs import make as make
-    from jaxehr.runs import sample_run as sample  # noqa: F401
-    from jaxehr.runs import save_run as save  # noqa: F401
-    from jaxehr.runs import train_run as train  # noqa: F401
+    from jaxehr.runs import sample_run as sample
+    from jaxehr.runs import save_run as save
+    from jaxehr.runs import train_run as train
 
 _PUBLIC = {
     "InputError": "jaxehr.core.checks:InputError",

@@ -134,8 +134,8 @@ def run_steps(
     """
     tx = optimiser(config)
     count = jax.tree.leaves(data)[0].shape[0]
-    # Deviation: the paper's last batch of an epoch is smaller. Here the rest of an epoch,
-    # other patients each time, is left out, so that every batch has one shape.
+    # Deviation: the paper's last batch of an epoch is smaller. Here the rest of an
+    # epoch, other patients each time, is left out, so that every batch has one shape.
     per_epoch = max(count // cut.batch, 1)
     order_key, noise_key = jax.random.split(key)
     gradient = accumulate(objective, cut, axis)

@@ -124,7 +124,7 @@ def test_the_estimate_changes_nothing():
     same_bits(done.state, uninterrupted().state)
     assert len(lines) == 1
     assert lines[0].startswith("estimate: 12 steps of ")
-    assert "MiB of data and state on each device" in lines[0]
+    assert "MiB of work space on each device" in lines[0]
 
 
 @pytest.mark.parametrize("at_once", [True, False])

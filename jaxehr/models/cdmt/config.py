@@ -125,7 +125,7 @@ class CdmtSampling:
         for weight in (self.guidance, self.guidance_categorical or 0.0):
             if not -1.0 <= weight < float("inf"):
                 raise InputError(
-                    f"guidance must be at least -1 (which ignores the label), got {weight}."
+                    f"guidance must be at least -1 (no label at all), got {weight}."
                 )
 
 

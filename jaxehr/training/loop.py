@@ -245,7 +245,11 @@ class Run:
     def finish(
         self, valid_key: Any, state: TrainState, valid: Any | None, seconds: float
     ) -> Trained:
-        """Judges the last average too, saves, and returns the best one."""
+        """Saves, judges the last average too, and returns the best one."""
+        if self.store:
+            # Before the judgement: a run that goes on later, after `max_minutes`, has
+            # judged at the same steps as one that never stopped.
+            self.store.save(int(state.step), state, {"seconds": seconds})
         if valid is not None:
             state, _ = self.compiled.judge(valid_key, state, valid)
         params = state.ema_params if valid is None else state.best_params
@@ -254,6 +258,4 @@ class Run:
                 f"parameters are not finite at step {int(state.step)}; "
                 "lower --learning-rate."
             )
-        if self.store:
-            self.store.save(int(state.step), state, {"seconds": seconds})
         return Trained(params, state, seconds)

@@ -1,0 +1,154 @@
+"""The words of the shell: help, lists, wrong flags and values."""
+
+import contextlib
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+from cli_tools import shell
+
+from jaxehr import registry
+from jaxehr.cli import main
+
+# Starting, help, lists
+
+
+def test_help_is_fast_and_does_not_import_jax():
+    code = "import sys; from jaxehr.cli import main; main(['--help']); "
+    code += "print('jax' in sys.modules or 'numpy' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stdout.splitlines()[-1] == "False"
+    seconds = []
+    for _ in range(3):  # the machine may be busy: the best of three
+        start = time.monotonic()
+        assert shell("--help").returncode == 0
+        seconds.append(time.monotonic() - start)
+    assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["", "prepare", "train", "train cdmt", "sample", "evaluate", "list", "demo"],
+)
+def test_help_fits_80_columns(words, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with contextlib.suppress(SystemExit):  # tyro shows the help of a command
+        assert main([*words.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: jaxehr {words}".rstrip())
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("source", registry.SOURCES)
+def test_each_source_has_help(source, capsys):
+    with pytest.raises(SystemExit):
+        main(["prepare", source, "--help"])
+    text = capsys.readouterr().out
+    assert "--out COHORT" in text
+    assert "options options" not in text
+
+
+def test_every_field_of_the_model_is_a_documented_flag(monkeypatch, capsys):
+    import dataclasses
+
+    from jaxehr.models.cdmt.config import CdmtConfig
+    from jaxehr.training.config import TrainConfig
+
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["train", "cdmt", "--help"])
+    text = "\n".join(line.strip("│") for line in capsys.readouterr().out.splitlines())
+    parts = re.split(r"\n *--", text)[1:]
+    entries = {part.split()[0].strip(","): part for part in parts}
+    kinds = (CdmtConfig, TrainConfig)
+    names = [field.name for kind in kinds for field in dataclasses.fields(kind)]
+    for name in names:
+        if name != "train":
+            entry = entries[name.replace("_", "-")]
+            assert "(default:" in entry
+            assert len(entry.partition("(default:")[0].split()) > 3  # type and text
+
+
+def test_a_preset_changes_the_defaults(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit):
+        main(["train", "cdmt", "--preset", "small", "--help"])
+    text = capsys.readouterr().out
+    (row,) = [line for line in text.splitlines() if "--hidden INT" in line]
+    assert "(default: 32)" in row
+
+
+def test_list_shows_each_metric_with_its_titles(capsys):
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in (*registry.MODELS, *registry.SOURCES, *registry.METRICS):
+        (line,) = [line for line in lines if line.split()[0] == name]
+        assert len(line.split()) > 1
+    assert main(["list", "models"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(registry.MODELS)
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("jaxehr 0")
+
+
+# Words of the shell
+
+
+@pytest.mark.parametrize(
+    ("words", "texts"),
+    [
+        ("dance", ["unknown command 'dance'", "prepare, train, sample"]),
+        ("prepare", ["name a source", "physionet2012"]),
+        ("prepare mimic9 --out x", ["unknown source 'mimic9'", "simulate"]),
+        ("prepare simulate", ["missing: --out COHORT"]),
+        ("prepare simulate --n", ["'--n'"]),
+        ("prepare simulate --n abc --out x", ["--n INT", "'abc'"]),
+        ("prepare simulate --n 0 --out x", ["n must be positive, got 0"]),
+        ("prepare simulate --missing 2 --out x", ["[0.0, 0.5], got 2.0"]),
+        ("prepare simulate --nn 3 --out x", ["Unrecognized", "--nn"]),
+        ("prepare simulate --out s.csv", ["s.csv: is a file"]),
+        ("prepare simulate --out s.csv/x", ["s.csv is a file"]),
+        ("prepare simulate --out full", ["full: is not empty and not ours"]),
+        ("prepare tables --out x", ["missing: --id"]),
+        ("prepare tables --id pid --out x", ["give --static, --temporal or both"]),
+        ("prepare physionet2012 --out x", ["name at least one folder or archive"]),
+        ("prepare physionet2012 no --out x", ["no: no such file or folder"]),
+        ("train", ["name a model", "cdmt"]),
+        ("train gpt c --out x", ["unknown model 'gpt'; known: cdmt"]),
+        ("train cdmt --out x", ["missing: COHORT"]),
+        ("train cdmt c", ["missing: --out RUN"]),
+        ("train cdmt no --out x", ["no: no such folder"]),
+        ("train cdmt full --out x", ["full: not a cohort folder", "jaxehr prepare"]),
+        ("train cdmt c --out x --preset big", ["unknown preset 'big'", "paper-mimic3"]),
+        ("train cdmt c --out x --preset", ["'--preset'"]),
+        ("train cdmt c --out x --mode odd", ["'odd'", "conditional", "unconditional"]),
+        ("train cdmt c --out x --hidden 0", ["hidden must be positive, got 0"]),
+        ("train cdmt c --out x --steps -1", ["steps must not be negative, got -1"]),
+        ("train cdmt c --out x --seed -1", ["seed must lie in [0, 4294967295]"]),
+        ("train cdmt c --out x --holdout-fraction 2", ["[0.0, 0.9], got 2.0"]),
+        ("train cdmt c --out x --lr 1", ["Unrecognized", "--lr"]),
+        ("sample", ["missing: RUN --n INT --out COHORT"]),
+        ("sample no --n 1 --out x", ["no: not a run folder", "jaxehr train"]),
+        ("sample full --n 1 --out x", ["full: not a run folder"]),
+        ("sample no --n 0 --out x", ["n must be positive, got 0"]),
+        ("sample no --n 1 --label a --balance --out x", ["--label and --balance"]),
+        ("evaluate", ["missing: --real COHORT --synthetic COHORT --out REPORT"]),
+        (
+            "evaluate --real c --synthetic c --out x --metrics fid",
+            ["unknown metric 'fid'", *registry.METRICS],
+        ),
+        ("evaluate --real no --synthetic no --out x", ["no: no such folder"]),
+        ("evaluate --real no --synthetic no --out full", ["full: is not empty"]),
+        ("list colours", ["unknown group to list 'colours'", "metrics"]),
+        ("demo --out full", ["full: is not empty and holds no demo"]),
+        ("demo --steps 0", ["steps must be positive"]),
+    ],
+)
+def test_wrong_words_are_one_line(words, texts, here, refused):
+    (here / "full").mkdir()
+    (here / "full" / "mine.txt").write_text("precious")
+    refused(words.split(), *texts)

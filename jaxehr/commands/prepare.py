@@ -8,7 +8,7 @@ from jaxehr.commands.flags import flag, read_flags, section
 from jaxehr.commands.listing import lines, sources
 from jaxehr.commands.outputs import check_output
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Dataset, num_patients
+from jaxehr.core.cohort import Dataset, num_patients, valid_steps
 from jaxehr.registry import SOURCES, find, source_entry
 
 USAGE = """usage: jaxehr prepare SOURCE [PATH ...] --out COHORT [OPTIONS]
@@ -86,7 +86,7 @@ def summary(data: Dataset, out: pathlib.Path) -> str:
     if not schema.temporal:
         text += " features"
     else:
-        seen = cohort.temporal.observed[cohort.has_temporal]
+        seen = cohort.temporal.observed[valid_steps(cohort)]
         missing = 1.0 - seen.mean() if seen.size else 1.0
         text += (
             f" and {len(schema.temporal)} temporal features, {schema.num_steps} steps "

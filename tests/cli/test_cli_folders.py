@@ -46,6 +46,7 @@ def test_the_schema_is_shown_and_comes_back_edited(here, capfd, refused):
     shown = capfd.readouterr().out
     assert "missing" in shown  # the heading
     assert "2.9%" in shown  # one of 35 heart rates
+    assert "(1% missing)" in shown  # one of 70 values; padding does not count
     assert "schema.json" in shown
     schema = json.loads((here / "out" / "schema.json").read_text())
     (rate,) = [f for f in schema["temporal"] if f["name"] == "hr"]

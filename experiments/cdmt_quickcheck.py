@@ -36,7 +36,7 @@ class Quickcheck:
     out: pathlib.Path = pathlib.Path("results/quickcheck")
     """The folder to make: cohort/, run/, synthetic/, report/ and summary.json."""
     steps: int = 0
-    """Optimiser steps; 0 = 25,000 of 256 patients on a CPU, the paper's on a GPU."""
+    """Optimiser steps; 0 = 20,000 of 256 patients on a CPU, the paper's on a GPU."""
     max_minutes: float = 45.0
     """Training ends after this time on a CPU."""
     learning_rate: float = 2e-3
@@ -161,7 +161,7 @@ def model_config(arguments: Quickcheck, cpu: bool) -> "CdmtConfig":
         train = dataclasses.replace(paper.train, steps=steps)
         return dataclasses.replace(paper, train=train)
     train = TrainConfig(
-        steps=arguments.steps or 25_000,
+        steps=arguments.steps or 20_000,
         batch_size=256,
         learning_rate=arguments.learning_rate,
         lr_schedule="cosine",

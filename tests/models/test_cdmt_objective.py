@@ -69,10 +69,10 @@ def parts(**fields):
     return model._replace(network=Known(model)), fitted, batch
 
 
-def weights_of(model, rho=(7.0, 5.0)):
+def weights_of(model, rho=(7.0, 6.0)):
     """Tables of fixed directions, and schedules away from their start."""
     rng = np.random.default_rng(3)
-    raw = lambda value: np.log(np.expm1(np.asarray(value) - 1.0))
+    raw = lambda value: np.log(np.expm1(np.asarray(value) - 5.0))
 
     def schedule(start, columns, steps):
         return {
@@ -96,11 +96,11 @@ def weights_of(model, rho=(7.0, 5.0)):
 
 
 def sigma_by_formula(raw, t, low, high, ndim):
-    """Eq. 3 literally, rho = 1 + softplus(base + feature + step), capped at 50."""
+    """Eq. 3 literally, rho = 5 + softplus(base + feature + step), capped at 50."""
     total = raw["base"] + raw["feature"]
     if len(raw["step"]):
         total = total + raw["step"][:, None]
-    rho = 1 + np.log1p(np.exp(np.asarray(total)))
+    rho = 5 + np.log1p(np.exp(np.asarray(total)))
     rho = 50 - np.log1p(np.exp(50 - rho))
     t = t.reshape(-1, *(1,) * (ndim - 1))
     ends = low ** (1 / rho), high ** (1 / rho)

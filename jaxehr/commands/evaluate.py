@@ -142,7 +142,8 @@ def show(results: list[Any]) -> None:
     print(f"{'metric':<{width}} {'synthetic':>10} {'real':>10}   better")
     for result in results:
         value, definition = result.value, result.definition
-        better = f"{definition.direction} ({definition.ideal:g})"
+        ideal = "real" if definition.ideal is None else f"{definition.ideal:g}"
+        better = f"{definition.direction} ({ideal})"
         note = better if value.value is not None else value.reason
         numbers = f"{number(value.value):>10} {number(value.reference):>10}"
         print(f"{result.name:<{width}} {numbers}   {note}")

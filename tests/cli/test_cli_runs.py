@@ -169,6 +169,25 @@ def test_evaluation_of_other_columns(made, here, refused):
     refused(words, "'rhythm'", "paced")
 
 
+def test_the_table_shows_every_kind_of_number(capsys):
+    from jaxehr.commands.evaluate import show
+    from jaxehr.core.contracts import Definition, Result, Value
+
+    plain = Definition("A", "", "lower", 0.0)
+    paired = Definition("B", "", "target", None)
+    show(
+        [
+            Result("a", "fidelity", plain, Value(0.25, 0.125)),
+            Result("b", "temporal", paired, Value(2.0, 3.0)),
+            Result("c", "utility", plain, Value(None, reason="no label")),
+        ]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["a", "0.2500", "0.1250", "lower", "(0)"]
+    assert lines[2].split() == ["b", "2.0000", "3.0000", "target", "(real)"]
+    assert lines[3].split() == ["c", "-", "-", "no", "label"]
+
+
 # Progress
 
 

@@ -11,6 +11,7 @@ expect stands in the README, "Results".
 
 import dataclasses
 import pathlib
+import sys
 import time
 from typing import TYPE_CHECKING, Literal
 
@@ -55,7 +56,6 @@ class Quickcheck:
 
 def main(arguments: Quickcheck) -> None:
     """Prepares, trains, samples and evaluates; each finished part is kept."""
-    configure()
     import jax
 
     from jaxehr.commands.evaluate import read_lines, report
@@ -172,5 +172,18 @@ def model_config(arguments: Quickcheck, cpu: bool) -> "CdmtConfig":
     return CdmtConfig(train=train)
 
 
+def run() -> int:
+    """The shell's entry: a stop is one line, as in `jaxehr train`."""
+    configure()
+    from jaxehr.training.loop import Stopped
+
+    try:
+        main(tyro.cli(Quickcheck))
+    except Stopped as stop:
+        print(f"stopped at step {stop.step}, saved; the same command goes on.")
+        return 128 + stop.signum
+    return 0
+
+
 if __name__ == "__main__":
-    main(tyro.cli(Quickcheck))
+    sys.exit(run())

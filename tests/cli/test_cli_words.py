@@ -4,7 +4,6 @@ import contextlib
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 from cli_tools import shell
@@ -15,17 +14,12 @@ from jaxehr.cli import main
 # Starting, help, lists
 
 
-def test_help_is_fast_and_does_not_import_jax():
+def test_help_does_not_import_jax():
     code = "import sys; from jaxehr.cli import main; main(['--help']); "
     code += "print('jax' in sys.modules or 'numpy' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.stdout.splitlines()[-1] == "False"
-    seconds = []
-    for _ in range(3):  # the machine may be busy: the best of three
-        start = time.monotonic()
-        assert shell("--help").returncode == 0
-        seconds.append(time.monotonic() - start)
-    assert min(seconds) < 0.5
+    assert shell("--help").returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
     python -m experiments.cdmt_quickcheck training_setA.tar.xz --out results/quickcheck
 
 Challenge 2019 A, stays of at least 24 h, the first 24 h hourly, 7 vitals and their
-masks, sepsis as label; 80 % of the patients for training, 20 % held out. About 75
+masks, sepsis as label; 80 % of the patients for training, 20 % held out. About 50
 minutes on 2 CPU cores (training at most 45), minutes on a GPU, where it trains the
 paper's 48,000 steps of 4,096 patients. A stopped run goes on where it was. What to
 expect stands in the README, "Results".

@@ -5,6 +5,7 @@ import logging
 import os
 import pathlib
 import sys
+import warnings
 from typing import Any
 
 from jaxehr.core.checks import within
@@ -36,6 +37,8 @@ def configure() -> None:
             jax.config.update("jax_num_cpu_devices", cores())
     jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    # A cache that cannot be written only costs the next start some seconds.
+    warnings.filterwarnings("ignore", "Error writing persistent compilation cache")
 
 
 def quiet_orbax() -> None:

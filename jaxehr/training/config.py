@@ -61,6 +61,10 @@ class TrainConfig:
                     f"{name} must not be negative, got {getattr(self, name)}."
                 )
 
+    def over(self, seconds: float) -> bool:
+        """Whether `max_minutes` have passed after `seconds` of training."""
+        return 0 < 60 * self.max_minutes < seconds
+
 
 # Patients x time steps that a small network passes in about 20 minutes on 2 CPU cores.
 CPU_BUDGET = 100_000_000

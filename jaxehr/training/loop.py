@@ -204,9 +204,9 @@ class Run:
         step = int(state.step)
         elapsed = lambda: time.perf_counter() - begun
         with signals() as caught:
-            while step < config.steps:
-                if config.max_minutes and elapsed() > 60 * config.max_minutes:
-                    break
+            # One reading of the clock per dispatch decides and is saved, so that a run
+            # whose time was up does not go on when it is started again.
+            while step < config.steps and not config.over(seconds):
                 num = self.next_steps(step, speed)
                 start = time.perf_counter()
                 state, loss, metrics = self.compiled.step(
@@ -223,14 +223,15 @@ class Run:
                     report |= {"valid_loss": float(judged)}
                     bad = -1 if math.isfinite(report["valid_loss"]) else step
                     refuse_broken(report["valid_loss"], bad, "validation loss")
-                report |= {"seconds": elapsed(), "steps_left": config.steps - step}
+                seconds = elapsed()
+                report |= {"seconds": seconds, "steps_left": config.steps - step}
                 for callback in self.callbacks:
                     callback(step, report)
                 if self.store and (step % config.checkpoint_every == 0 or caught):
-                    self.store.save(step, state, {"seconds": elapsed()})
+                    self.store.save(step, state, {"seconds": seconds})
                 if caught:
                     raise Stopped(caught[0], step)
-        return self.finish(valid_key, state, valid, elapsed())
+        return self.finish(valid_key, state, valid, seconds)
 
     def next_steps(self, step: int, speed: float) -> int:
         """Steps up to the next event, at most those that fit one dispatch."""

@@ -27,15 +27,23 @@ class GenerativeModel(NamedTuple):
     impute: ImputeFn | None = None
 
 
+def gather(data: Any, rows: jax.Array) -> Any:
+    """The patients `rows` of arrays that all have patients in front."""
+    return jax.tree.map(lambda leaf: leaf[rows], data)
+
+
 class Objective(NamedTuple):
     """What the training loop sees: one stage.
 
     `loss` returns the mean over the rows of its batch, so that gradients of chunks
-    average to the gradient of the whole batch.
+    average to the gradient of the whole batch. `take` makes a batch of the rows it is
+    given; the first leaf of the data has one entry a patient. It is where sparse data
+    become dense, one batch at a time.
     """
 
     init: Callable[[jax.Array, Any], Params]  # (key, batch) -> params
     loss: Callable[[Params, jax.Array, Any], tuple[jax.Array, dict[str, jax.Array]]]
+    take: Callable[[Any, jax.Array], Any] = gather
 
 
 class Value(NamedTuple):

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxehr.core.contracts import Callback, Objective, Params
 from jaxehr.training.checkpoint import Checkpoints
@@ -27,6 +28,7 @@ from jaxehr.training.steps import (
     layout,
     mean_loss,
     optimiser,
+    restart,
     run_steps,
 )
 
@@ -109,6 +111,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     checkpoint: str | None = None,
     announce: Callable[[str], None] | None = None,
+    start: TrainState | None = None,
 ) -> Trained:
     """Fits one stage.
 
@@ -118,6 +121,7 @@ def train(
       callbacks: called with (step, metrics) after every dispatch.
       checkpoint: folder; if it holds a checkpoint, training goes on from there.
       announce: receives the estimate of memory and time before training starts.
+      start: the state another stage ended in: its parameters, average and optimiser.
 
     Raises:
       FloatingPointError: the loss is not finite.
@@ -128,8 +132,12 @@ def train(
     cut = layout(config, count, mesh.size)
     mesh = make_mesh(cut.devices)
     init_key, run_key, valid_key = jax.random.split(key, 3)
-    sample = jax.tree.map(lambda leaf: jnp.asarray(leaf[: cut.rows]), data)
-    state = init_state(jax.jit(objective.init)(init_key, sample), optimiser(config))
+    if start is None:
+        sample = objective.take(data, np.arange(cut.rows))
+        params = jax.jit(objective.init)(init_key, sample)
+        state = init_state(params, optimiser(config))
+    else:
+        state = restart(start)
     store = Checkpoints(checkpoint, config.keep) if checkpoint else None
     try:
         state, data, valid = (replicate(tree, mesh) for tree in (state, data, valid))

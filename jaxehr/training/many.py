@@ -148,7 +148,7 @@ def fit_one(
     """One whole training, pure: rounds of steps, each followed by a judgement."""
     cut = layout(config, jax.tree.leaves(data)[0].shape[0])
     init_key, run_key, valid_key = jax.random.split(key, 3)
-    sample = jax.tree.map(lambda leaf: leaf[: cut.rows], data)
+    sample = objective.take(data, jnp.arange(cut.rows))
     state = init_state(objective.init(init_key, sample), optimiser(config))
 
     def advance(_: Any, state: Any) -> Any:

@@ -85,6 +85,22 @@ def init_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
     )
 
 
+def restart(state: TrainState) -> TrainState:
+    """A copy that begins at step 0 with the parameters, average and optimiser reached.
+
+    The best average is forgotten: another stage has another loss.
+    """
+    state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
+    fresh = {"step": 0, "best_step": 0, "bad_step": -1}
+    return state._replace(
+        best_loss=jnp.float32(jnp.inf),
+        best_params=jax.tree.map(
+            lambda leaf: jnp.array(leaf, copy=True), state.ema_params
+        ),
+        **{name: jnp.int32(value) for name, value in fresh.items()},
+    )
+
+
 def accumulate(
     objective: Objective, cut: Layout, axis: str | None
 ) -> Callable[[Params, jax.Array, Any, jax.Array], tuple[Any, Any, Params]]:
@@ -99,7 +115,7 @@ def accumulate(
         def one(chunk: jax.Array) -> Any:
             start = chunk * cut.rows
             index = jax.lax.dynamic_slice_in_dim(rows, start, cut.rows)
-            batch = jax.tree.map(lambda leaf: leaf[index], data)
+            batch = objective.take(data, index)
             return grad(params, jax.random.fold_in(key, chunk), batch)
 
         # Starting from zeros, not from the first chunk, traces the network once.
@@ -157,7 +173,8 @@ def run_steps(
         state = apply(tx, config, state, loss, grads, ema_every)
         return state, order, jax.tree.map(jnp.add, totals, (loss, metrics))
 
-    sample = jax.tree.map(lambda leaf: leaf[: cut.rows], data)
+    first = lambda data: objective.take(data, jnp.arange(cut.rows))
+    sample = jax.eval_shape(first, data)
     shapes = jax.eval_shape(objective.loss, state.params, noise_key, sample)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     carry = (state, shuffled(state.step), zeros)
@@ -219,7 +236,7 @@ def mean_loss(
     def one(i: jax.Array) -> jax.Array:
         chunk = device * total + i
         index = (chunk * rows + jnp.arange(rows)) % count
-        batch = jax.tree.map(lambda leaf: leaf[index], data)
+        batch = objective.take(data, index)
         return objective.loss(params, jax.random.fold_in(key, chunk), batch)[0]
 
     body = lambda i, sum_: sum_ + one(i)

@@ -1,0 +1,1 @@
+"""FLEXGEN-EHR: latent diffusion over static and temporal records [flexgen2024]."""

@@ -1,0 +1,1 @@
+"""Optimal transport between latent spaces; it knows arrays, never patients."""

@@ -75,7 +75,7 @@ class FlexgenConfig:
             batch_size=128, chunk_rows=512, checkpoint_every=5000
         )
     )
-    """Optimisation of the latent diffusion; its batch holds for the autoencoders too."""
+    """Optimisation of the latent diffusion; its batch holds for autoencoders too."""
 
     def __post_init__(self) -> None:
         known("encoder", self.encoder, get_args(Encoder))

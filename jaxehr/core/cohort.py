@@ -13,7 +13,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from jaxehr.core import sparse
 from jaxehr.core.checks import InputError, known
+from jaxehr.core.sparse import SparseTable
 
 Kind = Literal["numeric", "integer", "binary", "categorical", "constant"]
 Aggregate = Literal["mean", "last", "nearest"]
@@ -167,11 +169,11 @@ class Cohort(NamedTuple):
     """Patients: real or synthetic, whole or batch. Steps from `length` on are padding.
 
     A stay has its static part when any static value is observed, and its temporal part
-    when it has at least one step.
+    when it has at least one step. On the host `temporal` may be a `SparseTable`.
     """
 
     static: Table
-    temporal: Table
+    temporal: Any  # Table, or SparseTable
     has_static: Any  # Bool [patients]
     has_temporal: Any  # Bool [patients]
     length: Any  # Int  [patients]
@@ -196,8 +198,15 @@ def num_patients(cohort: Cohort) -> int:
 
 def valid_steps(cohort: Cohort) -> np.ndarray:
     """Bool [patients, steps]: True on the steps before `length`."""
-    steps = cohort.temporal.observed.shape[1]
+    steps = num_steps(cohort.temporal)
     return np.arange(steps)[None, :] < np.asarray(cohort.length)[:, None]
+
+
+def num_steps(temporal: Table | SparseTable) -> int:
+    """Steps of the grid, padding included."""
+    if isinstance(temporal, SparseTable):
+        return temporal.steps
+    return temporal.observed.shape[1]
 
 
 def empty_table(shape: tuple[int, ...], features: tuple[Feature, ...]) -> Table:
@@ -212,21 +221,23 @@ def empty_table(shape: tuple[int, ...], features: tuple[Feature, ...]) -> Table:
 
 def make_cohort(
     static: Table,
-    temporal: Table,
+    temporal: Table | SparseTable,
     length: np.ndarray,
     label: np.ndarray,
 ) -> Cohort:
     """Puts two tables together: clears missing and padding, derives presence.
 
     Args:
-      static: [N, ...] table; temporal: [N, steps, ...] table.
+      static: [N, ...] table; temporal: [N, steps, ...] table; a sparse one stays so.
       length: Int [N] valid steps; label: Int [N] codes.
     """
     length = np.asarray(length, np.int32)
-    valid = np.arange(temporal.observed.shape[1])[None, :] < length[:, None]
-    temporal = clear_missing(
-        temporal._replace(observed=temporal.observed & valid[..., None])
-    )
+    if isinstance(temporal, SparseTable):
+        temporal = sparse.cut(temporal, length)
+    else:
+        valid = np.arange(temporal.observed.shape[1])[None, :] < length[:, None]
+        seen = temporal.observed & valid[..., None]
+        temporal = clear_missing(temporal._replace(observed=seen))
     static = clear_missing(static)
     return Cohort(
         static,
@@ -250,9 +261,16 @@ def clear_missing(table: Table) -> Table:
 
 
 def map_patients(function: Any, cohort: Cohort) -> Cohort:
-    """Applies `function` to every array of a cohort (all have patients in front)."""
+    """Applies `function` to every array of a cohort (all have patients in front).
+
+    Of a sparse table those patients are taken that `function` picks out of 0, 1, ...
+    """
     static = Table(*map(function, cohort.static))
-    temporal = Table(*map(function, cohort.temporal))
+    if isinstance(cohort.temporal, SparseTable):
+        rows = np.asarray(function(np.arange(num_patients(cohort))))
+        temporal = sparse.take_rows(cohort.temporal, rows)
+    else:
+        temporal = Table(*map(function, cohort.temporal))
     return Cohort(static, temporal, *map(function, cohort[2:]))
 
 
@@ -269,7 +287,11 @@ def concatenate(cohorts: list[Cohort]) -> Cohort:
         return np.concatenate(leaves, axis=0)
 
     static = Table(*map(join, *(c.static for c in cohorts)))
-    temporal = Table(*map(join, *(c.temporal for c in cohorts)))
+    parts = [c.temporal for c in cohorts]
+    if isinstance(parts[0], SparseTable):
+        temporal = sparse.join(parts)
+    else:
+        temporal = Table(*map(join, *parts))
     return Cohort(static, temporal, *map(join, *(c[2:] for c in cohorts)))
 
 

@@ -114,7 +114,7 @@ def test_saving_over_another_run_is_refused(trained, tmp_path):
 
 def test_automatic_sizes_stay_those_of_the_first_call(tmp_path):
     from jaxehr.core.configs import to_dict
-    from jaxehr.runs import settle
+    from jaxehr.runs.training import settle
 
     found, asked = settle(tmp_path, CdmtConfig(), 1000, 24)
     assert asked == ["steps", "batch_size"]

@@ -25,7 +25,8 @@ FILES = [
     path
     for folder in ("jaxehr", "experiments")
     for path in sorted((ROOT / folder).rglob("*.py"))
-    if path != ROOT / "jaxehr" / "__init__.py"  # the public names, loaded on first use
+    # The first holds the public names, loaded on first use.
+    if path not in (ROOT / "jaxehr/__init__.py", ROOT / "jaxehr/runs/__init__.py")
 ]
 
 

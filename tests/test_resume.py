@@ -20,15 +20,15 @@ SLOW = """
 import sys, time
 import jaxehr.training.loop as loop
 loop.DISPATCH_SECONDS = 0.0
-from jaxehr import runs
-plain = runs.json_lines
+from jaxehr.runs import training
+plain = training.json_lines
 def slow(path):
     write = plain(path)
     def then_wait(step, metrics):
         write(step, metrics)
         time.sleep(0.05)
     return then_wait
-runs.json_lines = slow
+training.json_lines = slow
 from jaxehr.cli import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -2,6 +2,9 @@
 
 import os
 import pathlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -17,8 +20,8 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, create=True, enable_async_checkpointing=True
         )
-        self.folder = pathlib.Path(folder).absolute()
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self.folder = pathlib.Path(folder)
+        self._manager = ocp.CheckpointManager(self.folder.absolute(), options=options)
 
     def save(self, step: int, state: Any, extra: dict[str, Any]) -> None:
         """Starts writing; returns as soon as the arrays are copied off the device."""
@@ -27,7 +30,8 @@ class Checkpoints:
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(whole(state)), extra=ocp.args.JsonSave(extra)
         )
-        self._manager.save(step, args=arguments)
+        with self.storage():
+            self._manager.save(step, args=arguments)
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
         """The newest whole checkpoint in the form of `like`, or None."""
@@ -39,7 +43,8 @@ class Checkpoints:
             state=ocp.args.StandardRestore(shapes), extra=ocp.args.JsonRestore()
         )
         try:
-            found = self._manager.restore(step, args=arguments)
+            with self.storage():
+                found = self._manager.restore(step, args=arguments)
         except (ValueError, KeyError, TypeError, OSError) as error:
             reason = str(error).strip().splitlines()[0][:200]
             raise InputError(
@@ -53,11 +58,42 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits until everything is on disk."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        with self.storage():
+            self._manager.wait_until_finished()
+            self._manager.close()
+
+    @contextmanager
+    def storage(self) -> Iterator[None]:
+        """An error of Orbax or TensorStore about the disk becomes one line."""
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:
+            reason = storage_reason(error)
+            if not reason:
+                raise
+            raise InputError(f"{self.folder}: {reason}") from None
 
 
 def whole(state: Any) -> dict[str, Any]:
     """The leaves of a state by number; Orbax refuses arrays without elements."""
     leaves = enumerate(jax.tree.leaves(state))
     return {str(i): leaf for i, leaf in leaves if leaf.size}
+
+
+def storage_reason(error: Exception) -> str:
+    """What went wrong on disk if `error` is one of Orbax's or TensorStore's; or ""."""
+    text = str(error)
+    if found := re.search(r"([^:\[\]]+) \[os_error_code", text):
+        return (
+            f"cannot be written ({found[1].strip()}); make room, then repeat the "
+            "command, which goes on from the last checkpoint."
+        )
+    if type(error) is Exception:  # what Orbax raises for damaged arrays
+        first = text.partition(". See")[0].partition("\n")[0][:120]
+        return (
+            f"a checkpoint is damaged ({first}); remove the newest one, or train into "
+            "another folder."
+        )
+    return ""

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxehr.core.contracts import Callback, Objective, Params
 from jaxehr.training.checkpoint import Checkpoints
@@ -133,7 +132,7 @@ def train(
     mesh = make_mesh(cut.devices)
     init_key, run_key, valid_key = jax.random.split(key, 3)
     if start is None:
-        sample = objective.take(data, np.arange(cut.rows))
+        sample = objective.take(data, jnp.arange(cut.rows))
         params = jax.jit(objective.init)(init_key, sample)
         state = init_state(params, optimiser(config))
     else:

@@ -1,0 +1,61 @@
+"""Patients from a trained model."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxehr.core.checks import InputError, known
+from jaxehr.core.cohort import Cohort, Dataset, Schema, num_patients
+from jaxehr.core.configs import to_dict
+from jaxehr.runs.model import Run
+
+
+def sample_run(
+    run: Run,
+    num: int,
+    *,
+    label: Any | None = None,
+    seed: int = 0,
+    options: Any | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Dataset:
+    """`num` synthetic people with the columns, dtypes and categories of the input.
+
+    Args:
+      label: None = training frequency, "balanced", or one of the label's classes.
+    """
+    if num < 1:
+        raise InputError(f"the number of patients must be positive, got {num}.")
+    code = class_code(run.schema, label)
+    cohort = run.model.sample(
+        jax.random.key(seed), run.params, code, num, options=options, progress=progress
+    )
+    made = {
+        "kind": "synthetic",
+        "model": run.name,
+        "config": to_dict(run.config),
+        "run": {k: v for k, v in run.info.items() if k not in ("schema", "config")},
+        "sampling": {} if options is None else to_dict(options),
+        "label": None if label is None else str(label),
+        "seed": seed,
+    }
+    return synthetic(run.schema, cohort, made)
+
+
+def class_code(schema: Schema, label: Any | None) -> Any | None:
+    """The code of a class given by value or by its text."""
+    if label is None or label == "balanced" or schema.label is None:
+        return label
+    names = [str(value) for value in schema.label.classes]
+    known(f"class of label {schema.label.name!r}", str(label), names)
+    return names.index(str(label))
+
+
+def synthetic(schema: Schema, cohort: Cohort, provenance: dict[str, Any]) -> Dataset:
+    """Synthetic people, numbered from 1, as a dataset."""
+    numbers = np.arange(1, num_patients(cohort) + 1)
+    text = "string" in schema.id_dtype
+    ids = np.array([f"synthetic-{n:07d}" for n in numbers]) if text else numbers
+    return Dataset(schema, cohort, ids, ids, provenance)

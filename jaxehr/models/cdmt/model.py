@@ -19,10 +19,9 @@ from jaxehr.models.cdmt.objective import (
     make_objective,
     noise_levels,
 )
+from jaxehr.models.labels import label_codes
 from jaxehr.training.config import resolve
 from jaxehr.training.loop import train
-
-BY_FREQUENCY, BALANCED = -1, -2
 
 
 def cdmt(schema: Schema, config: CdmtConfig | None = None) -> GenerativeModel:
@@ -92,8 +91,9 @@ def sample(
     check_sampling(schema, model.config, settings)
     numbers = np.arange(num) if index is None else np.asarray(index)
     frames = np.asarray(params["fitted"]["frames"], np.float32)
-    codes = label_codes(schema, model.config, label, len(numbers))
-    check_classes(schema, frames, codes)
+    if label is not None:
+        check_conditional(schema, model.config)
+    codes = label_codes(schema, frames.sum((1, 2)), label, len(numbers))
     batch = sampling.sample(
         model,
         settings,
@@ -119,36 +119,12 @@ def check_sampling(schema: Schema, config: CdmtConfig, options: CdmtSampling) ->
         raise InputError("mask diffusion has the euler sampler only.")
 
 
-def label_codes(
-    schema: Schema, config: CdmtConfig, label: Any | None, num: int
-) -> np.ndarray:
-    """Int [num]: a code a patient, or how it is drawn."""
-    if label is None:
-        return np.full(num, BY_FREQUENCY, np.int32)
+def check_conditional(schema: Schema, config: CdmtConfig) -> None:
+    """Refuses a label where the model draws it."""
     if config.mode == "unconditional" or schema.label is None:
         raise InputError(
             "this model draws the label itself and cannot be given one; train with "
             "--mode conditional on a cohort with a label."
-        )
-    if isinstance(label, str) and label == "balanced":
-        return np.full(num, BALANCED, np.int32)
-    codes = np.broadcast_to(np.asarray(label), (num,)).astype(np.int32)
-    if num and (codes.min() < 0 or codes.max() >= schema.num_classes):
-        raise InputError(
-            f"label codes must lie in [0, {schema.num_classes}), got {codes.min()} to "
-            f"{codes.max()}; the classes are {list(schema.label.classes)}."
-        )
-    return codes
-
-
-def check_classes(schema: Schema, frames: np.ndarray, codes: np.ndarray) -> None:
-    """Refuses a class without training patients: nothing is known of it."""
-    asked = np.unique(codes[codes >= 0])
-    unseen = [int(code) for code in asked if not frames[code].sum()]
-    if unseen and schema.label:
-        raise InputError(
-            f"no training patient has {schema.label.name!r} = "
-            f"{schema.label.classes[unseen[0]]!r}; ask for another class."
         )
 
 

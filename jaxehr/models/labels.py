@@ -1,0 +1,44 @@
+"""Which class each synthetic patient has: what a user asks for, as codes."""
+
+from typing import Any
+
+import numpy as np
+
+from jaxehr.core.checks import InputError
+from jaxehr.core.cohort import Schema
+
+BY_FREQUENCY, BALANCED = -1, -2  # drawn as often as in training; each class alike
+
+
+def label_codes(
+    schema: Schema, counts: np.ndarray, label: Any | None, num: int
+) -> np.ndarray:
+    """Int [num]: a code a patient, or how it is drawn.
+
+    Args:
+      counts: [C] training patients of each class.
+      label: None = by frequency, "balanced", one code, or an array of codes.
+
+    Raises:
+      InputError: a label without classes, an unknown code, a class without patients.
+    """
+    if label is None:
+        return np.full(num, BY_FREQUENCY, np.int32)
+    if schema.label is None:
+        raise InputError("the cohort of this model has no label; leave it out.")
+    if isinstance(label, str) and label == "balanced":
+        return np.full(num, BALANCED, np.int32)
+    codes = np.broadcast_to(np.asarray(label), (num,)).astype(np.int32)
+    if num and (codes.min() < 0 or codes.max() >= schema.num_classes):
+        raise InputError(
+            f"label codes must lie in [0, {schema.num_classes}), got {codes.min()} to "
+            f"{codes.max()}; the classes are {list(schema.label.classes)}."
+        )
+    # Nothing is known of a class without training patients.
+    unseen = [int(code) for code in np.unique(codes) if not counts[code]]
+    if unseen:
+        raise InputError(
+            f"no training patient has {schema.label.name!r} = "
+            f"{schema.label.classes[unseen[0]]!r}; ask for another class."
+        )
+    return codes

@@ -7,6 +7,7 @@ hashable Schema, so that `jit` sees arrays only. Host arrays are NumPy; numeric 
 are float64 there, so a cohort folder survives a round trip exactly.
 """
 
+import collections
 import dataclasses
 import functools
 from typing import Any, Literal, NamedTuple, get_args
@@ -121,7 +122,8 @@ class Schema:
             (self.temporal, [self.id, self.time]),
         ):
             names = [name for name in reserved if name] + [f.name for f in part]
-            twice = sorted({name for name in names if names.count(name) > 1})
+            counts = collections.Counter(names)
+            twice = sorted(name for name, count in counts.items() if count > 1)
             if twice:
                 raise InputError(
                     f"schema: column name(s) {twice} occur more than once."

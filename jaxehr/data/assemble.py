@@ -21,6 +21,7 @@ from jaxehr.core.cohort import (
     make_cohort,
     valid_steps,
 )
+from jaxehr.core.sparse import SparseTable
 from jaxehr.data.columns import (
     INTEGERS,
     TYPES,
@@ -44,7 +45,7 @@ from jaxehr.data.columns import (
 def assemble(
     schema: Schema,
     static: pa.Table,
-    temporal: pa.Table | None,
+    temporal: pa.Table | SparseTable | None,
     provenance: dict[str, Any],
     *,
     where: tuple[str, str] = ("static", "temporal"),
@@ -59,6 +60,7 @@ def assemble(
 
     Args:
       temporal: times lie on schema.start + k * schema.step, 0 <= k < schema.num_steps.
+        A sparse table is taken as it is; its patients are the rows of `static`.
       where: names of the two tables in messages, usually their files.
       allow_missing: whether a feature may have no value (a small synthetic cohort).
 
@@ -69,23 +71,45 @@ def assemble(
         table.
     """
     check_dtypes(schema)
-    known, rows, ids = read_all_ids(schema, static, temporal, where)
+    sparse = isinstance(temporal, SparseTable)
+    rest = None if sparse else temporal
+    known, rows, ids = read_all_ids(schema, static, rest, where)
     here, there = Place(where[0], known), Place(where[1], rows)
-    stays = np.arange(len(known))
-    table = read_features(
-        here, schema.static, static, stays, (len(ids),), allow_missing
-    )
+    stays, shape = np.arange(len(known)), (len(ids), schema.num_steps)
+    table = read_features(here, schema.static, static, stays, shape[:1], allow_missing)
     labels = np.zeros(len(ids), np.int32)
     if schema.label:
         labels = read_label(here, schema.label, static)
     groups = read_groups(here, schema, static, ids)
-    cells, length = read_grid(where[1], schema, temporal, rows, ids)
-    shape = (len(ids), schema.num_steps)
-    series = read_features(
-        there, schema.temporal, temporal, cells, shape, allow_missing
-    )
+    if sparse:
+        series, length = fitting(where[1], schema, temporal, len(ids)), temporal.length
+    else:
+        cells, length = read_grid(where[1], schema, rest, rows, ids)
+        series = read_features(
+            there, schema.temporal, rest, cells, shape, allow_missing
+        )
     cohort = make_cohort(table, series, length, labels)
     return Dataset(schema, cohort, to_numpy(ids), groups, dict(provenance))
+
+
+def fitting(
+    where: str, schema: Schema, table: SparseTable, patients: int
+) -> SparseTable:
+    """The sparse table, which must be of the size and the kinds of the schema."""
+    found = (len(table.length), table.steps, table.features)
+    wanted = (patients, schema.num_steps, len(schema.temporal))
+    if found != wanted:
+        raise InputError(
+            f"{where}: holds {found} patients, steps and columns, but the other files "
+            f"{wanted}; bring the files of one cohort together."
+        )
+    others = [f.name for f in schema.temporal if f.kind != "binary"]
+    if others:
+        raise InputError(
+            f"{where}: {len(others)} column(s) of the schema are not binary, e.g. "
+            f"{listing(others, 3)}; a sparse table holds binary columns only."
+        )
+    return table
 
 
 def read_all_ids(
@@ -284,6 +308,11 @@ def disassemble(data: Dataset) -> tuple[pa.Table, pa.Table]:
     in `static` (all features null when it lacks the static part), and the rows
     0..length-1 in `temporal`, those without any value included.
     """
+    return static_rows(data), temporal_rows(data)
+
+
+def static_rows(data: Dataset) -> pa.Table:
+    """One row a stay: id, group, static features, label."""
     schema, cohort = data.schema, data.cohort
     check_dtypes(schema)
     ids = encode_ids(schema, data.ids)
@@ -296,15 +325,22 @@ def disassemble(data: Dataset) -> tuple[pa.Table, pa.Table]:
         static[schema.label.name] = encode_codes(
             schema.label.dtype, schema.label.classes, np.asarray(cohort.label), known
         )
+    return pa.table(static)
+
+
+def temporal_rows(data: Dataset) -> pa.Table:
+    """One row a (stay, step before its length): id, time, temporal features."""
+    schema, cohort = data.schema, data.cohort
+    check_dtypes(schema)
     stays, steps = np.nonzero(valid_steps(cohort))
     times = pa.array(grid_times(schema)[steps], pa.float64())
     temporal = {
-        schema.id: ids.take(pa.array(stays)),
+        schema.id: encode_ids(schema, data.ids).take(pa.array(stays)),
         schema.time: times.cast(TYPES[schema.time_dtype]),
     }
     rows = Table(*(np.asarray(leaf)[stays, steps] for leaf in cohort.temporal))
     temporal |= write_features(schema.temporal, rows)
-    return pa.table(static), pa.table(temporal)
+    return pa.table(temporal)
 
 
 def encode_ids(schema: Schema, ids: np.ndarray) -> Any:

@@ -10,10 +10,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from strategies import arrow_types, datasets, schemas
 
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Dataset, Feature, Label, Schema
+from jaxehr.core.cohort import (
+    Dataset,
+    Feature,
+    Label,
+    Schema,
+    empty_table,
+    make_cohort,
+)
+from jaxehr.core.sparse import SparseTable, from_dense
 from jaxehr.data.assemble import assemble, disassemble
 from jaxehr.data.schema_json import same_columns, schema_from_json, schema_to_json
 from jaxehr.data.store import load_cohort, save_cohort
@@ -386,3 +395,115 @@ def test_schemas_that_differ_are_told_apart():
 def replace_hr(**changes) -> Schema:
     hr, state = SCHEMA.temporal
     return SCHEMA.replace(temporal=(dataclasses.replace(hr, **changes), state))
+
+
+@st.composite
+def sparse_datasets(draw):
+    """A dataset with binary temporal columns of every dtype as a sparse table."""
+    data = draw(datasets())
+    count, steps = len(data.ids), data.schema.num_steps
+    if not steps:
+        steps = 2
+    kinds = draw(st.lists(st.sampled_from(["int8", "string"]), min_size=1, max_size=3))
+    features = tuple(
+        Feature(
+            name=f"x {k}",
+            kind="binary",
+            dtype=kind,
+            categories=(0, 1) if kind == "int8" else ("no", "yes"),
+        )
+        for k, kind in enumerate(kinds)
+    )
+    cells = count * steps * len(features)
+    drawn = draw(st.lists(st.booleans(), min_size=cells, max_size=cells))
+    length = draw(st.lists(st.integers(0, steps), min_size=count, max_size=count))
+    codes = np.array(drawn).reshape(count, steps, len(features))
+    table = from_dense(codes, np.array(length))
+    cohort = make_cohort(data.cohort.static, table, np.array(length), data.cohort.label)
+    schema = data.schema.replace(temporal=features, num_steps=steps)
+    return data._replace(schema=schema, cohort=cohort)
+
+
+@PATIENCE
+@given(sparse_datasets())
+def test_a_sparse_cohort_is_read_back_exactly_and_rewritten_byte_for_byte(data):
+    with tempfile.TemporaryDirectory() as folder:
+        first, second = pathlib.Path(folder, "a"), pathlib.Path(folder, "b")
+        save_cohort(data, first)
+        assert not (first / "temporal.parquet").exists()
+        again = load_cohort(first)
+        assert isinstance(again.cohort.temporal, SparseTable)
+        ends = lambda d: d._replace(
+            cohort=d.cohort._replace(temporal=d.cohort.temporal[:3])
+        )
+        assert_same(ends(data), ends(again))
+        assert data.cohort.temporal[3:] == again.cohort.temporal[3:]
+        save_cohort(again, second)
+        for path in first.iterdir():
+            assert path.read_bytes() == (second / path.name).read_bytes()
+
+
+@pytest.fixture
+def sparse_folder(tmp_path):
+    features = (Feature(name="x", kind="binary", dtype="int8", categories=(0, 1)),)
+    schema = SCHEMA.replace(static=(), temporal=features, group=None)
+    length = np.array([4, 0, 2])
+    table = from_dense(np.ones((3, 4, 1), int), length)
+    static = empty_table((3,), ())
+    cohort = make_cohort(static, table, length, np.array([0, 1, 1]))
+    ids = np.array([3, 1, 2])
+    save_cohort(Dataset(schema, cohort, ids, ids, {}), tmp_path / "cohort")
+    return tmp_path / "cohort"
+
+
+def test_a_stay_without_any_static_value_has_a_row(sparse_folder):
+    data = load_cohort(sparse_folder)
+    assert data.ids.tolist() == [3, 1, 2]
+    assert not data.cohort.has_static.any()
+    assert data.cohort.has_temporal.tolist() == [True, False, True]
+
+
+def rewrite(path, **changes):
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in archive.files} | changes
+    np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
+
+
+DAMAGE = [
+    ({"offsets": None}, "temporal.npz: damaged or not ours .its arrays"),
+    ({"cells": np.zeros(6, np.int64)}, "its arrays do not fit together"),
+    ({"cells": np.zeros(6, np.int32)}, "its arrays do not fit together"),
+    ({"shape": np.array([3, 4])}, "its arrays do not fit together"),
+    ({"shape": np.array([3, 4, -1])}, "its arrays do not fit together"),
+    ({"cells": np.array([1, "a"], object)}, "temporal.npz: damaged or not ours"),
+    ({"shape": np.array([3, 5, 1])}, r"holds \(3, 5, 1\) patients, steps and columns"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), DAMAGE)
+def test_a_damaged_sparse_table_is_refused(sparse_folder, changes, message):
+    rewrite(sparse_folder / "temporal.npz", **changes)
+    with pytest.raises(InputError, match=message) as raised:
+        load_cohort(sparse_folder)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_truncated_sparse_table_is_refused(sparse_folder):
+    path = sparse_folder / "temporal.npz"
+    whole = path.read_bytes()
+    for size in (0, 10, len(whole) // 2, len(whole) - 3):
+        path.write_bytes(whole[:size])
+        with pytest.raises(InputError, match=r"temporal\.npz: damaged or not ours"):
+            load_cohort(sparse_folder)
+
+
+def test_two_temporal_tables_or_other_columns_are_refused(sparse_folder):
+    schema = json.loads((sparse_folder / "schema.json").read_text())
+    feature = schema["temporal"][0]
+    feature |= {"kind": "categorical", "categories": [0, 1, 2]}
+    (sparse_folder / "schema.json").write_text(json.dumps(schema))
+    with pytest.raises(InputError, match=r"1 column\(s\) .* not binary, e\.g\. 'x'"):
+        load_cohort(sparse_folder)
+    (sparse_folder / "temporal.parquet").write_bytes(b"")
+    with pytest.raises(InputError, match=r"holds both temporal\.npz and temporal"):
+        load_cohort(sparse_folder)

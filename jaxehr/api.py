@@ -12,7 +12,7 @@ from jaxehr.core.cohort import Dataset
 from jaxehr.core.contracts import Comparison, Result
 from jaxehr.core.files import PathLike
 from jaxehr.metrics.evaluate import MetricConfig, comparison, run_metrics
-from jaxehr.registry import METRICS, find
+from jaxehr.registry import METRICS, find, model_entry
 from jaxehr.report import write_report
 from jaxehr.runs import Run
 
@@ -93,10 +93,9 @@ def evaluate(
 
 def describe_run(run: Run, synthetic: Dataset, lines: list[dict] | None = None) -> dict:
     """What the report shows of the model: its choices, losses and learned schedule."""
-    from jaxehr.models.cdmt.model import learned_schedule
-
-    schedule = {}
-    for block, found in learned_schedule(run.schema, run.config, run.params).items():
+    schedule, path = {}, model_entry(run.name).schedule
+    levels = find(path)(run.schema, run.config, run.params) if path else {}
+    for block, found in levels.items():
         schedule[block] = found | {"sigma": found["sigma"].tolist()}
     return {
         "model": run.name,

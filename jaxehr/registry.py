@@ -16,13 +16,19 @@ class Source(NamedTuple):
 
 
 class ModelEntry(NamedTuple):
-    """A generative model: factory, configurations and presets."""
+    """A generative model: factory, configurations and presets.
+
+    `schedule` names a function for the report's plot of learned noise levels; `latent`
+    says that the cost of a training step does not grow with the time steps.
+    """
 
     factory: str
     config: str
     sampling: str
     presets: str
     text: str
+    schedule: str = ""
+    latent: bool = False
 
 
 SOURCES = {
@@ -71,11 +77,22 @@ MODELS = {
         "jaxehr.models.cdmt.config:CdmtSampling",
         "jaxehr.models.cdmt.config:PRESETS",
         "CDMT-EHR: continuous-time diffusion of mixed-type time series",
+        schedule="jaxehr.models.cdmt.model:learned_schedule",
+    ),
+    "flexgen": ModelEntry(
+        "jaxehr.models.flexgen.model:flexgen",
+        "jaxehr.models.flexgen.config:FlexgenConfig",
+        "jaxehr.models.flexgen.config:FlexgenSampling",
+        "jaxehr.models.flexgen.config:PRESETS",
+        "FLEXGEN-EHR: latent diffusion; patients may lack a whole modality",
+        latent=True,
     ),
 }
 
 METRICS = {
-    "mmd": "jaxehr.metrics.fidelity:mmd",
+    "dimensions": "jaxehr.metrics.dimensions:dimensions",
+    "mmd": "jaxehr.metrics.mmd:mmd",
+    "mmd_pooled": "jaxehr.metrics.mmd:mmd_pooled",
     "correlation": "jaxehr.metrics.fidelity:correlation",
     "tvd": "jaxehr.metrics.fidelity:tvd",
     "acf": "jaxehr.metrics.temporal:acf",
@@ -85,6 +102,7 @@ METRICS = {
     "c2st_mlp": "jaxehr.metrics.discriminability:c2st_mlp",
     "c2st_lstm": "jaxehr.metrics.discriminability:c2st_lstm",
     "tstr": "jaxehr.metrics.utility:tstr",
+    "utility_forest": "jaxehr.metrics.forest:utility_forest",
 }
 
 

@@ -32,6 +32,8 @@ def run(words: list[str]) -> int:
     name, *rest = words
     arguments = parse(name, rest)
     within("holdout-fraction", arguments.holdout_fraction, 0.0, 0.9)
+    within("drop-static", arguments.drop_static, 0.0, 1.0)
+    within("drop-temporal", arguments.drop_temporal, 0.0, 1.0)
     check_seed(arguments.seed)
     configure()
     from jaxehr.data.store import load_cohort
@@ -46,6 +48,8 @@ def run(words: list[str]) -> int:
             arguments.config,
             seed=arguments.seed,
             holdout_fraction=arguments.holdout_fraction,
+            drop_static=arguments.drop_static,
+            drop_temporal=arguments.drop_temporal,
         )
     except Stopped as stop:
         print(
@@ -93,6 +97,18 @@ def parse(name: str, words: list[str]) -> Any:
             "Share of people that training does not touch, so that `jaxehr evaluate` "
             "has new ones; 0 if you keep a hold-out apart.",
             0.2,
+        ),
+        flag(
+            "drop_static",
+            float,
+            "For experiments: hide the static part of this share of the people.",
+            0.0,
+        ),
+        flag(
+            "drop_temporal",
+            float,
+            "The same for the temporal part, of other people.",
+            0.0,
         ),
         section("config", kind, default),
     ]

@@ -34,18 +34,23 @@ def save_cohort(data: Dataset, path: PathLike, *, overwrite: bool = False) -> No
       InputError: `path` exists and may not be replaced, a full disk, values that
         do not fit the schema.
     """
+    with new_folder(path, marker=MARKER, overwrite=overwrite) as folder:
+        write_cohort(data, folder)
+
+
+def write_cohort(data: Dataset, folder: pathlib.Path) -> None:
+    """Writes the files of a cohort into an empty folder."""
     temporal = data.cohort.temporal
     sparse = isinstance(temporal, SparseTable)
     tables = {STATIC: static_rows(data)}
     if not sparse:
         tables[TEMPORAL] = temporal_rows(data)
-    with new_folder(path, marker=MARKER, overwrite=overwrite) as folder:
-        for name, table in tables.items():
-            pq.write_table(table, folder / name, compression="zstd")
-        if sparse:
-            write_sparse(temporal, folder / SPARSE)
-        write_json(folder / MARKER, schema_to_json(data.schema))
-        write_json(folder / PROVENANCE, data.provenance)
+    for name, table in tables.items():
+        pq.write_table(table, folder / name, compression="zstd")
+    if sparse:
+        write_sparse(temporal, folder / SPARSE)
+    write_json(folder / MARKER, schema_to_json(data.schema))
+    write_json(folder / PROVENANCE, data.provenance)
 
 
 def load_cohort(path: PathLike) -> Dataset:

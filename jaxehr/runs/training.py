@@ -16,8 +16,10 @@ from jaxehr.core.cohort import Dataset, num_patients
 from jaxehr.core.configs import from_dict, to_dict
 from jaxehr.core.contracts import Callback
 from jaxehr.core.files import PathLike
+from jaxehr.data.missing import drop_modalities
 from jaxehr.data.schema_json import schema_to_json
 from jaxehr.data.split import split
+from jaxehr.registry import model_entry
 from jaxehr.runs.folder import (
     CHECKPOINTS,
     FORMAT,
@@ -42,6 +44,8 @@ def train_run(
     *,
     seed: int = 0,
     holdout_fraction: float = 0.2,
+    drop_static: float = 0.0,
+    drop_temporal: float = 0.0,
     callbacks: Sequence[Callback] = (),
     announce: Callable[[str], None] | None = None,
 ) -> Run:
@@ -49,7 +53,8 @@ def train_run(
 
     People whose hashed id falls into `holdout_fraction` are not touched; `evaluate`
     takes the same people as its hold-out. A tenth of the others only chooses the best
-    average.
+    average. `drop_static` and `drop_temporal` are shares of the people to learn from
+    whose modality is hidden, for experiments.
 
     Raises:
       InputError: `out` belongs to another run, or is not a run folder.
@@ -57,10 +62,15 @@ def train_run(
     """
     folder = pathlib.Path(out)
     rest = split(data, holdout_fraction)[0] if holdout_fraction else data
+    drop = {"static": drop_static, "temporal": drop_temporal}
+    if drop_static or drop_temporal:
+        rest = drop_modalities(rest, **drop, seed=seed)[0]
     fit, valid = split(rest, VALID_SHARE, salt="valid")
     sizes = [num_patients(part.cohort) for part in (fit, valid, data)]
-    config, asked = settle(folder, config, sizes[0], max(data.schema.num_steps, 1))
-    info = describe(name, data, config, seed, holdout_fraction) | {"automatic": asked}
+    num_steps = 1 if model_entry(name).latent else max(data.schema.num_steps, 1)
+    config, asked = settle(folder, config, sizes[0], num_steps)
+    info = describe(name, data, config, seed, holdout_fraction)
+    info |= {"automatic": asked, "drop": drop}
     with opened(folder, info):
         if announce:
             announce(

@@ -47,7 +47,7 @@ def check_cohort(schema: Schema, cohort: Cohort, method: str) -> None:
     for name, has in (("static", static), ("temporal", temporal)):
         if not has.any():
             raise InputError(
-                f"none of the {len(has)} patients to learn from has a {name} part; flexgen "
+                f"none of {len(has)} patients to learn from has a {name} part; flexgen "
                 "needs patients of both kinds. Keep more of them, or use cdmt."
             )
         if schema.label is None:

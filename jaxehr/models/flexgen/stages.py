@@ -5,12 +5,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
+from jaxehr.core.cohort import Cohort, map_patients
 from jaxehr.core.contracts import Callback, Objective
 from jaxehr.training.config import TrainConfig
 from jaxehr.training.loop import Trained, train
 from jaxehr.training.steps import TrainState
 
+MODALITIES = ("static", "temporal")
 # Of the time that is allowed; an alternating training has many stages turn-k.
 SHARES = {"static": 1.0, "temporal": 6.0, "latent": 3.0, "turn": 3.0}
 
@@ -84,3 +87,13 @@ class Stages:
                 callback(before + step, told)
 
         return tell
+
+
+def presence(cohort: Cohort, which: str) -> np.ndarray:
+    """Bool [N]: who has the modality."""
+    return np.asarray(getattr(cohort, f"has_{which}"))
+
+
+def rows_of(cohort: Cohort, rows: np.ndarray) -> Cohort:
+    """The patients `rows` of a cohort."""
+    return map_patients(lambda leaf: np.asarray(leaf)[rows], cohort)

@@ -1,0 +1,176 @@
+"""The alignment of one training: pairs, clouds, imputers, what they are worth.
+
+Source = temporal, target = static latents: the means of the encoders [specs A.6].
+"""
+
+import dataclasses
+import json
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxehr.core.contracts import Params
+from jaxehr.models.flexgen.latent import Latents
+from jaxehr.models.flexgen.records import FEWEST_PAIRS
+from jaxehr.ot import imputers
+from jaxehr.ot.align import Clouds, align
+from jaxehr.ot.config import AlignmentConfig
+
+SIMPLE = ("class-mean", "knn", "ridge", "bures")
+HIDDEN_SHARE = 0.2  # of the complete patients, for `hidden_errors`
+FEWEST_HIDDEN = 20
+
+
+class Posterior(NamedTuple):
+    """What the encoders say of each patient; zeros where the modality is missing."""
+
+    static_mean: np.ndarray  # [N, l]
+    static_std: np.ndarray
+    temporal_mean: np.ndarray
+    temporal_std: np.ndarray
+    has_static: np.ndarray  # Bool [N]
+    has_temporal: np.ndarray
+    label: np.ndarray  # Int [N]
+
+
+def clouds_of(found: Posterior) -> Clouds:
+    """The two clouds, and which of their rows are one patient."""
+    temporal, static = (
+        np.flatnonzero(found.has_temporal),
+        np.flatnonzero(found.has_static),
+    )
+    both = np.flatnonzero(found.has_temporal & found.has_static)
+    pairs = np.stack(
+        [np.searchsorted(temporal, both), np.searchsorted(static, both)], 1
+    )
+    return Clouds(
+        found.temporal_mean[temporal],
+        found.label[temporal],
+        found.static_mean[static],
+        found.label[static],
+        pairs,
+        np.mean(found.temporal_std[temporal] ** 2, 0),
+        np.mean(found.static_std[static] ** 2, 0),
+    )
+
+
+def fit_alignment(
+    key: jax.Array, found: Posterior, num_classes: int, config: AlignmentConfig
+) -> tuple[Params, dict[str, Any]]:
+    """Imputers of both directions as nested dicts, and the diagnostics.
+
+    `hidden` in the diagnostics: error of each method on complete patients one of whose
+    modalities was hidden from the alignment.
+    """
+    key_align, key_hidden = jax.random.split(key)
+    aligned = align(key_align, clouds_of(found), num_classes, config)
+    diagnostics = dict(aligned.diagnostics)
+    diagnostics["hidden"] = hidden_errors(key_hidden, found, num_classes, config)
+    return {"forward": aligned.forward, "backward": aligned.backward}, diagnostics
+
+
+def hidden_errors(
+    key: jax.Array, found: Posterior, num_classes: int, config: AlignmentConfig
+) -> dict[str, Any]:
+    """NRMSE of imputed latents, by method and direction; 1 = the mean of the cloud.
+
+    A fifth of the complete patients loses its static part, another fifth the temporal
+    part; the truth is what the encoder says of the hidden part.
+    """
+    both = np.flatnonzero(found.has_static & found.has_temporal)
+    count = int(HIDDEN_SHARE * len(both))
+    if count < FEWEST_HIDDEN or len(both) - 2 * count < FEWEST_PAIRS:
+        return {}
+    key_rows, key_align = jax.random.split(key)
+    order = np.asarray(jax.random.permutation(key_rows, len(both)))
+    lost = {
+        "static": both[order[:count]],
+        "temporal": both[order[count : 2 * count]],
+    }
+    has_static, has_temporal = found.has_static.copy(), found.has_temporal.copy()
+    has_static[lost["static"]], has_temporal[lost["temporal"]] = False, False
+    seen = found._replace(has_static=has_static, has_temporal=has_temporal)
+    clouds = clouds_of(seen)
+    errors: dict[str, Any] = {"patients": count}
+    for method in dict.fromkeys([config.method, *SIMPLE]):
+        if method == "complete":
+            continue
+        chosen = dataclasses.replace(config, method=method, imputation="linear")
+        aligned = align(key_align, clouds, num_classes, chosen)
+        errors[method] = {
+            "static": nrmse(aligned.forward, chosen, found, lost["static"], "static"),
+            "temporal": nrmse(
+                aligned.backward, chosen, found, lost["temporal"], "temporal"
+            ),
+        }
+    return errors
+
+
+def nrmse(
+    arrays: Params,
+    config: AlignmentConfig,
+    found: Posterior,
+    rows: np.ndarray,
+    which: str,
+) -> float:
+    """RMSE of the imputed latents `which` over that of their mean."""
+    known = found.temporal_mean if which == "static" else found.static_mean
+    truth = found.static_mean if which == "static" else found.temporal_mean
+    has = found.has_static if which == "static" else found.has_temporal
+    mean = truth[has].mean(0)
+    guess = imputers.predict(
+        arrays, config, jnp.asarray(known[rows]), jnp.asarray(found.label[rows])
+    )
+    error = np.sum((np.asarray(guess) - truth[rows]) ** 2)
+    return float(np.sqrt(error / max(np.sum((mean - truth[rows]) ** 2), 1e-12)))
+
+
+def complete(config: AlignmentConfig, key: jax.Array, batch: Latents) -> jax.Array:
+    """z [B, 2l], temporal first: posterior draws, and imputed draws of what is missing.
+
+    `batch.common` holds the imputers of both directions.
+    """
+    rows = batch.label.shape[0]
+    keys = jax.random.split(key, 3)
+    draw = lambda key, mean, std: mean + std * jax.random.normal(key, mean.shape)
+    temporal = draw(keys[0], batch.temporal_mean, batch.temporal_std)
+    static = draw(keys[1], batch.static_mean, batch.static_std)
+    if config.method != "complete":
+        each = jax.random.split(keys[2], 2 * rows)
+        common = batch.common
+        guess_static = imputers.draw(
+            common["forward"], config, each[:rows], batch.temporal_mean, batch.label
+        )
+        guess_temporal = imputers.draw(
+            common["backward"], config, each[rows:], batch.static_mean, batch.label
+        )
+        static = jnp.where(batch.has_static[:, None], static, guess_static)
+        temporal = jnp.where(batch.has_temporal[:, None], temporal, guess_temporal)
+    return jnp.concatenate([temporal, static], -1)
+
+
+def in_words(diagnostics: dict[str, Any], config: AlignmentConfig) -> str:
+    """One line: what was done, and whether it can be trusted."""
+    used = diagnostics.get("used", config.method)
+    text = f"{config.method}, {diagnostics['status']}"
+    if used != config.method:
+        text += f"; used instead: {used}"
+    errors = diagnostics["hidden"].get(config.method)
+    if errors:
+        static, temporal = errors["static"], errors["temporal"]
+        text += (
+            f"; error of hidden latents {static:.2f} static, {temporal:.2f} temporal"
+        )
+        text += " (1 = mean)"
+    return text
+
+
+def to_text(diagnostics: dict[str, Any]) -> np.ndarray:
+    """Diagnostics as an array that goes into params.npz beside the weights."""
+    return np.array(json.dumps(diagnostics))
+
+
+def from_text(array: np.ndarray) -> dict[str, Any]:
+    return json.loads(str(array))

@@ -1,0 +1,77 @@
+"""From latents to patients: both decoders, a block of patients at a time."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxehr.core.cohort import Cohort, concatenate
+from jaxehr.core.contracts import Params
+from jaxehr.models.flexgen import preprocessing
+from jaxehr.models.flexgen.autoencoders import make_autoencoder
+from jaxehr.models.flexgen.config import FlexgenConfig
+from jaxehr.models.flexgen.layout import Layout
+from jaxehr.models.flexgen.records import Frames
+
+ROWS = 128  # patients of a block; a wide temporal part is dense here
+
+
+@functools.lru_cache(maxsize=16)
+def program(layout: Layout, config: FlexgenConfig, mode: bool) -> Any:
+    """The compiled decoders of one block."""
+    models = [make_autoencoder(layout, config, w) for w in ("static", "temporal")]
+    num_classes = layout.num_classes
+
+    def run(weights: Params, keys: jax.Array, z: jax.Array, label: jax.Array) -> Any:
+        # z holds the temporal part first
+        parts = {"temporal": z[:, : config.latent], "static": z[:, config.latent :]}
+        told = jax.nn.one_hot(label, num_classes)
+        drawn = []
+        each = jax.vmap(jax.random.split)(keys)  # [N, 2]
+        for place, (which, model) in enumerate(zip(("static", "temporal"), models)):
+            out = model.decode(weights[which], parts[which], told)
+            drawn.append(model.mode(out) if mode else model.draw(each[:, place], out))
+        return tuple(drawn)
+
+    return jax.jit(run)
+
+
+def rows_on_host(rows: np.ndarray, leaf: jax.Array) -> np.ndarray:
+    return np.asarray(leaf)[rows]
+
+
+def decode_patients(
+    layout: Layout,
+    config: FlexgenConfig,
+    params: Params,
+    keys: jax.Array,
+    z: np.ndarray,
+    frames: Frames,
+    *,
+    mode: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Cohort:
+    """Patients [N] of latents z [N, 2l], temporal first; patient i from keys[i].
+
+    Args:
+      mode: the most probable values instead of drawn ones.
+    """
+    run = program(layout, config, mode)
+    weights = jax.device_put({w: params["weights"][w] for w in ("static", "temporal")})
+    count, blocks = len(z), []
+    for first in range(0, max(count, 1), ROWS):
+        # Every block has the same size: padding repeats the last patient.
+        rows = np.minimum(np.arange(first, first + ROWS), max(count - 1, 0))
+        kept = np.arange(first, min(first + ROWS, count)) - first
+        out = run(
+            weights, keys[rows], jnp.asarray(z[rows]), jnp.asarray(frames.label[rows])
+        )
+        out = jax.tree.map(functools.partial(rows_on_host, kept), out)
+        frame = Frames(*(np.asarray(leaf)[rows][kept] for leaf in frames))
+        blocks.append(preprocessing.decode(params["fitted"], layout, out, frame))
+        if progress:
+            progress(min(first + ROWS, count))
+    return concatenate(blocks)

@@ -1,0 +1,92 @@
+"""The modality that a real patient lacks, drawn from the one that is known."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxehr.core.checks import InputError
+from jaxehr.core.cohort import Cohort, concatenate, make_cohort
+from jaxehr.core.contracts import Params
+from jaxehr.core.keys import patient_keys
+from jaxehr.models.flexgen.alignment import Posterior
+from jaxehr.models.flexgen.config import FlexgenConfig
+from jaxehr.models.flexgen.decoding import decode_patients
+from jaxehr.models.flexgen.layout import Layout
+from jaxehr.models.flexgen.records import Frames
+from jaxehr.models.flexgen.stages import rows_of
+from jaxehr.ot import imputers
+
+
+def check(config: FlexgenConfig, cohort: Cohort) -> None:
+    """Raises where there is nothing to impute from, or no way to do so."""
+    if config.alignment.method == "complete":
+        raise InputError(
+            "this run left out the patients who lack a modality (--method complete) "
+            "and cannot impute one; train with another --method."
+        )
+    nothing = ~np.asarray(cohort.has_static) & ~np.asarray(cohort.has_temporal)
+    if nothing.any():
+        first = int(np.argmax(nothing)) + 1
+        raise InputError(
+            f"{int(nothing.sum())} of {len(nothing)} patients have neither a static "
+            f"nor a temporal part, the first in row {first}; leave them out."
+        )
+
+
+def impute_missing(
+    layout: Layout,
+    config: FlexgenConfig,
+    key: jax.Array,
+    params: Params,
+    cohort: Cohort,
+    found: Posterior,
+    numbers: np.ndarray,
+) -> Cohort:
+    """One draw of every missing modality; observed ones come back untouched.
+
+    Args:
+      found: what the encoders say of `cohort`. numbers: Int [N], which give each
+        patient a key of their own.
+    """
+    lacking = np.flatnonzero(~(found.has_static & found.has_temporal))
+    if not len(lacking):
+        return cohort
+    keys = jax.random.split(key, 3)
+    numbered = jnp.asarray(numbers[lacking])
+    part: Any = Posterior(*(leaf[lacking] for leaf in found))
+    guess = {}
+    directions = (("forward", part.temporal_mean), ("backward", part.static_mean))
+    for (name, known), subkey in zip(directions, keys[:2], strict=True):
+        each = patient_keys(subkey, numbered)
+        guess[name] = imputers.draw(
+            params["alignment"][name],
+            config.alignment,
+            each,
+            jnp.asarray(known),
+            jnp.asarray(part.label),
+        )
+    z = np.concatenate([guess["backward"], guess["forward"]], -1)
+    everyone = np.ones(len(lacking), bool)
+    drawn = decode_patients(
+        layout,
+        config,
+        params,
+        patient_keys(keys[2], numbered),
+        z,
+        Frames(part.label, everyone, everyone),
+    )
+    return merge(cohort, drawn, lacking)
+
+
+def merge(cohort: Cohort, drawn: Cohort, rows: np.ndarray) -> Cohort:
+    """`cohort` with the modalities that its patients `rows` lack taken from `drawn`."""
+    count = len(cohort.label)
+    other = np.arange(count)
+    other[rows] = count + np.arange(len(rows))
+    both = concatenate([cohort, drawn])
+    choose = lambda has: np.where(np.asarray(has), np.arange(count), other)
+    static = rows_of(both, choose(cohort.has_static))
+    temporal = rows_of(both, choose(cohort.has_temporal))
+    return make_cohort(static.static, temporal.temporal, temporal.length, cohort.label)

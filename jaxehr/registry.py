@@ -50,6 +50,12 @@ SOURCES = {
         True,
         "PhysioNet/CinC Challenge 2019: sepsis, hourly",
     ),
+    "fiddle": Source(
+        "jaxehr.data.fiddle:read",
+        "jaxehr.data.fiddle:FiddleOptions",
+        True,
+        "FIDDLE's features: the PhysioNet release, or its own output folder",
+    ),
     "nafld": Source(
         "jaxehr.data.registry_cohorts:nafld",
         "jaxehr.data.registry_cohorts:NafldOptions",

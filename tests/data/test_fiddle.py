@@ -1,0 +1,356 @@
+"""FIDDLE's release and output folders: exact values, order of stays, refusals."""
+
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from jaxehr.core.checks import InputError
+from jaxehr.core.sparse import SparseTable, density
+from jaxehr.data.fiddle import FiddleOptions, read, task_name
+from jaxehr.data.store import load_cohort, save_cohort
+
+NAMES = {"s": ["AGE_value_(1.0, 2.0]", "SEX_value_F"], "X": ["HR_mask", "HR_a", "B"]}
+ONES = {
+    "s": ([0, 2], [1, 0]),
+    "X": ([0, 0, 1, 2], [0, 1, 0, 1], [2, 0, 1, 1]),
+}
+SHAPES = {"s": (3, 2), "X": (3, 2, 3)}
+POPULATION = "ID,ARF_ONSET_HOUR,ARF_LABEL\n12,,0\n3,5.5,1\n7,,0\n"
+
+
+def write_matrix(folder, stem, **changes):
+    coords = np.array(ONES[stem.lower() if stem in "sS" else stem], np.int32)
+    stem_of = "s" if stem in "sS" else "X"
+    arrays = {
+        "data": np.ones(coords.shape[1], np.int64),
+        "coords": coords,
+        "shape": np.array(SHAPES[stem_of], np.int64),
+        "fill_value": np.array(0),
+    } | changes
+    np.savez_compressed(
+        folder / f"{stem}.npz", **{k: v for k, v in arrays.items() if v is not None}
+    )
+
+
+@pytest.fixture
+def release(tmp_path):
+    """Three stays in the layout of the release, listed out of order."""
+    folder = tmp_path / "FIDDLE_mimic3" / "features" / "ARF_4h"
+    folder.mkdir(parents=True)
+    for stem, names in NAMES.items():
+        write_matrix(folder, stem)
+        (folder / f"{stem}.feature_names.json").write_text(json.dumps(names))
+    aliases = json.dumps({"B": ["~{C}"]})
+    (folder / "X.feature_aliases.json").write_text(aliases)
+    (tmp_path / "FIDDLE_mimic3" / "population").mkdir()
+    population(tmp_path).write_text(POPULATION)
+    return tmp_path / "FIDDLE_mimic3"
+
+
+def population(folder):
+    root = folder if folder.name == "FIDDLE_mimic3" else folder / "FIDDLE_mimic3"
+    return root / "population" / "ARF_4h.csv"
+
+
+def test_rows_are_the_stays_in_ascending_order_of_id(release):
+    data = read([release])
+    assert data.ids.tolist() == [3, 7, 12]
+    assert data.cohort.label.tolist() == [1, 0, 0]
+    assert data.schema.label.name == "ARF_LABEL"
+    assert [f.name for f in data.schema.static] == NAMES["s"]
+    assert data.cohort.static.codes.tolist() == [[0, 1], [0, 0], [1, 0]]
+    assert data.cohort.static.observed.all()
+    dense = np.zeros((3, 2, 3), int)
+    dense[ONES["X"]] = 1
+    np.testing.assert_array_equal(data.cohort.temporal.codes, dense)
+    assert (data.schema.num_steps, data.schema.step) == (2, 2.0)  # 4 h in 2 steps
+    assert data.provenance["aliases"]["temporal"] == {"B": ["~{C}"]}
+    assert data.provenance["partition"] is None
+
+
+def test_empty_last_rows_and_columns_are_kept(release):
+    """`shape` counts, not the largest coordinate."""
+    folder = release / "features" / "ARF_4h"
+    write_matrix(folder, "X", shape=np.array([3, 3, 3]))
+    names = ["AGE", "SEX", "never"]
+    write_matrix(folder, "s", shape=np.array([3, 3]))
+    (folder / "s.feature_names.json").write_text(json.dumps(names))
+    data = read([release])
+    assert data.cohort.temporal.steps == 3
+    assert data.cohort.length.tolist() == [3, 3, 3]
+    assert data.cohort.static.codes.shape == (3, 3)
+
+
+def test_the_order_of_coords_and_their_integer_type_do_not_matter(release):
+    folder = release / "features" / "ARF_4h"
+    wanted = read([release]).cohort
+    coords = np.array(ONES["X"])[:, ::-1]
+    for kind in (np.uint8, np.int64):
+        write_matrix(folder, "X", coords=coords.astype(kind))
+        found = read([release]).cohort
+        jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+def test_explicit_zeros_and_a_missing_fill_value_are_accepted(release):
+    folder = release / "features" / "ARF_4h"
+    write_matrix(folder, "X", data=np.array([1, 0, 1, 1]), fill_value=None)
+    assert read([release]).cohort.temporal.counts.tolist() == [1, 1, 1]
+
+
+def test_old_folder_names(release):
+    assert task_name("outcome=ARF,T=4.0,dt=1.0") == "ARF_4h"
+    assert task_name("benchmark,outcome=mortality,T=48.0,dt=1.0") == "mortality_48h"
+    assert task_name("outcome=Shock,T=720.0,dt=60.0") == "Shock_12h"
+    features, people = release / "features", release / "population"
+    (features / "ARF_4h").rename(features / "outcome=ARF,T=4.0,dt=1.0")
+    folder = features / "outcome=ARF,T=4.0,dt=1.0"
+    for stem, names in NAMES.items():
+        (folder / f"{stem}.feature_names.json").unlink()
+        (folder / f"{stem}.feature_names.txt").write_text("\n".join(names) + "\n")
+    (people / "ARF_4h.csv").rename(people / "ARF_4.0h.csv")
+    data = read([release], FiddleOptions(task="ARF_4h"))
+    assert data.provenance["task"] == "ARF_4h"
+    assert data.cohort.label.tolist() == [1, 0, 0]
+
+
+def test_partition_of_the_population_file_is_selected(release):
+    text = "ID,stay,partition,mortality_LABEL,y_true\n"
+    text += "3,a,train,1,1\n12,b,test,0,0\n7,c,val,0,0\n"
+    population(release).write_text(text)
+    for part, ids in (("train,val", [3, 7]), ("test", [12]), ("all", [3, 7, 12])):
+        data = read([release], FiddleOptions(partition=tuple(part.split(","))))
+        assert data.ids.tolist() == ids
+        assert data.schema.label.name == "mortality_LABEL"
+        assert data.provenance["partition"] == {
+            "source": "ARF_4h.csv",
+            "stays": {"test": 1, "train": 1, "val": 1},
+        }
+    with pytest.raises(InputError, match="unknown partition 'valid'; known: train"):
+        FiddleOptions(partition=("valid",))
+    with pytest.raises(InputError, match="name train, val, test, or all"):
+        FiddleOptions(partition=())
+    population(release).write_text(text.replace("test", "train"))
+    with pytest.raises(InputError, match=r"no stay is in 'test'; ARF_4h\.csv has 'tr"):
+        read([release], FiddleOptions(partition=("test",)))
+
+
+def test_persons_and_partition_of_the_table_of_stays(release):
+    (release / "prep").mkdir()
+    table = "SUBJECT_ID,ICUSTAY_ID,partition\n50,3,train\n50,7,test\n51,12,val\n"
+    (release / "prep" / "icustays_MV.csv").write_text(table)
+    data = read([release], FiddleOptions(partition=("train", "test")))
+    assert data.groups.tolist() == [50, 50]
+    assert data.schema.group == "person"
+    assert data.provenance["partition"]["source"] == "prep/icustays_MV.csv"
+
+
+def test_output_folder_without_a_population(release, tmp_path):
+    folder = tmp_path / "output"
+    shutil.copytree(release / "features" / "ARF_4h", folder)
+    for ending in (".npz", ".feature_names.json"):
+        (folder / f"s{ending}").rename(folder / f"S{ending}")
+    (folder / "IDs.csv").write_text("ID\n3\n7\n12\n")
+    ranges = 'ID,t_range\n3,"[0.0, 60.0)"\n3,"[60.0, 120.0)"\n'
+    (folder / "X.ID,t_range.csv").write_text(ranges)
+    data = read([folder])
+    assert data.schema.label is None
+    assert data.schema.step == 1.0  # 60 minutes
+    options = FiddleOptions(population=str(population(release)))
+    assert read([folder], options).cohort.label.tolist() == [1, 0, 0]
+    with pytest.raises(InputError, match=r"no population file .* --population FILE"):
+        read([folder], FiddleOptions(label="died"))
+    (folder / "X.ID,t_range.csv").write_text("ID,t_range\n3,4\n")
+    with pytest.raises(InputError, match=r"t_range\.csv: no time range like"):
+        read([folder])
+    (folder / "IDs.csv").write_text("ID\n7\n3\n12\n")
+    with pytest.raises(InputError, match=r"IDs\.csv: IDs must ascend"):
+        read([folder])
+
+
+def test_text_ids_sort_as_text(release):
+    population(release).write_text("ID,ARF_LABEL\nb,0\nc10,1\na,1\n")
+    data = read([release])
+    assert data.ids.tolist() == ["a", "b", "c10"]
+    assert data.cohort.label.tolist() == [1, 0, 1]
+
+
+def test_a_fiddle_cohort_folder_is_read_back(release, tmp_path):
+    data = read([release])
+    save_cohort(data, tmp_path / "cohort")
+    again = load_cohort(tmp_path / "cohort")
+    assert again.schema == data.schema
+    jax.tree.map(np.testing.assert_array_equal, again.cohort, data.cohort)
+
+
+def object_array(folder):
+    write_matrix(folder, "X", data=np.array([1, "x", 1, 1], object))
+
+
+def truncated(folder):
+    path = folder / "X.npz"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flipped(folder):
+    """Damages the compressed bytes of the first array, not the directory."""
+    content = bytearray((folder / "s.npz").read_bytes())
+    content[100:110] = b"\xff" * 10
+    (folder / "s.npz").write_bytes(content)
+
+
+def single_array(folder):
+    with (folder / "X.npz").open("wb") as stream:
+        np.save(stream, np.ones(3))
+
+
+def names(content):
+    return lambda folder: (folder / "X.feature_names.json").write_text(content)
+
+
+BAD_FILES = [
+    (truncated, r"X\.npz: not a readable npz file"),
+    (flipped, r"s\.npz: not a readable npz file"),
+    (object_array, r"X\.npz: not a readable npz file \(Object arrays cannot be"),
+    (single_array, r"X\.npz: not a readable npz file"),
+    (lambda f: (f / "s.npz").write_bytes(b""), r"s\.npz: not a readable npz file"),
+    (lambda f: (f / "s.npz").unlink(), r"s\.npz: no such file"),
+    (lambda f: (f / "X.feature_names.json").unlink(), r"X\.feature_names\.json: no su"),
+    (names("["), r"X\.feature_names\.json: not valid JSON"),
+    (names('["a"]'), r"a list of 3 names is needed, .* X\.npz, got 1 values"),
+    (names('{"a": 1}'), r"a list of 3 names is needed, .* got something else"),
+    (names('["a", "a", "b"]'), r"column name\(s\) \['a'\] occur more than once"),
+    (lambda f: write_matrix(f, "X", coords=None), r"array\(s\) 'coords' missing"),
+    (
+        lambda f: write_matrix(f, "X", shape=np.array([3, 2])),
+        r"shape \[3, 2\], coords \[3, 4\] and data \[4\] are no sparse array of 3 dim",
+    ),
+    (
+        lambda f: write_matrix(f, "X", shape=np.array([3, 1, 3])),
+        r"coords must lie in shape \[3, 1, 3\], got \[0, 1, 0\]; 2 are outside",
+    ),
+    (
+        lambda f: write_matrix(f, "X", fill_value=np.array(1.0)),
+        r"X\.npz: fill_value must be 0, got 1\.0",
+    ),
+    (
+        lambda f: write_matrix(f, "X", data=np.array([1, 1, 7.5, np.nan])),
+        r"values must be 0 or 1, got 7\.5; 2 of 4 are bad\. Run FIDDLE with discretize",
+    ),
+    (
+        lambda f: write_matrix(f, "s", shape=np.array([4, 2])),
+        r"s\.npz: has 4 rows, but .*ARF_4h\.csv 3 stays",
+    ),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), BAD_FILES)
+def test_a_bad_file_is_refused_in_one_line(release, damage, message):
+    damage(release / "features" / "ARF_4h")
+    with pytest.raises(InputError, match=message) as raised:
+        read([release])
+    assert "\n" not in str(raised.value)
+
+
+BAD_POPULATIONS = [
+    ("", r"ARF_4h\.csv: not a readable CSV file"),
+    ("stay,ARF_LABEL\n1,0\n", r"no column 'ID'; there are: 'stay', 'ARF_LABEL'"),
+    (POPULATION + "3,,1\n", r"every ID must occur once; 3 occurs twice \(1 repeat\)"),
+    ("ID,ARF_LABEL\n3,0\n7,1\n", r"has 3 rows, but .* 2 stays"),
+    ("ID,ARF_LABEL\n3,0\n7,\n12,1\n", r"'ARF_LABEL': 1 of 3 cells are empty.* row 2"),
+    ("ID,ARF_LABEL\n3,0\n,1\n12,1\n", r"'ID': 1 of 3 cells are empty"),
+    ("ID,ARF_LABEL\n3,0\n7,0\n12,0\n", r"label 'ARF_LABEL' has 1 class"),
+    ("ID,died\n3,0\n7,0\n12,1\n", r"no single column ends in _LABEL; .* 'ID', 'died'"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_POPULATIONS)
+def test_a_bad_population_is_refused_in_one_line(release, text, message):
+    population(release).write_text(text)
+    with pytest.raises(InputError, match=message) as raised:
+        read([release])
+    assert "\n" not in str(raised.value)
+
+
+def test_a_listed_stay_without_a_label_is_refused(release):
+    folder = release / "features" / "ARF_4h"
+    (folder / "IDs.csv").write_text("ID\n3\n7\n13\n")
+    with pytest.raises(InputError, match=r"label missing for 1 of 3 stays, .* ID 13"):
+        read([release])
+
+
+def test_labels_by_name_and_with_many_values(release):
+    rows = "".join(f"{i},{i % 2},{i}\n" for i in range(3))
+    population(release).write_text("ID,died,code\n" + rows)
+    data = read([release], FiddleOptions(label="died"))
+    assert data.cohort.label.tolist() == [0, 1, 0]
+    with pytest.raises(InputError, match=r"unknown label column .* 'dead'; known: ID"):
+        read([release], FiddleOptions(label="dead"))
+    folder = release / "features" / "ARF_4h"
+    for stem, size in (("s", (11, 2)), ("X", (11, 2, 3))):
+        write_matrix(folder, stem, shape=np.array(size))
+    rows = "".join(f"{i},{i}\n" for i in range(11))
+    population(release).write_text("ID,ARF_LABEL\n" + rows)
+    with pytest.raises(InputError, match="'ARF_LABEL' has 11 different values"):
+        read([release])
+
+
+def test_folders_that_do_not_tell_what_to_read_are_refused(release, tmp_path):
+    other = release / "features" / "Shock_4h"
+    with pytest.raises(InputError, match=r"unknown task in .* 'Shock_4h'; known: ARF_"):
+        read([release], FiddleOptions(task="Shock_4h"))
+    with pytest.raises(InputError, match="'Shock_4h'; known: ARF_4h"):
+        read([release / "features" / "ARF_4h"], FiddleOptions(task="Shock_4h"))
+    shutil.copytree(release / "features" / "ARF_4h", other)
+    with pytest.raises(InputError, match="several tasks; name one: ARF_4h, Shock_4h"):
+        read([release])
+    with pytest.raises(InputError, match=r"Shock_4h: no population file \(Shock_4h"):
+        read([release], FiddleOptions(task="Shock_4h"))
+    lost = FiddleOptions(task="ARF_4h", population=str(tmp_path / "no.csv"))
+    with pytest.raises(InputError, match=r"no\.csv: no such population file"):
+        read([release], lost)
+    with pytest.raises(InputError, match=r"neither .* nor prep/icustays"):
+        read([release], FiddleOptions(task="ARF_4h", partition=("test",)))
+    (tmp_path / "FIDDLE_eicu" / "features").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"several data sets .'FIDDLE_eicu', 'FIDD"):
+        read([tmp_path])
+    with pytest.raises(InputError, match="features: no task in it"):
+        read([tmp_path / "FIDDLE_eicu"])
+    with pytest.raises(InputError, match=r"neither features/<task>/X[.]npz .* nor X"):
+        read([release / "population"])
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        read([tmp_path / "nowhere"])
+    with pytest.raises(InputError, match="one folder is read at a time, got 2"):
+        read([release, release])
+
+
+def test_the_toy_release(data_dir):
+    folder = data_dir / "fiddle-example" / "toy_physionet_layout"
+    data = read([folder], FiddleOptions(task="ARF_4h"))
+    features = pathlib.Path(folder, "FIDDLE_mimic3", "features", "ARF_4h")
+    with np.load(features / "X.npz") as archive:
+        dense = np.zeros(archive["shape"], int)
+        dense[tuple(archive["coords"])] = archive["data"]
+    assert dense.shape == (120, 4, 113)
+    assert isinstance(data.cohort.temporal, SparseTable)
+    np.testing.assert_array_equal(data.cohort.temporal.codes, dense)
+    assert data.cohort.static.codes.shape == (120, 13)
+    assert abs(density(data.cohort.temporal) - dense.mean()) < 1e-12
+    assert (data.schema.num_steps, data.schema.step) == (4, 1.0)
+    sizes = data.provenance["partition"]["stays"]
+    assert sizes == {"train": 84, "val": 18, "test": 18}
+    assert data.groups[:2].tolist() == [500001, 600002]
+    # one-hot groups of the names: at most one age bin a stay
+    ages = [i for i, f in enumerate(data.schema.static) if f.name.startswith("AGE")]
+    assert (data.cohort.static.codes[:, ages].sum(1) == 1).all()
+
+
+def test_the_output_of_fiddle(data_dir):
+    data = read([data_dir / "fiddle-example" / "small_test" / "output-2"])
+    assert data.ids.tolist() == [1, 2, 3, 4]
+    assert data.cohort.temporal.codes.shape == (4, 4, 14)
+    assert data.cohort.static.codes.shape == (4, 4)
+    assert data.schema.label is None

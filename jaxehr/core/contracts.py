@@ -79,6 +79,7 @@ class Metric(NamedTuple):
     run: MetricFn
     group: str  # fidelity | temporal | discriminability | utility
     names: dict[str, "Definition"]
+    sparse: bool = False  # takes a `SparseTable` as it is; others see a dense one
 
 
 class Definition(NamedTuple):

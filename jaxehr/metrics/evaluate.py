@@ -9,13 +9,15 @@ import dataclasses
 import hashlib
 import warnings
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxehr.core.checks import InputError, positive
-from jaxehr.core.cohort import Dataset, num_patients, take
-from jaxehr.core.contracts import Comparison, Metric, Result
+from jaxehr.core.cohort import Dataset, Table, num_patients, take
+from jaxehr.core.contracts import Comparison, Metric, Result, Value
+from jaxehr.core.sparse import SparseTable
 from jaxehr.data.schema_json import same_columns
 from jaxehr.data.split import split
 
@@ -38,8 +40,12 @@ class MetricConfig:
     """Patients of each data set that the classifiers see; 0 = all."""
     mmd_rows: int = 2000
     """Patients of each side in one draw of the maximum mean discrepancy."""
+    pooled_rows: int = 5000
+    """The same for the discrepancy of patients pooled over time."""
     draws: int = 5
-    """Draws of the maximum mean discrepancy."""
+    """Draws of both."""
+    trees: int = 500
+    """Trees of a random forest."""
     pairs: int = 1000
     """Pairs of patients for dynamic time warping."""
     resamples: int = 200
@@ -54,7 +60,15 @@ class MetricConfig:
 
 DEFAULT = MetricConfig()
 QUICK = MetricConfig(
-    seeds=2, epochs=5, mlp_epochs=15, max_rows=2000, mmd_rows=1000, draws=2, pairs=300
+    seeds=2,
+    epochs=5,
+    mlp_epochs=15,
+    max_rows=2000,
+    mmd_rows=1000,
+    pooled_rows=1000,
+    draws=2,
+    trees=100,
+    pairs=300,
 )
 
 
@@ -100,11 +114,15 @@ def comparison(
 
 def canonical_order(data: Dataset) -> Dataset:
     """The patients sorted by a hash of their values; names and ids play no part."""
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(data.cohort)]
-    count = num_patients(data.cohort)
-    rows = [leaf.reshape(count, -1) for leaf in leaves]
+    count, cohort = num_patients(data.cohort), data.cohort
+    rows: list[Any] = []
+    if isinstance(cohort.temporal, SparseTable):
+        rows.append(np.split(cohort.temporal.cells, cohort.temporal.offsets[1:-1]))
+        cohort = cohort._replace(temporal=())
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(cohort)]
+    rows += [leaf.reshape(count, -1) for leaf in leaves]
     # + 0.0 turns a negative zero into a positive one
-    rows = [r + 0.0 if r.dtype.kind == "f" else r for r in rows]
+    rows = [r + 0.0 if getattr(r, "dtype", None) == np.float64 else r for r in rows]
     digests = [
         hashlib.blake2b(b"".join(r[i].tobytes() for r in rows), digest_size=16).digest()
         for i in range(count)
@@ -132,11 +150,13 @@ def run_metrics(
       progress: called with (name, metrics done, metrics in all) before each metric, and
         with ("", all, all) at the end.
     """
-    results = []
+    results, seen = [], None
     for done, (name, metric) in enumerate(metrics.items()):
         if progress:
             progress(name, done, len(metrics))
-        values = metric.run(name_key(key, name), compared)
+        if seen is None and not metric.sparse:
+            seen = dense_tables(compared)
+        values = run_one(name_key(key, name), metric, compared, seen)
         results += [
             Result(number, metric.group, definition, values[number])
             for number, definition in metric.names.items()
@@ -144,3 +164,31 @@ def run_metrics(
     if progress:
         progress("", len(metrics), len(metrics))
     return results
+
+
+def run_one(
+    key: jax.Array, metric: Metric, compared: Comparison, seen: Comparison | str | None
+) -> dict[str, Value]:
+    """Runs a metric on the view it takes; a text in `seen` says why there is none."""
+    if metric.sparse:
+        return metric.run(key, compared)
+    if isinstance(seen, str):
+        return {name: Value(None, reason=seen) for name in metric.names}
+    return metric.run(key, compared if seen is None else seen)
+
+
+def dense_tables(compared: Comparison) -> Comparison | str:
+    """The data with dense temporal tables, or the reason why these are too large."""
+    if not any(isinstance(d.cohort.temporal, SparseTable) for d in compared):
+        return compared
+    try:
+        return Comparison(*map(with_dense_table, compared))
+    except InputError as error:
+        return f"the metric takes no sparse table, and the {error}"
+
+
+def with_dense_table(data: Dataset) -> Dataset:
+    """The data set with a dense temporal table; refused above 4 GiB."""
+    table = data.cohort.temporal
+    dense = Table(table.numeric, table.codes, table.observed)
+    return data._replace(cohort=data.cohort._replace(temporal=dense))

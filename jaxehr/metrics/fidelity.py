@@ -1,4 +1,4 @@
-"""Marginal and joint fidelity: MMD, correlations, total variation [cdmt2026, Table 3].
+"""Marginal and joint fidelity: correlations, total variation [cdmt2026, Table 3].
 
 The paper names these metrics without formulas; the definitions here are ours.
 
@@ -6,7 +6,7 @@ Correlation and total variation are functions of sums over patients. The patient
 put into random groups and the groups are resampled, which gives the interval.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +22,6 @@ from jaxehr.metrics.views import (
     distinct,
     everyone,
     fit_lens,
-    flat_numbers,
     numeric_names,
     sequences_of_numbers,
     too_few,
@@ -39,7 +38,7 @@ def generator(key: jax.Array) -> np.random.Generator:
 
 
 class Distance(NamedTuple):
-    """One number or several, from the sums of two data sets; one detail per feature."""
+    """One number or several, from the sums of two data sets; details per feature."""
 
     numbers: dict[str, float]
     detail: dict[str, dict[str, float]]
@@ -59,14 +58,17 @@ def from_sums(
     sets: dict[str, Any],
     distance: Callable[[Any, Any], Distance],
     resamples: int,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
 ) -> dict[str, Value]:
     """Value, reference and interval of a distance between sums.
 
     Args:
       sets: train, holdout, synthetic -> pytree of arrays [GROUPS, ...] of sums.
+      bounds: the range of a number; (0, infinity) where it is not named.
 
-    The interval is value +- 1.96 standard deviations over resampled groups, cut at 0:
-    percentiles would be off, for a distance of resamples is larger than the distance.
+    The interval is value +- 1.96 standard deviations over resampled groups, cut at the
+    bounds: percentiles would be off, for a distance of resamples is larger than the
+    distance.
     """
     total = {k: jax.tree.map(lambda leaf: leaf.sum(0), v) for k, v in sets.items()}
     found = distance(total["synthetic"], total["holdout"])
@@ -85,83 +87,11 @@ def from_sums(
             out[name] = Value(None, reason="too few columns that vary")
             continue
         spread = 1.96 * float(np.nanstd([draw[name] for draw in draws]))
-        detail = {"per_feature": found.detail[name]}
-        low, high = max(value - spread, 0.0), value + spread
+        least, most = (bounds or {}).get(name, (0.0, np.inf))
+        low, high = max(value - spread, least), min(value + spread, most)
+        detail = {"per_feature": found.detail[name]} if name in found.detail else None
         out[name] = Value(value, reference.numbers[name], low, high, "", detail)
     return out
-
-
-def mmd(config: MetricConfig = DEFAULT) -> Metric:
-    """Squared maximum mean discrepancy of the flattened numerics, and its root."""
-    names = {
-        "mmd_squared": Definition(
-            "MMD squared",
-            "Distance of the joint distributions of all numbers at all steps, kernel "
-            "exp(-|a - b|^2 / median); biased: its floor, the reference, is above 0.",
-            "lower",
-            0.0,
-            "[gretton2012, Eq. 5]",
-        ),
-        "mmd": Definition(
-            "MMD", "The root of MMD squared.", "lower", 0.0, "[gretton2012, Eq. 5]"
-        ),
-    }
-
-    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
-        if reason := too_few(*real):
-            return undefined(names, reason)
-        lens = fit_lens(*real)
-        train, holdout, synthetic = (flat_numbers(lens, data) for data in real)
-        if train.shape[1] == 0:
-            return undefined(names, NO_NUMBERS)
-        rng = generator(key)
-        size = min(config.mmd_rows, len(train), len(holdout), len(synthetic))
-        draw = lambda x: x[rng.permutation(len(x))[:size]].astype(np.float64)
-        values, references = [], []
-        whole = size == max(len(train), len(holdout), len(synthetic))
-        for _ in range(1 if whole else config.draws):
-            part = draw(holdout)
-            values.append(mmd_squared(draw(synthetic), part))
-            references.append(mmd_squared(draw(train), part))
-        if not np.isfinite([*values, *references]).all():
-            return undefined(names, "all numbers are constant")
-        detail = {"rows": size, "per_draw": values, "per_draw_reference": references}
-        root, floor = np.sqrt(values), np.sqrt(references)
-        return {
-            "mmd_squared": from_draws(values, references, detail),
-            "mmd": from_draws(root, floor, {"rows": size}),
-        }
-
-    return Metric(run, "fidelity", names)
-
-
-def mmd_squared(a: np.ndarray, b: np.ndarray) -> float:
-    """Biased MMD^2 of rows [n, D] and [m, D]; NaN if half of the rows are equal.
-
-    mean k(a, a') + mean k(b, b') - 2 mean k(a, b), k = exp(-|x - y|^2 / h), h the
-    median over the pairs of the pooled rows.
-    """
-    pooled, count = np.concatenate([a, b]), len(a)
-    squares = (pooled**2).sum(1)
-    distance = squares[:, None] + squares[None, :] - 2 * pooled @ pooled.T
-    np.maximum(distance, 0.0, out=distance)
-    np.fill_diagonal(distance, 0.0)
-    median = np.median(distance[np.triu_indices(len(pooled), 1)])
-    if median < 1e-12:  # numbers have unit variance: this is rounding noise
-        return float("nan")
-    kernel = np.exp(distance / -median)
-    within = kernel[:count, :count].mean() + kernel[count:, count:].mean()
-    return float(max(within - 2 * kernel[:count, count:].mean(), 0.0))
-
-
-def from_draws(values: Any, references: Any, detail: dict[str, Any]) -> Value:
-    """Means over draws; the interval is that of the mean, none for a single draw."""
-    value, reference = float(np.mean(values)), float(np.mean(references))
-    if len(values) == 1:
-        return Value(value, reference, detail=detail)
-    spread = 1.96 * float(np.std(values, ddof=1)) / len(values) ** 0.5
-    low, high = max(value - spread, 0.0), value + spread
-    return Value(value, reference, low, high, "", detail)
 
 
 def correlation(config: MetricConfig = DEFAULT) -> Metric:

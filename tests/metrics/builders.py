@@ -12,6 +12,7 @@ from jaxehr.core.cohort import (
     make_cohort,
 )
 from jaxehr.core.contracts import Comparison
+from jaxehr.core.sparse import from_dense
 
 
 def schema(
@@ -102,3 +103,35 @@ def compared(synthetic: Dataset, law: Schema | None = None, count: int = 400, **
     return Comparison(
         simulate(1, count, law, **kw), simulate(2, count, law, **kw), synthetic
     )
+
+
+def binary_schema(columns=6, steps=4) -> Schema:
+    """Binary temporal columns b0, b1, ..., static ones as in `schema`, two classes."""
+    temporal = tuple(
+        Feature(name=f"b{i}", kind="binary", categories=(0, 1)) for i in range(columns)
+    )
+    return schema(steps=steps).replace(temporal=temporal)
+
+
+def sparse_pair(seed: int, count: int = 80, columns: int = 6, steps: int = 4):
+    """One data set twice: with a sparse and with a dense temporal table."""
+    rng, law = np.random.default_rng(seed), binary_schema(columns, steps)
+    length = rng.integers(0, steps + 1, count)
+    label = rng.integers(0, 2, count)
+    share = np.linspace(0.05, 0.6, columns) + 0.3 * label[:, None, None]
+    codes = (rng.random((count, steps, columns)) < share).astype(np.int32)
+    observed = np.ones(codes.shape, bool)
+    static = Table(
+        50 + 10 * rng.normal(size=(count, 1)),
+        rng.integers(0, 2, (count, 1)),
+        rng.random((count, 2)) > 0.1,
+    )
+    tables = (
+        from_dense(codes, length),
+        Table(np.zeros((count, steps, 0)), codes, observed),
+    )
+    ids = np.arange(count) + 1000 * seed
+    return [
+        Dataset(law, make_cohort(static, table, length, label), ids, ids, {})
+        for table in tables
+    ]

@@ -6,12 +6,14 @@ import json
 import jax
 import numpy as np
 import pytest
-from builders import schema, simulate
+from builders import schema, simulate, sparse_pair
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Feature, Label, take
+from jaxehr.metrics.dimensions import dimensions
 from jaxehr.metrics.evaluate import MetricConfig, comparison, name_key, run_metrics
-from jaxehr.metrics.fidelity import correlation, mmd, tvd
+from jaxehr.metrics.fidelity import correlation, tvd
+from jaxehr.metrics.mmd import mmd
 from jaxehr.metrics.temporal import acf, dtw, transition
 
 KEY = jax.random.key(0)
@@ -145,3 +147,31 @@ def test_config_is_checked():
         MetricConfig(seeds=0)
     with pytest.raises(InputError, match="max_rows must not be negative, got -1"):
         MetricConfig(max_rows=-1)
+
+
+def test_sparse_tables_give_the_numbers_of_dense_ones(monkeypatch):
+    """Metrics that take no sparse table see a dense one; above the limit, a reason."""
+    pairs = [sparse_pair(i) for i in (1, 3, 2)]
+    metrics = {"tvd": tvd(SMALL), "dimensions": dimensions(SMALL)}
+    found = [
+        {r.name: r for r in run_metrics(KEY, comparison(*side), metrics)}
+        for side in zip(*pairs, strict=True)
+    ]
+    assert found[0]["tvd"].value.value > 0
+    for name in found[0]:
+        a, b = (side[name].value for side in found)
+        np.testing.assert_allclose(a.reference, b.reference, rtol=1e-6)
+        np.testing.assert_allclose(a.value, b.value, rtol=1e-6)
+    monkeypatch.setattr("jaxehr.core.sparse.MOST_BYTES", 1000)
+    results = run_metrics(KEY, comparison(*[pair[0] for pair in pairs]), metrics)
+    values = {r.name: r.value for r in results}
+    assert "takes no sparse table, and the sparse table of 80" in values["tvd"].reason
+    assert values["dimension_rmse"].value is not None
+
+
+def test_the_order_of_patients_in_a_sparse_table_plays_no_part():
+    real, synthetic, held = (sparse_pair(i)[0] for i in (1, 3, 2))
+    mixed = take(synthetic, np.random.default_rng(0).permutation(80))
+    one, other = (comparison(real, data, held).synthetic for data in (synthetic, mixed))
+    for a, b in zip(one.cohort.temporal[:3], other.cohort.temporal[:3], strict=True):
+        np.testing.assert_array_equal(a, b)

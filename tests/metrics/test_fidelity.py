@@ -9,7 +9,8 @@ from builders import compared, schema, simulate
 
 from jaxehr.core.cohort import take
 from jaxehr.metrics.evaluate import MetricConfig
-from jaxehr.metrics.fidelity import correlation, mmd, mmd_squared, tvd
+from jaxehr.metrics.fidelity import correlation, tvd
+from jaxehr.metrics.mmd import mmd, mmd_squared
 from jaxehr.metrics.views import fit_lens, sequences_of_numbers
 
 KEY = jax.random.key(0)

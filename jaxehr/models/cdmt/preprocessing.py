@@ -13,13 +13,13 @@ from jaxehr.core.cohort import (
     Cohort,
     Schema,
     Table,
-    coded_features,
     make_cohort,
     valid_steps,
 )
 from jaxehr.data import impute, transforms
 from jaxehr.models.cdmt.config import CdmtConfig
 from jaxehr.models.cdmt.layout import Layout, Part
+from jaxehr.models.encoding import as_in_training, host, missing_shares, sizes, small
 
 
 class Batch(NamedTuple):
@@ -57,12 +57,6 @@ def fit(
     return fitted
 
 
-def host(cohort: Cohort) -> Cohort:
-    """The cohort as NumPy arrays."""
-    static, temporal = (Table(*map(np.asarray, cohort[i])) for i in range(2))
-    return Cohort(static, temporal, *map(np.asarray, cohort[2:]))
-
-
 def fit_part(
     part: Part, config: CdmtConfig, table: Table, valid: np.ndarray
 ) -> dict[str, Any]:
@@ -76,17 +70,11 @@ def fit_part(
     knots = transforms.fit_quantile_normal(
         rows.numeric, seen, part.numeric, config.max_knots
     )
-    missing = 1.0 - rows.observed.mean(0) if len(seen) else np.ones(len(part.features))
     return {
-        "fill": impute.fit_fill(rows, sizes(part))._asdict(),
+        "fill": impute.fit_fill(rows, sizes(part.features))._asdict(),
         "quantile": knots._asdict(),
-        "missing": missing,
+        "missing": missing_shares(rows.observed),
     }
-
-
-def sizes(part: Part) -> tuple[int, ...]:
-    """Cardinality of every coded feature, constants included."""
-    return tuple(f.cardinality for f in coded_features(part.features))
 
 
 def count_frames(schema: Schema, cohort: Cohort) -> np.ndarray:
@@ -133,11 +121,6 @@ def encode(fitted: dict[str, Any], layout: Layout, cohort: Cohort) -> Batch:
     )
 
 
-def small(codes: np.ndarray) -> np.ndarray:
-    """Codes in one byte where they fit: they are most of a cohort's memory."""
-    return codes.astype(np.int8 if codes.max(initial=0) < 128 else np.int32)
-
-
 def encode_part(
     fitted: dict[str, Any], part: Part, table: Table, valid: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -146,7 +129,7 @@ def encode_part(
     observed = table.observed & valid[..., None]
     table = table._replace(observed=observed)
     if table.numeric.ndim == 3:
-        filled = impute.impute_temporal(table, valid, fill, sizes(part))
+        filled = impute.impute_temporal(table, valid, fill, sizes(part.features))
     else:
         filled = impute.impute_static(table, fill)
     z = transforms.forward(
@@ -204,7 +187,5 @@ def decode_part(
     observed = np.ones(shape, bool)
     if part.masks:
         observed = block[..., diffused : diffused + part.num_masks] == 0
-    missing = np.asarray(fitted["missing"])
-    if part.masks:
-        observed = (observed | (missing == 0.0)) & (missing < 1.0)
+        observed = as_in_training(observed, fitted["missing"])
     return Table(numeric, codes, observed)

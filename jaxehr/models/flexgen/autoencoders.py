@@ -1,0 +1,201 @@
+"""The two variational autoencoders [flexgen2024, Sec. 4.2] as pure functions.
+
+Per patient, with q = N(mean, diag std^2) and the label y given to the decoder:
+
+    loss = -E_q[log p(x | z, y)] + kl_weight KL(q || N(0, I)),
+
+where log p runs over observed values only.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxehr.core.contracts import Objective, Params
+from jaxehr.models.flexgen import likelihoods
+from jaxehr.models.flexgen.config import FlexgenConfig
+from jaxehr.models.flexgen.layout import Layout, Part
+from jaxehr.models.flexgen.likelihoods import Drawn, Outputs
+from jaxehr.models.flexgen.networks import (
+    StaticDecoder,
+    StaticEncoder,
+    TemporalDecoder,
+    TemporalEncoder,
+)
+from jaxehr.models.flexgen.preprocessing import Records, take
+
+Which = Literal["static", "temporal"]
+ACTIVE = 0.01  # nats of mean divergence above which a coordinate says something
+BLOCK_BYTES = 2**28  # outputs of one block of patients outside training
+
+
+class Autoencoder(NamedTuple):
+    """One part's autoencoder; everything learned is in its `Params`.
+
+    Attributes:
+      objective: fitted (of the whole layout) -> training objective over `Records`.
+      encode: (params, batch) -> mean and standard deviation of q, [B, l] each.
+      decode: (params, z [B, l], one-hot label [B, classes]) -> Outputs.
+      log_likelihood: (params, z, batch) -> [B], of values and length.
+      draw: (keys [B], outputs) -> Drawn; row i depends on row i only.
+      mode: outputs -> Drawn, the most probable values.
+    """
+
+    part: Part
+    num_classes: int
+    latent: int
+    objective: Callable[[dict[str, Any]], Objective]
+    encode: Callable[[Params, Records], tuple[jax.Array, jax.Array]]
+    decode: Callable[[Params, jax.Array, jax.Array], Outputs]
+    log_likelihood: Callable[[Params, jax.Array, Records], jax.Array]
+    draw: Callable[[jax.Array, Outputs], Drawn]
+    mode: Callable[[Outputs], Drawn]
+
+
+@functools.lru_cache(maxsize=64)
+def make_autoencoder(
+    layout: Layout, config: FlexgenConfig, which: Which
+) -> Autoencoder:
+    """The autoencoder of one part; the same object for equal arguments."""
+    part = layout.static if which == "static" else layout.temporal
+    if which == "static":
+        encoder: Any = StaticEncoder(part, config)
+        decoder: Any = StaticDecoder(part, config)
+    else:
+        encoder = TemporalEncoder(part, config)
+        decoder = TemporalDecoder(part, config)
+    classes = layout.num_classes
+    told = classes if config.label_in_encoder else 0
+
+    def encode(params: Params, batch: Records) -> tuple[jax.Array, jax.Array]:
+        label = jax.nn.one_hot(batch.label, told)
+        mean, logvar = encoder.apply({"params": params["encoder"]}, batch, label)
+        return mean, jnp.exp(0.5 * logvar)
+
+    def decode(params: Params, z: jax.Array, label: jax.Array) -> Outputs:
+        return decoder.apply({"params": params["decoder"]}, z, label)
+
+    def log_likelihood(params: Params, z: jax.Array, batch: Records) -> jax.Array:
+        outputs = decode(params, z, jax.nn.one_hot(batch.label, classes))
+        values = likelihoods.log_likelihood(part, outputs, batch.block, batch.length)
+        return values + likelihoods.length_likelihood(outputs, batch.length)
+
+    def init(key: jax.Array, batch: Records) -> Params:
+        key_encoder, key_decoder = jax.random.split(key)
+        label = jax.nn.one_hot(batch.label, classes)
+        z = jnp.zeros((len(batch.label), config.latent))
+        return {
+            "encoder": encoder.init(key_encoder, batch, label[:, :told])["params"],
+            "decoder": decoder.init(key_decoder, z, label)["params"],
+        }
+
+    def objective(fitted: dict[str, Any]) -> Objective:
+        return Objective(
+            lambda key, batch: from_marginals(part, fitted[which], init(key, batch)),
+            functools.partial(elbo_loss, part, config, encode, log_likelihood),
+            functools.partial(take, part),
+        )
+
+    return Autoencoder(
+        part,
+        classes,
+        config.latent,
+        objective,
+        encode,
+        decode,
+        log_likelihood,
+        functools.partial(likelihoods.draw, part),
+        functools.partial(likelihoods.mode, part),
+    )
+
+
+def from_marginals(part: Part, fitted: dict[str, Any], params: Params) -> Params:
+    """The parameters with output biases at the marginals of training."""
+    decoder = dict(params["decoder"])
+    heads = dict(decoder["heads"])
+    heads["all"] = heads["all"] | {"bias": likelihoods.start_bias(part, fitted)}
+    decoder["heads"] = heads
+    if part.steps:
+        bias = likelihoods.start_length(fitted)
+        decoder["length"] = decoder["length"] | {"bias": bias}
+    return params | {"decoder": jax.tree.map(jnp.asarray, decoder)}
+
+
+def divergence(mean: jax.Array, std: jax.Array) -> jax.Array:
+    """KL(N(mean, std^2) || N(0, 1)) of every coordinate, in nats."""
+    return 0.5 * (mean**2 + std**2 - 1.0) - jnp.log(std)
+
+
+def elbo_loss(
+    part: Part,
+    config: FlexgenConfig,
+    encode: Callable[..., Any],
+    log_likelihood: Callable[..., Any],
+    params: Params,
+    key: jax.Array,
+    batch: Records,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The bound of the module docstring, averaged over rows; a row without the part
+    counts 0. Metrics are in nats a patient; `active_units` is a number of coordinates.
+
+    With `kl_reduction` "batch" the divergence is summed over the rows against the mean
+    reconstruction of a value, as in the authors' code [specs A.2].
+    """
+    valid = likelihoods.valid_rows(part, batch.block, batch.length)
+    has = valid.any(-1) if part.steps else valid
+    mean, std = encode(params, batch)
+    z = mean + std * jax.random.normal(key, mean.shape)
+    error = -jnp.mean(jnp.where(has, log_likelihood(params, z, batch), 0.0))
+    each = jnp.where(has[:, None], divergence(mean, std), 0.0)  # [B, l]
+    kl = each.sum(-1).mean()
+    metrics = {
+        "reconstruction": error,
+        "kl": kl,
+        "active_units": jnp.sum(each.mean(0) > ACTIVE).astype(jnp.float32),
+    }
+    if config.kl_reduction == "batch":
+        values = part.num_outputs * max(part.steps, 1)
+        return error / values + config.kl_weight * each.sum(), metrics
+    return error + config.kl_weight * kl, metrics
+
+
+def block_rows(part: Part) -> int:
+    """Patients whose outputs take about `BLOCK_BYTES`; at least 16, at most 1024."""
+    bytes_each = 4 * max(part.steps, 1) * max(part.num_outputs, part.num_inputs)
+    return int(min(max(BLOCK_BYTES // bytes_each, 16), 1024))
+
+
+@functools.lru_cache(maxsize=64)
+def encoder_program(autoencoder: Autoencoder) -> Callable[..., Any]:
+    """`take` and `encode` of one block of patients, compiled."""
+
+    def run(params: Params, data: Records, rows: jax.Array) -> Any:
+        return autoencoder.encode(params, take(autoencoder.part, data, rows))
+
+    return jax.jit(run)
+
+
+def encode_all(
+    autoencoder: Autoencoder,
+    params: Params,
+    data: Records,
+    rows_per_block: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of q for every patient, NumPy [n, l] each."""
+    count = len(data.label)
+    if not count:
+        empty = np.zeros((0, autoencoder.latent), np.float32)
+        return empty, empty
+    size = min(rows_per_block or block_rows(autoencoder.part), count)
+    run = encoder_program(autoencoder)
+    params, data = jax.device_put((params, data))
+    blocks = []
+    for first in range(0, count, size):
+        rows = np.minimum(np.arange(first, first + size), count - 1)
+        blocks.append([np.asarray(leaf) for leaf in run(params, data, rows)])
+    mean, std = (np.concatenate(leaves)[:count] for leaves in zip(*blocks))
+    return mean, std

@@ -5,15 +5,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
+import numpy as np
 
+from jaxehr.core.cohort import num_patients, take
 from jaxehr.core.contracts import Comparison, Result
 from jaxehr.core.files import PathLike, new_folder, write_json, write_text
+from jaxehr.core.sparse import SparseTable
+from jaxehr.metrics.evaluate import with_dense_table
 from jaxehr.report import provenance, sections, words
 from jaxehr.report.json_out import document
 from jaxehr.report.page import Section
 from jaxehr.report.style import look
 
 MARKER = "metrics.json"
+DRAWN_CELLS = 100_000_000  # of a temporal table, for the pictures
 
 
 def write_report(
@@ -88,21 +93,49 @@ def page_sections(
     notes: Sequence[str],
 ) -> list[Section]:
     """All sections after the table of metrics, in the order of the page."""
+    shown, said = drawable(comparison)
     every = [
-        sections.marginals(comparison),
-        sections.missingness(comparison),
-        sections.trajectories(comparison),
-        sections.over_time(comparison),
-        sections.correlations(comparison),
+        sections.marginals(shown),
+        sections.missingness(shown),
+        sections.trajectories(shown),
+        sections.over_time(shown),
+        sections.correlations(shown),
         sections.lengths(comparison),
         sections.labels(comparison),
         sections.static(comparison),
         provenance.schedule(comparison, run),
         provenance.losses(run),
         provenance.made(comparison, results, run),
-        provenance.limits(results, notes),
+        provenance.limits(results, [*notes, *said]),
     ]
     return [section for section in every if section is not None]
+
+
+def drawable(comparison: Comparison) -> tuple[Comparison, list[str]]:
+    """The data with dense temporal tables, as the pictures need them.
+
+    Of a sparse table that would be too large, patients drawn at random (fixed seed)
+    are kept, and a sentence says so.
+    """
+    if not any(isinstance(d.cohort.temporal, SparseTable) for d in comparison):
+        return comparison, []
+    generator, made, said = np.random.default_rng(0), [], []
+    for data in comparison:
+        patients = num_patients(data.cohort)
+        table = data.cohort.temporal
+        cells = max(table.steps * table.features, 1)
+        most = max(DRAWN_CELLS // cells, 1)
+        if patients > most:
+            rows = np.sort(generator.permutation(patients)[:most])
+            data = take(data, rows)
+            said.append(f"{most:,} of {patients:,}")
+        made.append(with_dense_table(data))
+    if said:
+        said = [
+            "The pictures over time show patients drawn at random, for the whole "
+            f"tables are too large: {', '.join(said)}. The metrics see all of them."
+        ]
+    return Comparison(*made), said
 
 
 def metric_row(result: Result) -> dict[str, Any]:

@@ -5,8 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-from jaxehr.core.cohort import num_patients
+import numpy as np
+
+from jaxehr.core.cohort import Table, num_patients
 from jaxehr.core.contracts import Comparison, Result
+from jaxehr.core.sparse import SparseTable
 from jaxehr.report import fitting
 from jaxehr.report.page import Grid, Lines, Rows, Section
 from jaxehr.report.style import shorten
@@ -35,11 +38,17 @@ def sizes(comparison: Comparison) -> dict[str, dict[str, int]]:
             "with_static": int(cohort.has_static.sum()),
             "with_temporal": int(cohort.has_temporal.sum()),
             "steps": int(cohort.length.sum()),
-            "observed_values": int(
-                cohort.static.observed.sum() + cohort.temporal.observed.sum()
-            ),
+            "observed_values": int(cohort.static.observed.sum())
+            + observed_cells(cohort.temporal),
         }
     return table
+
+
+def observed_cells(temporal: Table | SparseTable) -> int:
+    """How many values a temporal table holds; a sparse one has one in every cell."""
+    if isinstance(temporal, SparseTable):
+        return int(np.sum(temporal.length, dtype=np.int64)) * temporal.features
+    return int(temporal.observed.sum())
 
 
 def flatten(value: Any, prefix: str = "") -> Iterable[tuple[str, str]]:

@@ -5,10 +5,12 @@ import re
 
 import numpy as np
 import pytest
-from report_samples import REASON, RUN, make_dataset, parse, results
+from report_samples import REASON, RUN, SCHEMA, make_dataset, parse, results
 
 from jaxehr.core.checks import InputError
+from jaxehr.core.cohort import Feature
 from jaxehr.core.contracts import Comparison
+from jaxehr.core.sparse import from_dense
 from jaxehr.report import write_report
 from jaxehr.report.fitting import noise_level
 
@@ -166,3 +168,32 @@ def test_a_schedule_given_as_sigma_is_drawn(tmp_path, comparison):
         text = (tmp_path / name / "report.html").read_text(encoding="utf-8")
         assert said in text
         assert "Noise level sigma(t), numeric series" in text
+
+
+def sparse_dataset(seed: int, num: int = 60):
+    """The invented patients with binary temporal columns, kept sparse."""
+    binary = tuple(
+        Feature(name=f"b{i}", kind="binary", categories=(0, 1)) for i in range(4)
+    )
+    data = make_dataset(seed, SCHEMA, num)
+    length, shape = data.cohort.length, (num, SCHEMA.num_steps, 4)
+    codes = np.random.default_rng(seed).random(shape) < 0.3
+    cohort = data.cohort._replace(temporal=from_dense(codes, length))
+    return data._replace(schema=SCHEMA.replace(temporal=binary), cohort=cohort)
+
+
+@pytest.mark.parametrize("most", [10**8, 1000])
+def test_sparse_tables_are_drawn_and_large_ones_in_part(tmp_path, monkeypatch, most):
+    monkeypatch.setattr("jaxehr.report.html.DRAWN_CELLS", most)
+    compared = Comparison(*map(sparse_dataset, range(3)))
+    write_report(tmp_path / "out", compared, results())
+    text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    page = re.sub(r"<[^>]*>", "", text)
+    assert "b3" in page
+    # 1000 cells are 41 patients of 24 cells
+    told = "too large: 41 of 60, 41 of 60, 41 of 60" in page
+    assert told == (most == 1000)
+    found = json.loads((tmp_path / "out/metrics.json").read_text())["sizes"]["train"]
+    data = compared.train.cohort
+    cells = data.static.observed.sum() + 4 * data.length.sum()
+    assert found["observed_values"] == cells

@@ -60,21 +60,13 @@ def render(
     notes: Sequence[str],
 ) -> str:
     """The page as text."""
-    source = importlib.resources.files("jaxehr.report").joinpath("template.html.j2")
-    environment = jinja2.Environment(
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    template = environment.from_string(source.read_text(encoding="utf-8"))
     groups: dict[str, list[dict[str, Any]]] = {}
     for result in results:
         group = words.GROUPS.get(result.group, result.group)
         groups.setdefault(group, []).append(metric_row(result))
     with look():
         parts = page_sections(comparison, results, run, notes)
-    return template.render(
+    return template("report.html.j2").render(
         title=title,
         about=words.size_sentence(comparison),
         model=run.get("model", ""),
@@ -84,6 +76,21 @@ def render(
         groups=groups,
         sections=parts,
     )
+
+
+def template(name: str) -> jinja2.Template:
+    """A page of ours; all of them fill the blocks of `page.html.j2`."""
+    folder = importlib.resources.files("jaxehr.report")
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(
+            lambda name: folder.joinpath(name).read_text(encoding="utf-8")
+        ),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template(name)
 
 
 def page_sections(

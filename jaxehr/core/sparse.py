@@ -129,7 +129,8 @@ def from_cells(
     within = step * features + feature
     place = patient * (steps * features) + within
     if len(place) > 1 and not (place[1:] > place[:-1]).all():
-        place = np.unique(place)
+        place.sort()  # np.unique hashes: several times slower
+        place = place[np.diff(place, prepend=-1) > 0]
         patient, within = np.divmod(place, steps * features)
     counts = np.bincount(patient, minlength=patients)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

@@ -12,7 +12,7 @@ from jaxehr.metrics.fidelity import generator
 from jaxehr.metrics.forest import bootstrap, compared_areas, rows_of, utility_forest
 
 KEY = jax.random.key(0)
-SMALL = MetricConfig(seeds=2, trees=30, resamples=50)
+SMALL = MetricConfig(trees=30, resamples=50)
 
 
 def flipped(data):
@@ -24,16 +24,12 @@ def test_the_areas_are_scikit_learns():
     real = compared(simulate(3, 200), count=200)
     found = utility_forest(SMALL).run(KEY, real)
     side, label = rows_of(real.synthetic, real), real.holdout.cohort.label
-    each = []
-    for state in generator(KEY).integers(0, 2**31 - 1, 2).tolist():
-        model = RandomForestClassifier(30, min_samples_leaf=3, random_state=state)
-        chance = model.fit(side.train, real.synthetic.cohort.label).predict_proba(
-            side.test
-        )[:, 1]
-        each.append(
-            (roc_auc_score(label, chance), average_precision_score(label, chance))
-        )
-    for name, expected in zip(("auroc", "aupr"), np.mean(each, 0), strict=True):
+    state = int(generator(KEY).integers(0, 2**31 - 1))
+    model = RandomForestClassifier(30, min_samples_leaf=3, random_state=state)
+    model.fit(side.train, real.synthetic.cohort.label)
+    chance = model.predict_proba(side.test)[:, 1]
+    areas = roc_auc_score(label, chance), average_precision_score(label, chance)
+    for name, expected in zip(("auroc", "aupr"), areas, strict=True):
         value = found[f"forest_{name}"]
         np.testing.assert_allclose(value.value, expected, rtol=1e-9)
         assert value.low < value.value < value.high
@@ -57,10 +53,10 @@ def test_training_patients_lose_nothing_and_flipped_labels_everything():
 def test_the_interval_has_the_known_width():
     """Scores of pure noise: the standard error of AUROC is that of Mann-Whitney."""
     rng = np.random.default_rng(0)
-    label, score = np.arange(400) % 2, rng.random((1, 400))
+    label, score = np.arange(400) % 2, rng.random(400)
     chance = np.stack([1 - score, score], -1)
     weight = bootstrap(rng, 400, 400)
-    found = compared_areas(label, [chance, chance[:, ::-1]], weight)["forest_auroc"]
+    found = compared_areas(label, [chance, chance[::-1]], weight)["forest_auroc"]
     expected = 2 * 1.96 * np.sqrt((400 + 1) / (12 * 200 * 200))
     np.testing.assert_allclose(found.high - found.low, expected, rtol=0.15)
 

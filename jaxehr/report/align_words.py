@@ -1,0 +1,166 @@
+"""An alignment in plain words: can it be trusted, what was used, how well it fills."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from jaxehr.report import words
+
+METHODS = {
+    "fused": "alignment (fused)",
+    "gromov": "alignment without pairs (gromov)",
+    "signed": "alignment of the paper (signed)",
+    "ridge": "ridge on complete patients",
+    "procrustes": "rotation (procrustes)",
+    "bures": "Gaussian transport (bures)",
+    "knn": "nearest complete patients (knn)",
+    "class-mean": "mean of the class",
+    "mean": "mean of all patients",
+}
+USED = {  # what `align` says of a direction
+    "mean": "the mean of all patients",
+    "ridge on pairs": "ridge on complete patients",
+    "map of the coupling": "a linear map learned from the matches",
+    "coupling (sample)": "a record drawn from the matches",
+    "coupling (barycentric)": "the average of the matches",
+    "none": "nothing",
+}
+WEIGHED = "map, transported rows weigh "
+PARTS = ("static", "temporal")
+WAYS = {"forward": "static", "backward": "temporal"}  # what the direction fills in
+VERDICTS = {
+    "ok": "The alignment worked: its plan settled and says who goes with whom.",
+    "collapsed": "The alignment collapsed: beyond the label it does not say which "
+    "temporal record belongs to which static one, so it was not used.",
+    "not_converged": "The alignment had not settled when it was stopped: it was used, "
+    "but read the results with care.",
+    "failed": "The alignment failed: the calculation broke down, so it was not used.",
+}
+MARKS = {
+    "ok": "usable",
+    "collapsed": "collapsed",
+    "not_converged": "not converged",
+    "failed": "failed",
+    "none": "no alignment",
+}
+
+
+class Errors(NamedTuple):
+    """NRMSE of each method that has one, by the part that was hidden."""
+
+    patients: int | None
+    static: dict[str, float]
+    temporal: dict[str, float]
+
+
+def is_number(value: Any) -> bool:
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
+
+
+def shown(value: Any) -> str:
+    """A number in three digits, text as it is, "not given" for neither."""
+    if is_number(value):
+        return words.number(value)
+    return value if isinstance(value, str) and value else "not given"
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def method_of(diagnostics: Mapping[str, Any], run: Mapping[str, Any]) -> str:
+    """The method that the run was trained with; "" where it is not known."""
+    config = mapping(mapping(run.get("config")).get("alignment"))
+    found = diagnostics.get("method") or config.get("method")
+    return found if isinstance(found, str) else ""
+
+
+def errors_of(diagnostics: Mapping[str, Any]) -> Errors:
+    """What `hidden` holds, without what is not a number."""
+    hidden, found = mapping(diagnostics.get("hidden")), ({}, {})
+    for method, each in hidden.items():
+        for part, into in zip(PARTS, found, strict=True):
+            value = mapping(each).get(part)
+            if is_number(value):
+                into[method] = float(value)
+    count = hidden.get("patients")
+    return Errors(int(count) if is_number(count) else None, *found)
+
+
+def status_of(diagnostics: Mapping[str, Any]) -> str:
+    """One of the states that we know, or "unknown"."""
+    status = diagnostics.get("status")
+    return status if isinstance(status, str) and status in MARKS else "unknown"
+
+
+def verdict(diagnostics: Mapping[str, Any], method: str) -> list[str]:
+    """Sentences: the status, what imputes, and what that is worth."""
+    status = status_of(diagnostics)
+    if method == "complete":
+        return [
+            "No alignment was made: the model learned from complete patients only "
+            "(method complete), and it cannot fill in a missing part."
+        ]
+    if status == "none":
+        other = METHODS.get(method, method or "another method")
+        first = f"No alignment was needed: {other} fills in the missing part directly."
+    else:
+        first = VERDICTS.get(
+            status, "Whether the alignment worked is not recorded in this run."
+        )
+    parts = [first, used_sentence(diagnostics, method), worth(diagnostics, method)]
+    return [part for part in parts if part]
+
+
+def used_for(diagnostics: Mapping[str, Any]) -> dict[str, str]:
+    """What fills in each part, in plain words, where the diagnostics say so."""
+    used = diagnostics.get("used")
+    found = dict.fromkeys(WAYS, used) if isinstance(used, str) else mapping(used)
+    told = {}
+    for way, part in WAYS.items():
+        text = found.get(way)
+        if not isinstance(text, str) or not text:
+            continue
+        if text.startswith(WEIGHED):
+            weight = text.removeprefix(WEIGHED)
+            text = "a linear map learned from complete patients and from matches "
+            text += f"(weight {weight})"
+        told[part] = USED.get(text, METHODS.get(text, text))
+    return told
+
+
+def used_sentence(diagnostics: Mapping[str, Any], method: str) -> str:
+    """What fills in each part, where it is not simply the method asked for."""
+    told = used_for(diagnostics)
+    same = set(told.values())
+    if not told or same == {METHODS.get(method)}:
+        return ""
+    if len(told) == len(PARTS) and len(same) == 1:
+        return f"Missing parts are filled in by {same.pop()}."
+    each = [f"missing {part} parts by {what}" for part, what in told.items()]
+    return f"Filled in are {', '.join(each)}."
+
+
+def worth(diagnostics: Mapping[str, Any], method: str) -> str:
+    """The error on hidden parts beside the best simple alternative."""
+    errors, told, values = errors_of(diagnostics), [], []
+    for part in PARTS:
+        found = getattr(errors, part)
+        if method not in found:
+            continue
+        values.append(found[method])
+        others = {m: value for m, value in found.items() if m != method}
+        text = f"{found[method]:.2f} for {part} parts"
+        if others:
+            best = min(others, key=lambda m: others[m])
+            text += f" (best simple alternative: {best}, {others[best]:.2f})"
+        told.append(text)
+    if not told:
+        return ""
+    text = "Parts hidden on purpose were filled in with an error of "
+    text += f"{' and '.join(told)}, where 1 is guessing the mean."
+    return text + (" That is no better than the mean." if min(values) >= 1 else "")

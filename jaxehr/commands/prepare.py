@@ -2,13 +2,15 @@
 
 import pathlib
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 from jaxehr.commands.flags import flag, read_flags, section
 from jaxehr.commands.listing import lines, sources
 from jaxehr.commands.outputs import check_output
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Dataset, num_patients, valid_steps
+from jaxehr.core.cohort import Cohort, Dataset, num_patients, valid_steps
+from jaxehr.core.sparse import SparseTable, density
 from jaxehr.registry import SOURCES, find, source_entry
 
 USAGE = """usage: jaxehr prepare SOURCE [PATH ...] --out COHORT [OPTIONS]
@@ -20,6 +22,31 @@ sources:
 
 `jaxehr prepare SOURCE --help` shows the options of a source.
 """
+
+
+DISCRETIZE = [
+    flag(
+        "discretize",
+        Literal["none", "fiddle"],
+        "Turn columns into binary ones, as FIDDLE does: quintile bins, categories, "
+        "masks, times since the last value.",
+        "none",
+    ),
+    flag(
+        "discretize_holdout",
+        float,
+        "Share of people whose values choose no edge and no column: those whom `train` "
+        "holds out; 0 fits on everybody.",
+        0.2,
+    ),
+    flag(
+        "discretize_like",
+        pathlib.Path | None,
+        "Take the edges and columns of this discretized cohort instead.",
+        None,
+        metavar="COHORT",
+    ),
+]
 
 
 def run(words: list[str]) -> int:
@@ -34,13 +61,32 @@ def run(words: list[str]) -> int:
     from jaxehr.data.store import MARKER, save_cohort
 
     check_output(arguments.out, marker=MARKER)
+    change = discretizer(arguments)
     found, reader = arguments.options, find(entry.reader)
     data = reader(arguments.paths, found) if entry.takes_paths else reader(found)
+    data = change(data)
     save_cohort(data, arguments.out)
-    if name == "tables":
+    if name == "tables" and arguments.discretize == "none":
         show_schema(data, arguments.out / MARKER)
     print(summary(data, arguments.out))
     return 0
+
+
+def discretizer(arguments: Any) -> Callable[[Dataset], Dataset]:
+    """What makes the columns of a cohort binary; without --discretize nothing does."""
+    from jaxehr.data.discretize import DiscretizeOptions, apply, discretize, rule_of
+    from jaxehr.data.store import load_cohort
+
+    like = arguments.discretize_like
+    if arguments.discretize == "none":
+        if like:
+            raise InputError("prepare: --discretize-like needs --discretize fiddle.")
+        return lambda data: data
+    if like:
+        rule = rule_of(load_cohort(like), str(like))
+        return lambda data: apply(rule, data)
+    options = DiscretizeOptions(holdout_fraction=arguments.discretize_holdout)
+    return lambda data: discretize(data, options)
 
 
 def parse(name: str, words: list[str]) -> Any:
@@ -48,6 +94,7 @@ def parse(name: str, words: list[str]) -> Any:
     entry = source_entry(name)
     fields = [
         flag("out", pathlib.Path, "The cohort folder to make.", metavar="COHORT"),
+        *DISCRETIZE,
         section("options", find(entry.options)),
     ]
     if entry.takes_paths:
@@ -86,11 +133,9 @@ def summary(data: Dataset, out: pathlib.Path) -> str:
     if not schema.temporal:
         text += " features"
     else:
-        seen = cohort.temporal.observed[valid_steps(cohort)]
-        missing = 1.0 - seen.mean() if seen.size else 1.0
         text += (
             f" and {len(schema.temporal)} temporal features, {schema.num_steps} steps "
-            f"of {schema.step:g} {schema.time_unit} ({missing:.0%} missing)"
+            f"of {schema.step:g} {schema.time_unit} ({filled(cohort)})"
         )
     if schema.label:
         shares = [
@@ -98,4 +143,26 @@ def summary(data: Dataset, out: pathlib.Path) -> str:
             for code, value in enumerate(schema.label.classes)
         ]
         text += f"; label {schema.label.name} ({', '.join(shares)})"
-    return text
+    return text + notes(data)
+
+
+def filled(cohort: Cohort) -> str:
+    """How much of the temporal table is missing; of a sparse one, how much is 1."""
+    if isinstance(cohort.temporal, SparseTable):
+        return f"{density(cohort.temporal):.1%} ones"
+    seen = cohort.temporal.observed[valid_steps(cohort)]
+    missing = 1.0 - seen.mean() if seen.size else 1.0
+    return f"{missing:.0%} missing"
+
+
+def notes(data: Dataset) -> str:
+    """The split that came with the data, and the people that bins were fitted on."""
+    text = ""
+    if data.provenance.get("source") == "fiddle":
+        found = data.provenance["partition"]
+        text += "; no partition in the files"
+        if found:
+            sizes = ", ".join(f"{name} {n}" for name, n in found["stays"].items())
+            text = f"; partition in {found['source']} ({sizes})"
+    rule = data.provenance.get("discretize")
+    return text + (f"; bins fitted on {rule['fitted_on']} patients" if rule else "")

@@ -269,7 +269,7 @@ def test_refusals():
     with pytest.raises(InputError, match=r"1 static column\(s\) of the rule .* 'age'"):
         apply(fit(five(), ALL), other)
     twin = take(static_only(), np.array([0, 0]))
-    with pytest.raises(InputError, match="no column is left; all are"):
+    with pytest.raises(InputError, match="no column is left; every one"):
         discretize(twin, ALL)
     for wrong, message in (
         ({"bins": 0}, "bins must be positive, got 0"),

@@ -1,0 +1,114 @@
+"""Hidden modalities: exact counts, disjoint, reproducible, nothing else touched."""
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxehr.core.checks import InputError
+from jaxehr.core.cohort import Dataset, take
+from jaxehr.core.sparse import SparseTable, from_dense
+from jaxehr.data.discretize import DiscretizeOptions, discretize
+from jaxehr.data.missing import drop_modalities
+from jaxehr.data.simulate import SimulateOptions, simulate
+
+DENSE = simulate(SimulateOptions(n=101, steps=3, numeric=1, missing=0.0))
+SPARSE = discretize(DENSE, DiscretizeOptions(holdout_fraction=0.0))
+
+
+@pytest.mark.parametrize("data", [DENSE, SPARSE], ids=["table", "sparse"])
+@given(p=st.floats(0, 1), q=st.floats(0, 1), seed=st.integers(0, 3))
+@settings(max_examples=25, deadline=None)
+def test_counts_are_exact_and_everybody_keeps_a_part(data, p, q, seed):
+    q = q * (1 - p)
+    made, hidden = drop_modalities(data, p, q, seed)
+    both = int((data.cohort.has_static & data.cohort.has_temporal).sum())
+    assert hidden.static.sum() == round(p * both)
+    assert hidden.temporal.sum() == min(round(q * both), both - round(p * both))
+    assert not (hidden.static & hidden.temporal).any()
+    had = data.cohort
+    np.testing.assert_array_equal(
+        made.cohort.has_static, had.has_static & ~hidden.static
+    )
+    np.testing.assert_array_equal(
+        made.cohort.has_temporal, had.has_temporal & ~hidden.temporal
+    )
+    assert (made.cohort.has_static | made.cohort.has_temporal).all()
+
+
+@pytest.mark.parametrize("data", [DENSE, SPARSE], ids=["table", "sparse"])
+def test_what_is_not_hidden_is_untouched(data):
+    made, hidden = drop_modalities(data, 0.3, 0.4, 5)
+    kept = ~(hidden.static | hidden.temporal)
+    parts = [take(one, kept).cohort for one in (made, data)]
+    jax.tree.map(np.testing.assert_array_equal, *parts)
+    assert type(made.cohort.temporal) is type(data.cohort.temporal)
+    assert not made.cohort.static.observed[hidden.static].any()
+    assert not np.asarray(made.cohort.static.codes)[hidden.static].any()
+    assert not made.cohort.length[hidden.temporal].any()
+    lost = take(made, hidden.static).cohort.temporal
+    had = take(data, hidden.static).cohort.temporal
+    jax.tree.map(np.testing.assert_array_equal, lost, had)
+    if isinstance(made.cohort.temporal, SparseTable):
+        assert not made.cohort.temporal.counts[hidden.temporal].any()
+        np.testing.assert_array_equal(made.cohort.temporal.length, made.cohort.length)
+    else:
+        assert not made.cohort.temporal.observed[hidden.temporal].any()
+    assert made.provenance["dropped"]["patients"] == [
+        hidden.static.sum(),
+        hidden.temporal.sum(),
+    ]
+    np.testing.assert_array_equal(made.cohort.label, data.cohort.label)
+
+
+def test_the_same_seed_meets_the_same_patients_in_any_order():
+    order = np.random.default_rng(0).permutation(101)
+    for seed in (0, 1):
+        one = drop_modalities(DENSE, 0.2, 0.3, seed)[1]
+        two = drop_modalities(take(DENSE, order), 0.2, 0.3, seed)[1]
+        np.testing.assert_array_equal(one.static[order], two.static)
+        np.testing.assert_array_equal(one.temporal[order], two.temporal)
+    other = drop_modalities(DENSE, 0.2, 0.3, 0)[1]
+    assert (one.static != other.static).any()
+
+
+def test_a_larger_share_takes_more_of_the_same_patients():
+    few, more = (drop_modalities(DENSE, p, p, 0)[1] for p in (0.1, 0.4))
+    assert (few.static <= more.static).all()
+    assert (few.temporal <= more.temporal).all()
+
+
+def test_patients_with_one_part_only_keep_it():
+    made, _ = drop_modalities(DENSE, 0.5, 0.5, 0)
+    again, hidden = drop_modalities(made, 0.5, 0.5, 1)
+    assert not hidden.static.any()
+    assert not hidden.temporal.any()
+    jax.tree.map(np.testing.assert_array_equal, made.cohort, again.cohort)
+
+
+def test_the_choice_does_not_depend_on_the_label():
+    """The share of the label among the hidden is that of all within 4 sd."""
+    count = 4000
+    ids = np.arange(count)
+    label = (ids % 7 == 0).astype(int)
+    table = from_dense(np.ones((count, 1, 1), int), np.ones(count))
+    one = take(SPARSE, np.zeros(count, int))
+    cohort = one.cohort._replace(
+        temporal=table, has_temporal=np.ones(count, bool), length=table.length
+    )
+    data = Dataset(SPARSE.schema, cohort._replace(label=label), ids, ids, {})
+    hidden = drop_modalities(data, 0.25, 0.25, 3)[1]
+    sd = np.sqrt(label.mean() * (1 - label.mean()) / hidden.static.sum())
+    for mask in hidden:
+        assert mask.sum() == 1000
+        assert abs(label[mask].mean() - label.mean()) < 4 * sd
+
+
+def test_refusals():
+    with pytest.raises(InputError, match=r"static 0\.7 and temporal 0\.4: together at"):
+        drop_modalities(DENSE, 0.7, 0.4)
+    with pytest.raises(InputError, match=r"drop static: must lie in .*, got 1\.5"):
+        drop_modalities(DENSE, 1.5, 0.0)
+    with pytest.raises(InputError, match=r"drop temporal: must .* got -0\.1"):
+        drop_modalities(DENSE, 0.5, -0.1)

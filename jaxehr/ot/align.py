@@ -242,7 +242,7 @@ def _map(
             cv = choice.errors | {"map": maps.nrmse(linear, x, y), "weight": 1.0}
         return linear, "map of the coupling", cv
     weight, penalty = (choice.weight, choice.penalty) if choice else (1.0, config.ridge)
-    sums = maps.moments(x, y) + sums.scaled(weight)
+    sums = maps.add(maps.moments(x, y), sums, weight)
     return maps.ridge(sums, penalty), f"map, transported rows weigh {weight:g}", cv
 
 

@@ -76,7 +76,7 @@ def side(z: np.ndarray, num_classes: int, *, signed: bool, penalty: float) -> Si
     return Side(centre, scale, codes, table, np.zeros((len(centre), 0)), np.zeros(0))
 
 
-def embed(side: Side, z: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+def embed(side: Side, z: Any, label: Any) -> tuple[jax.Array, jax.Array]:
     """Unit rows [B, c l] (Khatri-Rao product, code and direction), linear rows [B, k].
 
     A row without a direction (|z - centre| of rounding size) becomes zero, never NaN.
@@ -118,7 +118,8 @@ def sigma_ref(u: np.ndarray, v: np.ndarray, a: np.ndarray, b: np.ndarray) -> flo
     """Spread of the linearised similarity at an alignment that matches spectra.
 
     sigma_ref = 2 sqrt(sum_k (s_k t_k)^2) with s, t the sorted eigenvalues of the
-    centred covariances of u and v. The product plan is stable for any epsilon above about it.
+    centred covariances of u and v. The product plan is stable for any epsilon above
+    about it.
     """
     pairs = zip(_spectrum(u, a), _spectrum(v, b), strict=False)
     return float(2.0 * np.sqrt(sum((s * t) ** 2 for s, t in pairs)))
@@ -132,10 +133,10 @@ def _spectrum(u: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def covariance(z: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Covariance [l, l] of the rows of z [n, l], divided by the sum of weights."""
     z = np.asarray(z, np.float64)
-    weights = np.full(len(z), 1.0) if weights is None else weights
-    weights = weights / weights.sum()
-    moved = z - weights @ z
-    return moved.T @ (weights[:, None] * moved)
+    share = np.ones(len(z)) if weights is None else weights
+    share = share / share.sum()
+    moved = z - share @ z
+    return moved.T @ (share[:, None] * moved)
 
 
 def take(problem: Problem, source: np.ndarray, target: np.ndarray) -> Problem:

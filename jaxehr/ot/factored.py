@@ -89,7 +89,7 @@ def sinkhorn(
     f, g, error, rounds = jax.lax.while_loop(
         lambda state: (state[2] > tolerance) & (state[3] < max_rounds),
         one_round,
-        (jnp.zeros_like(a), g, jnp.asarray(jnp.inf, s.dtype), 0),
+        (jnp.zeros_like(a), g, jnp.full((), jnp.inf, s.dtype), jnp.zeros((), int)),
     )
     return f, g, error, rounds * (INNER + 1)
 
@@ -122,14 +122,8 @@ def solve_padded(
         _, g, _, count, _, moment = plan(m, now, g)
         moved = jnp.linalg.norm(moment - m) / (jnp.linalg.norm(moment) + TINY)
         moved = jnp.where(now > 1.0001 * epsilon, jnp.inf, moved)
-        return (
-            moment,
-            g,
-            jnp.maximum(DECAY * now, epsilon),
-            step + 1,
-            moved,
-            total + count,
-        )
+        lower = jnp.maximum(DECAY * now, epsilon)
+        return moment, g, lower, step + 1, moved, total + count
 
     m, g, _, steps, moved, total = jax.lax.while_loop(
         lambda state: (state[4] > change) & (state[3] < max_outer),
@@ -137,16 +131,21 @@ def solve_padded(
         (start, first_g, first_epsilon, 0, jnp.full((), jnp.inf, a.dtype), 0),
     )
     f, g, error, count, log, moment = plan(m, epsilon, g)
-    mass = jnp.exp(log)
+    how = (steps, total + count, moved, error)
+    worth = _worth(problem, log, moment)
+    return Solution(*(m, f, g, epsilon, moment), *how, *worth)
+
+
+def _worth(problem: Problem, log: jax.Array, moment: jax.Array) -> tuple:
+    """Mass, GW value, GW value of the product, information of the plan exp(log)."""
+    plan, a, b = jnp.exp(log), problem.a, problem.b
     own = lambda u, w: jnp.sum((u.T @ (w[:, None] * u)) ** 2)
     norms = own(problem.u, a) + own(problem.v, b)
     product = jnp.sum(jnp.outer(a @ problem.u, b @ problem.v) ** 2)
     ratio = log - jnp.log(a)[:, None] - jnp.log(b)[None, :]
-    return Solution(
-        m, f, g, epsilon, moment, steps, total + count, moved, error, mass.sum(),
-        norms - 2.0 * jnp.sum(moment**2), norms - 2.0 * product,
-        jnp.sum(jnp.where(mass > 0, mass * ratio, 0.0)),
-    )  # fmt: skip
+    information = jnp.sum(jnp.where(plan > 0, plan * ratio, 0.0))
+    value = norms - 2.0 * jnp.sum(moment**2)
+    return plan.sum(), value, norms - 2.0 * product, information
 
 
 def solve(

@@ -11,8 +11,8 @@ import numpy as np
 from jaxehr.core.checks import InputError
 from jaxehr.ot.costs import covariance
 
-WEIGHTS = (0.0, 0.03, 0.1, 0.3, 1.0)  # of a transported row against a pair
-GRID = (0.1, 1.0, 10.0, 100.0)  # times the penalty of the configuration
+WEIGHTS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # of a transported row against a pair
+GRID = (0.1, 1.0, 10.0, 100.0, 1000.0)  # times the penalty of the configuration
 FOLDS = 5
 FLOOR = 1e-6  # of the mean eigenvalue: a covariance is inverted above it
 BLOCK = 8192
@@ -26,19 +26,24 @@ class Linear(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Weighted sums over rows (x, y): 1, x, y, x x', x y', |y|^2."""
+    """Weighted sums over rows (x, y): 1, x, y, x x', x y'."""
 
-    count: float
+    total: float
     x: np.ndarray
     y: np.ndarray
     xx: np.ndarray
     xy: np.ndarray
 
-    def __add__(self, other: tuple) -> "Moments":
-        return Moments(*(mine + its for mine, its in zip(self, other, strict=True)))
 
-    def scaled(self, factor: float) -> "Moments":
-        return Moments(*(factor * part for part in self))
+def add(one: Moments, other: Moments, factor: float = 1.0) -> Moments:
+    """one + factor other."""
+    return Moments(
+        one.total + factor * other.total,
+        one.x + factor * other.x,
+        one.y + factor * other.y,
+        one.xx + factor * other.xx,
+        one.xy + factor * other.xy,
+    )
 
 
 class Choice(NamedTuple):
@@ -71,7 +76,8 @@ def moments(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> 
         xs, ys = x[here].astype(np.float64), y[here].astype(np.float64)
         w = np.ones(len(xs)) if weights is None else weights[here]
         xw = xs * w[:, None]
-        total += Moments(float(w.sum()), xw.sum(0), w @ ys, xw.T @ xs, xw.T @ ys)
+        here_sums = Moments(float(w.sum()), xw.sum(0), w @ ys, xw.T @ xs, xw.T @ ys)
+        total = add(total, here_sums)
     return total
 
 
@@ -80,11 +86,11 @@ def ridge(sums: Moments, penalty: float) -> Linear:
 
     The bias is free. Without rows, or without spread of x, the map is constant.
     """
-    if sums.count <= 0:
+    if sums.total <= 0:
         return Linear(np.zeros_like(sums.xy), np.zeros_like(sums.y))
-    x, y = sums.x / sums.count, sums.y / sums.count
-    xx = sums.xx / sums.count - np.outer(x, x)
-    xy = sums.xy / sums.count - np.outer(x, y)
+    x, y = sums.x / sums.total, sums.y / sums.total
+    xx = sums.xx / sums.total - np.outer(x, x)
+    xy = sums.xy / sums.total - np.outer(x, y)
     variance = np.trace(xx) / len(xx)
     if variance <= 1e-12 * (1.0 + x @ x):
         return Linear(np.zeros_like(sums.xy), y)
@@ -107,9 +113,9 @@ def procrustes(sums: Moments) -> Linear:
 
     W = P Q' with P D Q' the singular value decomposition of the cross-covariance.
     """
-    same_size(*sums.xy.shape, "procrustes")
-    x, y = sums.x / sums.count, sums.y / sums.count
-    left, _, right = np.linalg.svd(sums.xy / sums.count - np.outer(x, y))
+    same_size(len(sums.x), len(sums.y), "procrustes")
+    x, y = sums.x / sums.total, sums.y / sums.total
+    left, _, right = np.linalg.svd(sums.xy / sums.total - np.outer(x, y))
     weight = left @ right
     return Linear(weight, y - x @ weight)
 
@@ -188,10 +194,10 @@ def choose(
     for i in range(FOLDS):
         held, rest = fold == i, empty(x.shape[1], y.shape[1])
         for j in range(FOLDS):
-            rest = rest + parts[j] if j != i else rest
-        baseline[held] = np.sum((y[held] - rest.y / rest.count) ** 2, 1)
+            rest = add(rest, parts[j]) if j != i else rest
+        baseline[held] = np.sum((y[held] - rest.y / rest.total) ** 2, 1)
         for w, weight in enumerate(weights):
-            total = rest + transported[i].scaled(weight) if transported else rest
+            total = add(rest, transported[i], weight) if transported else rest
             for p, chosen in enumerate(grid):
                 guess = apply(ridge(total, chosen), x[held])
                 errors[w, p, held] = np.sum((y[held] - guess) ** 2, 1)

@@ -111,7 +111,8 @@ def fold_moments(
                 some = generator.choice(some, CV_ROWS, replace=False)
             sums = carried(view(built, coupling, fewer, way), some, full.epsilon)
             share = len(rows[way]) / max(len(some), 1)
-            out[way].append(sums.scaled(share))
+            none = maps.empty(*sums.xy.shape)
+            out[way].append(maps.add(none, sums, share))
     return out
 
 

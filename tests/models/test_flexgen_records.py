@@ -23,6 +23,12 @@ def people(has_static, has_temporal, label):
     return Cohort(None, None, *each)
 
 
+def count_frames(made):
+    counts = np.zeros((2, 2, 2))
+    np.add.at(counts, (made.label, made.has_static * 1, made.has_temporal * 1), 1)
+    return records.joint(counts)
+
+
 def test_a_schema_needs_both_tables():
     for missing in ("static", "temporal"):
         other = schema(**{missing: ()})
@@ -59,7 +65,7 @@ def test_methods_that_need_complete_patients(method):
 
 def test_frames_are_counted_and_drawn_as_often():
     made = cohort(MADE, count=200)
-    counts = records.count_frames(MADE, made)
+    counts = count_frames(made)
     neither = ~made.has_static & ~made.has_temporal
     assert counts.sum() == 200 - neither.sum()
     num = 20_000
@@ -84,7 +90,7 @@ def test_frames_are_counted_and_drawn_as_often():
     [("none", True, True), ("static", False, True), ("temporal", True, False)],
 )
 def test_a_pattern_can_be_chosen(how, static, temporal):
-    counts = records.count_frames(MADE, cohort(MADE))
+    counts = count_frames(cohort(MADE))
     frames = records.draw_frames(
         jax.random.key(0), counts, np.arange(50), np.full(50, 1), how
     )
@@ -94,7 +100,7 @@ def test_a_pattern_can_be_chosen(how, static, temporal):
 
 
 def test_a_frame_depends_on_its_number_alone():
-    counts = records.count_frames(MADE, cohort(MADE))
+    counts = count_frames(cohort(MADE))
     draw = lambda index: records.draw_frames(
         jax.random.key(3), counts, index, np.full(len(index), -1), "as-training"
     )

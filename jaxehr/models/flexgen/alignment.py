@@ -57,7 +57,11 @@ def clouds_of(found: Posterior) -> Clouds:
 
 
 def fit_alignment(
-    key: jax.Array, found: Posterior, num_classes: int, config: AlignmentConfig
+    key: jax.Array,
+    found: Posterior,
+    num_classes: int,
+    config: AlignmentConfig,
+    hidden: bool = True,
 ) -> tuple[Params, dict[str, Any]]:
     """Imputers of both directions as nested dicts, and the diagnostics.
 
@@ -67,7 +71,10 @@ def fit_alignment(
     key_align, key_hidden = jax.random.split(key)
     aligned = align(key_align, clouds_of(found), num_classes, config)
     diagnostics = dict(aligned.diagnostics)
-    diagnostics["hidden"] = hidden_errors(key_hidden, found, num_classes, config)
+    diagnostics["hidden"] = {}
+    if hidden:
+        errors = hidden_errors(key_hidden, found, num_classes, config)
+        diagnostics["hidden"] = errors
     return {"forward": aligned.forward, "backward": aligned.backward}, diagnostics
 
 

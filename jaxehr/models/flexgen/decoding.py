@@ -15,6 +15,7 @@ from jaxehr.models.flexgen.autoencoders import make_autoencoder
 from jaxehr.models.flexgen.config import FlexgenConfig
 from jaxehr.models.flexgen.layout import Layout
 from jaxehr.models.flexgen.records import Frames
+from jaxehr.models.flexgen.stages import MODALITIES
 
 ROWS = 128  # patients of a block; a wide temporal part is dense here
 
@@ -22,7 +23,7 @@ ROWS = 128  # patients of a block; a wide temporal part is dense here
 @functools.lru_cache(maxsize=16)
 def program(layout: Layout, config: FlexgenConfig, mode: bool) -> Any:
     """The compiled decoders of one block."""
-    models = [make_autoencoder(layout, config, w) for w in ("static", "temporal")]
+    models = [make_autoencoder(layout, config, which) for which in MODALITIES]
     num_classes = layout.num_classes
 
     def run(weights: Params, keys: jax.Array, z: jax.Array, label: jax.Array) -> Any:
@@ -31,7 +32,7 @@ def program(layout: Layout, config: FlexgenConfig, mode: bool) -> Any:
         told = jax.nn.one_hot(label, num_classes)
         drawn = []
         each = jax.vmap(jax.random.split)(keys)  # [N, 2]
-        for place, (which, model) in enumerate(zip(("static", "temporal"), models)):
+        for place, (which, model) in enumerate(zip(MODALITIES, models)):
             out = model.decode(weights[which], parts[which], told)
             drawn.append(model.mode(out) if mode else model.draw(each[:, place], out))
         return tuple(drawn)
@@ -60,7 +61,7 @@ def decode_patients(
       mode: the most probable values instead of drawn ones.
     """
     run = program(layout, config, mode)
-    weights = jax.device_put({w: params["weights"][w] for w in ("static", "temporal")})
+    weights = jax.device_put({w: params["weights"][w] for w in MODALITIES})
     count, blocks = len(z), []
     for first in range(0, max(count, 1), ROWS):
         # Every block has the same size: padding repeats the last patient.
@@ -69,9 +70,19 @@ def decode_patients(
         out = run(
             weights, keys[rows], jnp.asarray(z[rows]), jnp.asarray(frames.label[rows])
         )
-        out = jax.tree.map(functools.partial(rows_on_host, kept), out)
-        frame = Frames(*(np.asarray(leaf)[rows][kept] for leaf in frames))
-        blocks.append(preprocessing.decode(params["fitted"], layout, out, frame))
+        static, temporal = jax.tree.map(functools.partial(rows_on_host, kept), out)
+        label, has_static, has_temporal = (
+            np.asarray(leaf)[rows][kept] for leaf in frames
+        )
+        drawn = preprocessing.Encoded(
+            label,
+            has_static,
+            has_temporal,
+            temporal.length,
+            static.block,
+            temporal.block,
+        )
+        blocks.append(preprocessing.decode(params["fitted"], layout, drawn))
         if progress:
             progress(min(first + ROWS, count))
     return concatenate(blocks)

@@ -69,11 +69,9 @@ def check_cohort(schema: Schema, cohort: Cohort, method: str) -> None:
         )
 
 
-def count_frames(schema: Schema, cohort: Cohort) -> np.ndarray:
-    """Patients by label, static and temporal presence: [C, 2, 2]."""
-    counts = np.zeros((max(schema.num_classes, 1), 2, 2))
-    places = (cohort.label, cohort.has_static, cohort.has_temporal)
-    np.add.at(counts, tuple(np.asarray(part).astype(int) for part in places), 1)
+def joint(presence: np.ndarray) -> np.ndarray:
+    """Patients by label, static and temporal presence [C, 2, 2] who have something."""
+    counts = np.array(presence)
     counts[:, 0, 0] = 0.0  # a patient of whom nothing is known teaches nothing
     return counts
 

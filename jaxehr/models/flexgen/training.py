@@ -1,0 +1,276 @@
+"""The stages of a training: autoencoders; alignment and diffusion of their latents.
+
+`autoencode` and `diffuse` are the two stages, so that research code can align the same
+latents in several ways; `alternate` trains everything in turns.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxehr.core.cohort import Cohort, Schema, num_patients
+from jaxehr.core.contracts import Callback, Params
+from jaxehr.core.sparse import SparseTable
+from jaxehr.models.flexgen import alignment, latent, preprocessing, records, turns
+from jaxehr.models.flexgen.autoencoders import encode_all, make_autoencoder
+from jaxehr.models.flexgen.config import FlexgenConfig
+from jaxehr.models.flexgen.layout import Layout, make_layout
+from jaxehr.models.flexgen.preprocessing import Encoded
+from jaxehr.models.flexgen.stages import MODALITIES, Stages, presence, rows_of
+from jaxehr.training.config import TrainConfig, resolve
+
+
+def autoencode(
+    schema: Schema,
+    config: FlexgenConfig,
+    key: jax.Array,
+    cohort: Cohort,
+    *,
+    valid: Cohort | None = None,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: str | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> Params:
+    """The first stage: `fitted`, and the weights of both autoencoders."""
+    config = settled(config, schema, cohort)
+    plan = plan_autoencoders(config, cohort)
+    stages = Stages(plan, callbacks, checkpoint, announce)
+    return autoencode_in(stages, schema, config, key, cohort, valid)
+
+
+def diffuse(
+    schema: Schema,
+    config: FlexgenConfig,
+    key: jax.Array,
+    parts: Params,
+    cohort: Cohort,
+    *,
+    valid: Cohort | None = None,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: str | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> Params:
+    """The second stage, from what `autoencode` returned: everything `sample` needs."""
+    records.check_cohort(schema, cohort, config.alignment.method)
+    config = settled(config, schema, cohort)
+    stages = Stages({"latent": config.train.steps}, callbacks, checkpoint, announce)
+    return diffuse_in(stages, schema, config, key, parts, cohort, valid)
+
+
+def settled(config: FlexgenConfig, schema: Schema, cohort: Cohort) -> FlexgenConfig:
+    """`config` with the automatic sizes of the latent diffusion filled in."""
+    accelerator = jax.default_backend() != "cpu"
+    # A latent has no time steps.
+    train = resolve(config.train, num_patients(cohort), 1, accelerator=accelerator)
+    return dataclasses.replace(config, train=train)
+
+
+def plan_autoencoders(config: FlexgenConfig, cohort: Cohort) -> dict[str, int]:
+    """Steps of each autoencoder: passes over the patients who have the modality."""
+    epochs = config.autoencoder_epochs
+    if config.order == "alternating":
+        epochs = config.warmup_epochs
+    plan = {}
+    for which in MODALITIES:
+        count = int(np.asarray(presence(cohort, which)).sum())
+        batch = min(config.train.batch_size, max(count, 1))
+        plan[which] = epochs * max(count // batch, 1)
+    return plan
+
+
+def autoencoder_config(config: FlexgenConfig, steps: int) -> TrainConfig:
+    """Optimisation of an autoencoder: the batch and the limits of the diffusion's."""
+    return dataclasses.replace(
+        config.train,
+        learning_rate=config.autoencoder_learning_rate,
+        chunk_rows=min(config.train.chunk_rows, 128),
+        lr_schedule="constant",
+        eval_every=max(steps // 40, 1),
+        valid_draws=1,
+    )
+
+
+def autoencode_in(
+    stages: Stages,
+    schema: Schema,
+    config: FlexgenConfig,
+    key: jax.Array,
+    cohort: Cohort,
+    valid: Cohort | None,
+) -> Params:
+    """Trains each autoencoder on the patients who have its modality."""
+    layout = make_layout(schema, config, isinstance(cohort.temporal, SparseTable))
+    fitted = preprocessing.fit(schema, layout, config, cohort)
+    fitted["sparse"] = np.bool_(layout.temporal.sparse)
+    data = preprocessing.encode(fitted, layout, cohort)
+    judged = None if valid is None else preprocessing.encode(fitted, layout, valid)
+    parts: dict[str, Any] = {"fitted": fitted}
+    for which, subkey in zip(MODALITIES, jax.random.split(key), strict=True):
+        told = None
+        if judged is not None and getattr(judged, f"has_{which}").any():
+            told = preprocessing.records(judged, which)
+        trained = stages.run(
+            which,
+            subkey,
+            make_autoencoder(layout, config, which).objective(fitted),
+            preprocessing.records(data, which),
+            autoencoder_config(config, stages.plan[which]),
+            valid=told,
+        )
+        parts[which] = jax.tree.map(np.asarray, trained.params)
+    return parts
+
+
+def layout_of(schema: Schema, config: FlexgenConfig, fitted: Params) -> Layout:
+    """The layout that `autoencode` used."""
+    return make_layout(schema, config, bool(fitted["sparse"]))
+
+
+def posterior(
+    layout: Layout, config: FlexgenConfig, parts: Params, data: Encoded
+) -> alignment.Posterior:
+    """What both encoders say of every patient; zeros where a modality is missing."""
+    found: dict[str, Any] = {}
+    for which in MODALITIES:
+        has = getattr(data, f"has_{which}")
+        mean = np.zeros((len(has), config.latent), np.float32)
+        std = np.zeros((len(has), config.latent), np.float32)
+        if has.any():
+            model = make_autoencoder(layout, config, which)
+            mean[has], std[has] = encode_all(
+                model, parts[which], preprocessing.records(data, which)
+            )
+        found |= {f"{which}_mean": mean, f"{which}_std": std, f"has_{which}": has}
+    return alignment.Posterior(**found, label=data.label)
+
+
+def diffuse_in(
+    stages: Stages,
+    schema: Schema,
+    config: FlexgenConfig,
+    key: jax.Array,
+    parts: Params,
+    cohort: Cohort,
+    valid: Cohort | None,
+) -> Params:
+    """Aligns the latents once, completes them, and learns their distribution."""
+    layout = layout_of(schema, config, parts["fitted"])
+    key_align, key_white, key_train = jax.random.split(key, 3)
+    data = preprocessing.encode(parts["fitted"], layout, cohort)
+    found = posterior(layout, config, parts, data)
+    imputers, told = alignment.fit_alignment(
+        key_align, found, schema.num_classes, config.alignment
+    )
+    if stages.announce:
+        stages.announce(f"alignment: {alignment.in_words(told, config.alignment)}")
+    completed = latents(config, found, imputers)
+    whitening = whiten(config, key_white, completed)
+    judged = None
+    if valid is not None:
+        judged = preprocessing.encode(parts["fitted"], layout, valid)
+        judged = latents(config, posterior(layout, config, parts, judged), imputers)
+        judged = judged if len(judged.label) else None
+    trained = stages.run(
+        "latent",
+        key_train,
+        latent.objective(
+            config,
+            schema.num_classes,
+            whitening,
+            functools.partial(alignment.complete, config.alignment),
+        ),
+        completed,
+        config.train,
+        valid=judged,
+    )
+    weights = {which: parts[which] for which in MODALITIES}
+    weights["score"] = trained.params
+    return finished(parts["fitted"], weights, whitening, imputers, told)
+
+
+def whiten(
+    config: FlexgenConfig, key: jax.Array, completed: latent.Latents
+) -> latent.Whitening:
+    """Whitening of one draw of the completed latents."""
+    z = alignment.complete(config.alignment, key, jax.tree.map(np.asarray, completed))
+    return latent.fit_whitening(config, np.asarray(z))
+
+
+def finished(
+    fitted: Params,
+    weights: Params,
+    whitening: latent.Whitening,
+    imputers: Params,
+    told: dict[str, Any],
+) -> Params:
+    """Everything `sample` and `impute` need, as NumPy arrays."""
+    weights = {**weights, "whitening": whitening._asdict()}
+    made = {"fitted": fitted, "weights": weights, "alignment": imputers}
+    return jax.tree.map(np.asarray, made) | {"diagnostics": alignment.to_text(told)}
+
+
+def latents(
+    config: FlexgenConfig, found: alignment.Posterior, imputers: Params
+) -> latent.Latents:
+    """The data of the diffusion: patients with at least one modality, or with both."""
+    keep = found.has_static | found.has_temporal
+    if config.alignment.method == "complete":
+        keep = found.has_static & found.has_temporal
+    each = {name: leaf[keep] for name, leaf in found._asdict().items()}
+    return latent.Latents(**each, common=imputers)
+
+
+def alternate(
+    stages: Stages,
+    schema: Schema,
+    config: FlexgenConfig,
+    key: jax.Array,
+    parts: Params,
+    cohort: Cohort,
+) -> Params:
+    """Turns of alignment and joint training [flexgen2024, Alg. 1]; see `turns`."""
+    layout = layout_of(schema, config, parts["fitted"])
+    data = preprocessing.encode(parts["fitted"], layout, known(config, cohort))
+    start = {which: parts[which] for which in MODALITIES}
+    weights, state = start, None
+    for turn in range(config.turns):
+        keys = jax.random.split(jax.random.fold_in(key, turn), 3)
+        found = posterior(layout, config, weights, data)
+        imputers, _ = alignment.fit_alignment(
+            keys[0], found, schema.num_classes, config.alignment, hidden=False
+        )
+        whitening = whiten(config, keys[1], latents(config, found, imputers))
+        trained = stages.run(
+            f"turn-{turn}",
+            keys[2],
+            turns.joint_objective(layout, config, parts["fitted"], whitening, start),
+            turns.Joint(data, imputers),
+            config.train,
+            start=state,
+        )
+        weights, state = trained.params, trained.state
+    # The encoders have moved since the last alignment; patients are imputed by a new
+    # one. The score network keeps the whitening that it was trained with.
+    found = posterior(layout, config, weights, data)
+    imputers, told = alignment.fit_alignment(
+        jax.random.fold_in(key, config.turns),
+        found,
+        schema.num_classes,
+        config.alignment,
+    )
+    return finished(parts["fitted"], dict(weights), whitening, imputers, told)
+
+
+def known(config: FlexgenConfig, cohort: Cohort) -> Cohort:
+    """The patients with a modality, or with both where none is imputed."""
+    static, temporal = presence(cohort, "static"), presence(cohort, "temporal")
+    keep = (
+        static & temporal
+        if config.alignment.method == "complete"
+        else static | temporal
+    )
+    return cohort if keep.all() else rows_of(cohort, keep)

@@ -1,0 +1,256 @@
+"""The whole model on small cohorts: fit, sample, impute; what must not change."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+from cdmt_builders import cohort, schema
+
+from jaxehr.core.checks import InputError
+from jaxehr.core.cohort import map_patients
+from jaxehr.core.sparse import SparseTable, from_dense
+from jaxehr.data.simulate import SimulateOptions, simulate
+from jaxehr.models.flexgen.alignment import from_text
+from jaxehr.models.flexgen.config import PRESETS, FlexgenSampling, preset
+from jaxehr.models.flexgen.model import flexgen
+from jaxehr.models.flexgen.records import joint
+from jaxehr.ot.config import AlignmentConfig
+
+MADE = schema()
+KEY = jax.random.key(0)
+
+
+def small(**changes):
+    config = preset("small")
+    train = dataclasses.replace(
+        config.train, steps=30, batch_size=32, eval_every=10, checkpoint_every=10
+    )
+    return dataclasses.replace(
+        config,
+        latent=4,
+        hidden=16,
+        hidden_sequence=8,
+        width=32,
+        autoencoder_epochs=3,
+        train=train,
+        **changes,
+    )
+
+
+RIDGE = small(alignment=AlignmentConfig(method="ridge"))
+
+
+@functools.cache
+def trained(config=RIDGE):
+    return flexgen(MADE, config).fit(KEY, cohort(MADE, count=80))
+
+
+def same(one, two):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_samples_have_the_form_of_the_data():
+    params = trained()
+    made = flexgen(MADE, RIDGE).sample(KEY, params, None, 50)
+    real = cohort(MADE, count=80)
+    for one, two in zip(jax.tree.leaves(made), jax.tree.leaves(real), strict=True):
+        assert one.dtype == two.dtype
+        assert one.shape[1:] == two.shape[1:]
+    assert (made.length <= real.length.max()).all()
+    counts = joint(params["fitted"]["presence"])
+    assert counts[:, 0, 0].sum() == 0
+    seen = {tuple(np.argwhere(counts)[i]) for i in range(np.count_nonzero(counts))}
+    drawn = zip(made.label, made.has_static * 1, made.has_temporal * 1)
+    # A static part of which every value is missing is no static part.
+    assert {d for d in drawn if d[1]} <= seen
+
+
+def test_a_patient_is_the_same_in_any_batch():
+    model, params = flexgen(MADE, RIDGE), trained()
+    every = model.sample(KEY, params, None, 200)
+    few = model.sample(KEY, params, None, 2, index=[150, 3])
+    same(map_patients(lambda leaf: leaf[[150, 3]], every), few)
+
+
+@pytest.mark.parametrize(
+    ("missing", "static", "temporal"),
+    [("none", None, True), ("static", False, True), ("temporal", None, False)],
+)
+def test_the_missing_modality_can_be_chosen(missing, static, temporal):
+    options = FlexgenSampling(missing=missing, solver="ddim", steps=5, guidance=0.5)
+    made = flexgen(MADE, RIDGE).sample(KEY, trained(), 1, 30, options=options)
+    assert (made.has_temporal == temporal).all()
+    assert static is None or not made.has_static.any()
+    assert (made.label == 1).all()
+
+
+def test_imputed_patients_keep_what_was_observed():
+    real = cohort(MADE, seed=5, count=40)
+    keep = real.has_static | real.has_temporal
+    real = map_patients(lambda leaf: leaf[keep], real)
+    model, params = flexgen(MADE, RIDGE), trained()
+    made = model.impute(KEY, params, real)
+    has_static, has_temporal = real.has_static, real.has_temporal
+    assert not has_static.all()
+    assert not has_temporal.all()
+    for name, has in (("static", has_static), ("temporal", has_temporal)):
+        for one, two in zip(getattr(made, name), getattr(real, name), strict=True):
+            np.testing.assert_array_equal(one[has], two[has])
+    assert made.has_temporal.all()
+    np.testing.assert_array_equal(made.label, real.label)
+    other = model.impute(jax.random.key(1), params, real)
+    assert (np.asarray(other.length) != np.asarray(made.length)).any() or any(
+        (a != b).any() for a, b in zip(other.temporal, made.temporal, strict=True)
+    )
+    # A patient's draw does not depend on the others.
+    rows = np.array([7, 0, 21])
+    some = map_patients(lambda leaf: leaf[rows], real)
+    found = model.impute(KEY, params, some, index=rows)
+    whole = map_patients(lambda leaf: leaf[rows], made)
+    for one, two in zip(jax.tree.leaves(whole), jax.tree.leaves(found), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_complete_patients_come_back_as_they_are():
+    real = cohort(MADE, count=20, variable=False)
+    same(flexgen(MADE, RIDGE).impute(KEY, trained(), real), real)
+
+
+def test_imputation_needs_something_to_start_from():
+    model, params = flexgen(MADE, RIDGE), trained()
+    real = cohort(MADE, count=20)
+    nothing = real._replace(
+        has_static=np.zeros(20, bool), has_temporal=np.arange(20) != 4
+    )
+    with pytest.raises(InputError, match=r"1 of 20 patients have neither .* row 5"):
+        model.impute(KEY, params, nothing)
+    config = small(alignment=AlignmentConfig(method="complete"))
+    model = flexgen(MADE, config)
+    params = model.fit(KEY, cohort(MADE, count=80))
+    with pytest.raises(InputError, match="--method complete"):
+        model.impute(KEY, params, real)
+    assert from_text(params["diagnostics"])["status"] == "none"
+    assert model.sample(KEY, params, None, 5).label.shape == (5,)
+
+
+def test_a_schema_without_a_modality_is_refused():
+    with pytest.raises(InputError, match="has no static column"):
+        flexgen(schema(static=()))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_train(name):
+    config = dataclasses.replace(
+        preset(name),
+        latent=4,
+        hidden=8,
+        hidden_sequence=8,
+        width=16,
+        turns=2,
+        autoencoder_epochs=1,
+        warmup_epochs=1,
+        train=dataclasses.replace(preset(name).train, steps=4, batch_size=32),
+    )
+    model = flexgen(MADE, config)
+    params = model.fit(KEY, cohort(MADE, count=60))
+    made = model.sample(KEY, params, None, 3)
+    assert np.isfinite(made.temporal.numeric).all()
+
+
+def test_a_stopped_training_goes_on_bit_for_bit(tmp_path):
+    data = cohort(MADE, count=60)
+    model = flexgen(MADE, RIDGE)
+    whole = model.fit(KEY, data, checkpoint=str(tmp_path / "whole"))
+
+    class Enough(Exception):
+        pass
+
+    def stop(limit):
+        def callback(step, metrics):
+            if step >= limit:
+                raise Enough
+
+        return callback
+
+    for limit in (2, 8, 20):
+        with pytest.raises(Enough):
+            model.fit(
+                KEY, data, checkpoint=str(tmp_path / "parts"), callbacks=(stop(limit),)
+            )
+    again = model.fit(KEY, data, checkpoint=str(tmp_path / "parts"))
+    same(again["weights"], whole["weights"])
+
+
+def test_steps_and_seconds_count_on_over_the_stages():
+    heard = []
+    tell = lambda step, metrics: heard.append((step, metrics["steps_left"]))
+    flexgen(MADE, RIDGE).fit(KEY, cohort(MADE, count=60), callbacks=(tell,))
+    steps = [step for step, _ in heard]
+    assert steps == sorted(set(steps))
+    assert {step + left for step, left in heard} == {steps[-1]}
+
+
+def test_sparse_and_dense_tables_give_the_same_people():
+    data = binary_cohort()
+    made, config = data[0], RIDGE
+    dense, packed = data[1], data[2]
+    model = flexgen(made, config)
+    params = model.fit(KEY, packed)
+    people = model.sample(KEY, params, None, 10)
+    assert isinstance(people.temporal, SparseTable)
+    filled = model.impute(KEY, params, packed)
+    assert isinstance(filled.temporal, SparseTable)
+    has = packed.has_temporal
+    np.testing.assert_array_equal(filled.temporal.codes[has], dense.temporal.codes[has])
+
+
+def binary_cohort():
+    """A schema of binary columns, and its patients dense and sparse."""
+    from jaxehr.core.cohort import Feature, Label, Schema, Table, make_cohort
+
+    features = lambda names: tuple(
+        Feature(name=n, kind="binary", categories=(0, 1), dtype="int64") for n in names
+    )
+    made = Schema(
+        static=features("ab"),
+        temporal=features("xyz"),
+        num_steps=3,
+        label=Label(name="died", classes=(0, 1)),
+    )
+    rng = np.random.default_rng(0)
+    count = 60
+    length = np.where(np.arange(count) % 5 == 0, 0, 3)
+    static = Table(
+        np.zeros((count, 0)),
+        rng.integers(2, size=(count, 2)),
+        np.repeat(np.arange(count)[:, None] % 4 != 1, 2, 1),
+    )
+    codes = (
+        rng.integers(2, size=(count, 3, 3))
+        * (np.arange(3) < length[:, None])[..., None]
+    )
+    temporal = Table(np.zeros((count, 3, 0)), codes, np.ones((count, 3, 3), bool))
+    label = rng.integers(2, size=count)
+    dense = make_cohort(static, temporal, length, label)
+    packed = make_cohort(static, from_dense(codes, length), length, label)
+    return made, dense, packed
+
+
+@pytest.mark.slow
+def test_a_known_law_is_learned():
+    """Marginals and the link of static and temporal part of a simulated cohort."""
+    data = simulate(SimulateOptions(n=2000))
+    config = dataclasses.replace(preset("small"), autoencoder_epochs=60)
+    model = flexgen(data.schema, config)
+    params = model.fit(KEY, data.cohort)
+    made = model.sample(KEY, params, None, 2000)
+    share = lambda c: c.label.mean()
+    assert abs(share(made) - share(data.cohort)) < 0.05
+    seen = lambda c: np.where(
+        c.temporal.observed[..., :1], c.temporal.numeric[..., :1], np.nan
+    )
+    one, two = np.nanmean(seen(made)), np.nanmean(seen(data.cohort))
+    assert abs(one - two) < 0.1 * np.nanstd(seen(data.cohort))

@@ -9,12 +9,13 @@ where log p runs over observed values only.
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxehr.core.checks import known
 from jaxehr.core.contracts import Objective, Params
 from jaxehr.models.flexgen import likelihoods
 from jaxehr.models.flexgen.config import FlexgenConfig
@@ -56,47 +57,39 @@ class Autoencoder(NamedTuple):
     mode: Callable[[Outputs], Drawn]
 
 
+class Networks(NamedTuple):
+    """Both networks of one part; `told` are the classes the encoder is told."""
+
+    part: Part
+    config: FlexgenConfig
+    encoder: Any
+    decoder: Any
+    classes: int
+    told: int
+
+
 @functools.lru_cache(maxsize=64)
 def make_autoencoder(
     layout: Layout, config: FlexgenConfig, which: Which
 ) -> Autoencoder:
     """The autoencoder of one part; the same object for equal arguments."""
-    part = layout.static if which == "static" else layout.temporal
+    known("part", which, get_args(Which))
+    classes = layout.num_classes
+    told = classes if config.label_in_encoder else 0
     if which == "static":
+        part = layout.static
         encoder: Any = StaticEncoder(part, config)
         decoder: Any = StaticDecoder(part, config)
     else:
+        part = layout.temporal
         encoder = TemporalEncoder(part, config)
         decoder = TemporalDecoder(part, config)
-    classes = layout.num_classes
-    told = classes if config.label_in_encoder else 0
-
-    def encode(params: Params, batch: Records) -> tuple[jax.Array, jax.Array]:
-        label = jax.nn.one_hot(batch.label, told)
-        mean, logvar = encoder.apply({"params": params["encoder"]}, batch, label)
-        return mean, jnp.exp(0.5 * logvar)
-
-    def decode(params: Params, z: jax.Array, label: jax.Array) -> Outputs:
-        return decoder.apply({"params": params["decoder"]}, z, label)
-
-    def log_likelihood(params: Params, z: jax.Array, batch: Records) -> jax.Array:
-        outputs = decode(params, z, jax.nn.one_hot(batch.label, classes))
-        values = likelihoods.log_likelihood(part, outputs, batch.block, batch.length)
-        return values + likelihoods.length_likelihood(outputs, batch.length)
-
-    def init(key: jax.Array, batch: Records) -> Params:
-        key_encoder, key_decoder = jax.random.split(key)
-        label = jax.nn.one_hot(batch.label, classes)
-        z = jnp.zeros((len(batch.label), config.latent))
-        return {
-            "encoder": encoder.init(key_encoder, batch, label[:, :told])["params"],
-            "decoder": decoder.init(key_decoder, z, label)["params"],
-        }
+    networks = Networks(part, config, encoder, decoder, classes, told)
 
     def objective(fitted: dict[str, Any]) -> Objective:
         return Objective(
-            lambda key, batch: from_marginals(part, fitted[which], init(key, batch)),
-            functools.partial(elbo_loss, part, config, encode, log_likelihood),
+            functools.partial(init, networks, fitted[which]),
+            functools.partial(elbo_loss, networks),
             functools.partial(take, part),
         )
 
@@ -105,24 +98,58 @@ def make_autoencoder(
         classes,
         config.latent,
         objective,
-        encode,
-        decode,
-        log_likelihood,
+        functools.partial(encode, networks),
+        functools.partial(decode, networks),
+        functools.partial(log_likelihood, networks),
         functools.partial(likelihoods.draw, part),
         functools.partial(likelihoods.mode, part),
     )
 
 
-def from_marginals(part: Part, fitted: dict[str, Any], params: Params) -> Params:
-    """The parameters with output biases at the marginals of training."""
-    decoder = dict(params["decoder"])
+def init(
+    networks: Networks, fitted: dict[str, Any], key: jax.Array, batch: Records
+) -> Params:
+    """Random weights; the biases of the outputs say the marginals of training."""
+    key_encoder, key_decoder = jax.random.split(key)
+    label = jax.nn.one_hot(jnp.asarray(batch.label), networks.classes)
+    z = jnp.zeros((len(label), networks.config.latent))
+    encoder = networks.encoder.init(key_encoder, batch, label[:, : networks.told])
+    decoder = dict(networks.decoder.init(key_decoder, z, label)["params"])
+    bias = likelihoods.start_bias(networks.part, fitted)
     heads = dict(decoder["heads"])
-    heads["all"] = heads["all"] | {"bias": likelihoods.start_bias(part, fitted)}
+    heads["all"] = heads["all"] | {"bias": jnp.asarray(bias)}
     decoder["heads"] = heads
-    if part.steps:
-        bias = likelihoods.start_length(fitted)
+    if networks.part.steps:
+        bias = jnp.asarray(likelihoods.start_length(fitted))
         decoder["length"] = decoder["length"] | {"bias": bias}
-    return params | {"decoder": jax.tree.map(jnp.asarray, decoder)}
+    return {"encoder": encoder["params"], "decoder": decoder}
+
+
+def encode(
+    networks: Networks, params: Params, batch: Records
+) -> tuple[jax.Array, jax.Array]:
+    """Mean and standard deviation [B, l] of q(z | x)."""
+    label = jax.nn.one_hot(jnp.asarray(batch.label), networks.told)
+    variables = {"params": params["encoder"]}
+    mean, logvar = networks.encoder.apply(variables, batch, label)
+    return mean, jnp.exp(0.5 * logvar)
+
+
+def decode(
+    networks: Networks, params: Params, z: jax.Array, label: jax.Array
+) -> Outputs:
+    """Outputs for latents [B, l] and one-hot labels [B, classes]."""
+    return networks.decoder.apply({"params": params["decoder"]}, z, label)
+
+
+def log_likelihood(
+    networks: Networks, params: Params, z: jax.Array, batch: Records
+) -> jax.Array:
+    """log p(x | z, y) [B] of the observed values, their masks and the length."""
+    label = jax.nn.one_hot(jnp.asarray(batch.label), networks.classes)
+    outputs, part = decode(networks, params, z, label), networks.part
+    values = likelihoods.log_likelihood(part, outputs, batch.block, batch.length)
+    return values + likelihoods.length_likelihood(outputs, batch.length)
 
 
 def divergence(mean: jax.Array, std: jax.Array) -> jax.Array:
@@ -131,13 +158,7 @@ def divergence(mean: jax.Array, std: jax.Array) -> jax.Array:
 
 
 def elbo_loss(
-    part: Part,
-    config: FlexgenConfig,
-    encode: Callable[..., Any],
-    log_likelihood: Callable[..., Any],
-    params: Params,
-    key: jax.Array,
-    batch: Records,
+    networks: Networks, params: Params, key: jax.Array, batch: Records
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The bound of the module docstring, averaged over rows; a row without the part
     counts 0. Metrics are in nats a patient; `active_units` is a number of coordinates.
@@ -145,11 +166,12 @@ def elbo_loss(
     With `kl_reduction` "batch" the divergence is summed over the rows against the mean
     reconstruction of a value, as in the authors' code [specs A.2].
     """
+    part, config = networks.part, networks.config
     valid = likelihoods.valid_rows(part, batch.block, batch.length)
     has = valid.any(-1) if part.steps else valid
-    mean, std = encode(params, batch)
+    mean, std = encode(networks, params, batch)
     z = mean + std * jax.random.normal(key, mean.shape)
-    error = -jnp.mean(jnp.where(has, log_likelihood(params, z, batch), 0.0))
+    error = -jnp.mean(jnp.where(has, log_likelihood(networks, params, z, batch), 0.0))
     each = jnp.where(has[:, None], divergence(mean, std), 0.0)  # [B, l]
     kl = each.sum(-1).mean()
     metrics = {

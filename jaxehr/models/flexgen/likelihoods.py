@@ -53,16 +53,15 @@ class Heads(NamedTuple):
 def split(part: Part, heads: jax.Array) -> Heads:
     """Slices of the flat outputs [.., outputs]."""
     sizes = (part.num_normal, part.num_counts, part.num_binary, part.num_masks)
-    pieces, place = [], 0
-    for size in sizes:
-        pieces.append(heads[..., place : place + size])
-        place += size
-    groups = []
+    ends = np.cumsum(sizes)
+    normal, counts, binary, masks, _ = jnp.split(heads, ends, axis=-1)
+    place = int(ends[-1])
+    groups: list[jax.Array] = []
     for width, count in part.categorical:
         logits = heads[..., place : place + width * count]
         groups.append(logits.reshape(*heads.shape[:-1], count, width))
         place += width * count
-    return Heads(*pieces, tuple(groups))
+    return Heads(normal, counts, binary, masks, tuple(groups))
 
 
 def spread_of(part: Part, raw: jax.Array) -> jax.Array:
@@ -200,7 +199,7 @@ def start_length(fitted: dict[str, Any]) -> np.ndarray:
 
 def varies(fitted: dict[str, Any]) -> bool:
     """Whether training had series of different lengths (an empty one is no series)."""
-    return np.count_nonzero(np.asarray(fitted["lengths"])[1:]) > 1
+    return int(np.count_nonzero(np.asarray(fitted["lengths"])[1:])) > 1
 
 
 def draw(part: Part, keys: jax.Array, outputs: Outputs) -> Drawn:

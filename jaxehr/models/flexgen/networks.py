@@ -5,6 +5,7 @@ the mean and the logarithm of the variance of q(z | x); a decoder the `Outputs` 
 p(x | z, y).
 """
 
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -42,6 +43,29 @@ def inputs_of(part: Part, block: Block, valid: jax.Array) -> jax.Array:
     pieces.append(flags)
     kept = [piece.astype(jnp.float32) for piece in pieces if piece.shape[-1]]
     return jnp.where(valid[..., None], jnp.concatenate(kept, -1), 0.0)
+
+
+class RowDense(nn.Module):
+    """Dense layer over the last axis, as one product of two matrices.
+
+    Flattened, with the bias as a row of the kernel, for XLA on CPU is slow at gradients
+    of products with three axes and at sums down the columns of wide matrices.
+    """
+
+    features: int
+    init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        lead, channels = x.shape[:-1], x.shape[-1]
+        kernel = self.param("kernel", self.init, (channels, self.features))
+        flat = x.reshape(math.prod(lead), channels)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+            flat = jnp.concatenate([flat, jnp.ones((len(flat), 1))], -1)
+            kernel = jnp.concatenate([kernel, bias[None]])
+        return (flat @ kernel).reshape(*lead, self.features)
 
 
 def dense(width: int, name: str) -> Callable[[jax.Array], jax.Array]:
@@ -120,7 +144,7 @@ class Recurrent(nn.Module):
     def __call__(self, x: jax.Array, length: jax.Array) -> jax.Array:
         if x.shape[-1] > self.hidden:
             valid = (jnp.arange(x.shape[1]) < length[:, None])[..., None]
-            x = nn.Dense(self.hidden, use_bias=False, name="project")(x)
+            x = RowDense(self.hidden, use_bias=False, name="project")(x)
             x = jnp.where(valid, nn.LayerNorm(name="norm")(x), 0.0)
         states, last = Lstm(self.hidden, name="lstm")(x, length)
         return jnp.concatenate([last, step_mean(states, length)], -1)
@@ -140,7 +164,7 @@ class Convolution(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         size, features = self.kernel_size, self.features
         around = size // 2
-        y = nn.Dense(size * features, use_bias=False, name="kernel")(x)
+        y = RowDense(size * features, use_bias=False, name="kernel")(x)
         steps = x.shape[1] + 2 * around - size + 1
         y = jnp.pad(y, ((0, 0), (around, around), (0, 0)))
         shifts = [
@@ -218,7 +242,7 @@ class Heads(nn.Module):
     @nn.compact
     def __call__(self, h: jax.Array) -> tuple[jax.Array, jax.Array]:
         init = small_start()
-        heads = nn.Dense(self.part.num_outputs, kernel_init=init, name="all")(h)
+        heads = RowDense(self.part.num_outputs, init, name="all")(h)
         shape = (self.part.num_normal + self.part.num_counts,)
         raw = self.param("spread", nn.initializers.zeros_init(), shape)
         return heads, spread_of(self.part, raw)

@@ -60,7 +60,7 @@ class Encoded(NamedTuple):
     has_temporal: Any  # bool [N]
     length: Any  # int32 [N]
     static: Block
-    temporal: Block | Packed
+    temporal: Any  # Block, or Packed
 
 
 class Records(NamedTuple):
@@ -68,7 +68,7 @@ class Records(NamedTuple):
 
     label: Any  # int32 [n]
     length: Any  # int32 [n]; not read of a static part
-    block: Block | Packed
+    block: Any  # Block; Packed before `take`
 
 
 def fit(

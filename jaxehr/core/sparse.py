@@ -13,6 +13,7 @@ import numpy as np
 from jaxehr.core.checks import InputError
 
 MOST_BYTES = 4 * 2**30  # the largest dense table that is made of a sparse one
+ROWS = 1024  # patients copied at a time
 MOST_CELLS = 2**31  # cells of one patient are numbered by int32
 
 
@@ -147,13 +148,21 @@ def cut(table: SparseTable, length: np.ndarray) -> SparseTable:
             f"sparse table: {len(table.offsets) - 1} lengths in [0, {table.steps}] "
             f"are needed, got {length.size}, {int(outside.sum())} of them outside."
         )
-    owner = np.repeat(np.arange(len(length)), table.counts)
-    keep = table.cells < (length * np.int64(table.features))[owner]
-    if keep.all():
+    ends = length * np.int64(table.features)
+    if (last_cells(table) < ends).all():
         return table._replace(length=length)
+    owner = np.repeat(np.arange(len(length)), table.counts)
+    keep = table.cells < ends[owner]
     counts = np.bincount(owner[keep], minlength=len(length))
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return table._replace(offsets=offsets, cells=table.cells[keep], length=length)
+
+
+def last_cells(table: SparseTable) -> np.ndarray:
+    """The largest cell of each patient; -1 without any."""
+    if not len(table.cells):
+        return np.full(len(table.length), -1)
+    return np.where(table.counts > 0, table.cells[table.offsets[1:] - 1], -1)
 
 
 def take_rows(table: SparseTable, rows: np.ndarray) -> SparseTable:
@@ -161,8 +170,14 @@ def take_rows(table: SparseTable, rows: np.ndarray) -> SparseTable:
     length = np.asarray(table.length)[rows]
     counts, start = table.counts[rows], table.offsets[:-1][rows]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    at = np.repeat(start - offsets[:-1], counts) + np.arange(offsets[-1])
-    return table._replace(offsets=offsets, cells=table.cells[at], length=length)
+    cells = np.empty(offsets[-1], np.int32)
+    for first in range(0, len(counts), ROWS):  # so that indices stay few
+        block = slice(first, first + ROWS)
+        low, many = offsets[first], counts[block]
+        at = np.repeat(start[block] - offsets[:-1][block] + low, many)
+        at += np.arange(len(at))
+        cells[low : low + len(at)] = table.cells[at]
+    return table._replace(offsets=offsets, cells=cells, length=length)
 
 
 def join(tables: list[SparseTable]) -> SparseTable:
@@ -198,7 +213,9 @@ def is_sound(table: SparseTable) -> bool:
     counts = np.diff(offsets)
     if (counts < 0).any() or (length < 0).any() or (length > table.steps).any():
         return False
-    owner = np.repeat(np.arange(len(length)), counts)
-    ends = (length * np.int64(table.features))[owner]
-    rising = (np.diff(cells.astype(np.int64)) > 0) | (np.diff(owner) > 0)
-    return bool(((cells >= 0) & (cells < ends)).all() and rising.all())
+    rising = cells[1:] > cells[:-1]
+    starts = offsets[(offsets > 0) & (offsets < len(cells))]
+    rising[starts - 1] = True  # the first cell of the next patient may be lower
+    inside = not len(cells) or int(cells.min()) >= 0
+    ends = length * np.int64(table.features)
+    return bool(inside and rising.all() and (last_cells(table) < ends).all())

@@ -68,6 +68,15 @@ def test_take_and_back_to_dense(seed, rows):
     assert all(map(sparse.is_sound, (table, found, again)))
 
 
+@pytest.mark.parametrize("rows", [1, 2, 5, 6])
+def test_rows_are_copied_in_blocks_of_any_size(monkeypatch, rows):
+    monkeypatch.setattr(sparse, "ROWS", rows)
+    codes, length = random_codes(3)
+    table = sparse.from_dense(codes, length)
+    order = np.array([4, 4, 0, 2, 1, 3])
+    np.testing.assert_array_equal(sparse.take_rows(table, order).codes, codes[order])
+
+
 def test_cells_in_any_order_and_twice():
     where = (np.array([1, 0, 1, 0]), np.array([0, 1, 0, 0]), np.array([2, 0, 2, 1]))
     table = sparse.from_cells(where, np.array([2, 2]), (2, 2, 3))

@@ -1,0 +1,298 @@
+"""FLEXGEN-EHR with whole modalities missing, beside every simple alternative.
+
+    python -m experiments.flexgen_missing set-a.tar.xz set-b.tar.xz --budget 120
+
+Challenge 2012 a as FIDDLE's binary columns (steps of 4 h, so that a cell takes 1 to 2
+minutes on 2 CPU cores), mortality as label. A cell hides the static part of p % of the
+training patients and the temporal part of q % of others, trains, draws as many
+complete synthetic patients, and compares them with the real patients of b; it also
+imputes what it hid. One JSON file a cell; the same command goes on where it stopped.
+Autoencoders are trained once for each pattern and seed and serve all methods. Table,
+figure and summary are written anew after each cell.
+"""
+
+import dataclasses
+import fnmatch
+import pathlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import tyro
+
+from jaxehr.devices import configure
+
+if TYPE_CHECKING:
+    from jaxehr.core.cohort import Dataset
+    from jaxehr.models.flexgen.config import FlexgenConfig
+
+METHODS = (
+    "fused",
+    "ridge",
+    "complete",
+    "class-mean",
+    "knn",
+    "signed",
+    "bures",
+    "gromov",
+)
+FLOORS = ("independent", "independent-by-class")  # no model: columns shuffled
+FIRST, SECOND = ((0, 0), (40, 40), (20, 20)), ((10, 10), (30, 30))
+ONE_SIDED = tuple((p, 0) for p in (40, 80, 20, 60)) + tuple(
+    (0, q) for q in (40, 80, 20, 60)
+)
+NOT_SETTINGS = ("train", "test", "out", "budget", "cells", "seeds")
+
+
+class Cell(NamedTuple):
+    """One training: percent without static, percent without temporal part."""
+
+    static: int
+    temporal: int
+    method: str
+    seed: int
+
+    @property
+    def pattern(self) -> str:
+        return f"s{self.static}-t{self.temporal}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.pattern}/{self.method}/{self.seed}"
+
+    @property
+    def file(self) -> str:
+        return f"{self.pattern}-{self.method}-{self.seed}.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Missing:
+    """Hide modalities, train, sample, impute, compare; cell by cell."""
+
+    train: tyro.conf.Positional[pathlib.Path]
+    """Challenge 2012 set a as distributed, its Outcomes file beside it."""
+    test: tyro.conf.Positional[pathlib.Path]
+    """The same for set b: the real test patients."""
+    out: pathlib.Path = pathlib.Path("results/flexgen_missing")
+    """The folder to make or go on with: cells/, parts/, table.md, figure.png, ..."""
+    budget: float = 0.0
+    """Minutes after which no further cell is begun; 0 = no limit."""
+    cells: tuple[str, ...] = ()
+    """Only cells whose name matches one of these, as in "s40-t40/*/0"; empty = all."""
+    seeds: int = 3
+    """Repetitions: other patients hidden, other initial weights and draws."""
+    patients: int = 0
+    """Only the first so many patients of each set; 0 = all (for a quick look)."""
+    bin_hours: float = 4.0
+    """Width of a time step."""
+    encoder: Literal["sum", "cnn1d", "lstm"] = "lstm"
+    """Temporal encoder."""
+    latent: int = 32
+    """Coordinates of each latent."""
+    hidden: int = 128
+    """Units of the dense layers of the autoencoders."""
+    hidden_sequence: int = 64
+    """Units of the LSTMs."""
+    kl_weight: float = 0.1
+    """Weight of the divergence in the autoencoders' bound."""
+    autoencoder_epochs: int = 60
+    """Passes of the autoencoders."""
+    width: int = 256
+    """Units of the score network."""
+    steps: int = 4000
+    """Optimiser steps of the latent diffusion, 128 patients each."""
+    draws: int = 10
+    """Draws of each hidden modality."""
+    hidden_patients: int = 400
+    """At most so many patients of each kind whose hidden part is imputed."""
+    trees: int = 500
+    """Trees of the random forest."""
+
+
+class World(NamedTuple):
+    """Real patients who have both modalities."""
+
+    train: "Dataset"
+    test: "Dataset"
+
+
+def plan(seeds: int) -> Iterator[Cell]:
+    """All cells, the most informative first."""
+    for seed in range(seeds):
+        yield from (Cell(0, 0, name, seed) for name in FLOORS)
+        yield from cells_of(FIRST, seed)
+    for patterns in (SECOND, ONE_SIDED):
+        for seed in range(seeds):
+            yield from cells_of(patterns, seed)
+
+
+def cells_of(patterns: Any, seed: int) -> Iterator[Cell]:
+    """The cells of some patterns; where nothing is hidden all methods are one."""
+    for static, temporal in patterns:
+        methods = METHODS if static or temporal else ("complete",)
+        yield from (Cell(static, temporal, method, seed) for method in methods)
+
+
+def main(arguments: Missing) -> None:
+    """Runs the cells that are left, then says how many there are."""
+    import jax
+
+    from experiments.flexgen_missing_report import read_cells, write_report
+    from jaxehr.core.checks import InputError
+    from jaxehr.core.files import write_json
+
+    wanted = [c for c in plan(arguments.seeds) if chosen(c, arguments.cells)]
+    if not wanted:
+        raise InputError(f"cells {list(arguments.cells)}: no cell has such a name.")
+    settings = {
+        name: value
+        for name, value in dataclasses.asdict(arguments).items()
+        if name not in NOT_SETTINGS
+    }
+    done = read_cells(arguments.out, settings)
+    begun, longest, world = time.perf_counter(), 0.0, None
+    for cell in wanted:
+        if (arguments.out / "cells" / cell.file).is_file():
+            continue
+        minutes = (time.perf_counter() - begun) / 60
+        if arguments.budget and minutes + longest > arguments.budget:
+            break
+        world = world or load(arguments)
+        start = time.perf_counter()
+        found = run_cell(arguments, world, cell) | {"settings": settings}
+        (arguments.out / "cells").mkdir(parents=True, exist_ok=True)
+        write_json(arguments.out / "cells" / cell.file, found)
+        jax.clear_caches()  # or the programs of all cells stay in memory
+        seconds = time.perf_counter() - start
+        longest = max(longest, seconds / 60)
+        done.append(found)
+        write_report(arguments.out, done, settings)
+        print(f"{cell.name}: {seconds:.0f} s", flush=True)
+    left = sum(not (arguments.out / "cells" / c.file).is_file() for c in wanted)
+    write_report(arguments.out, done, settings)
+    print(f"{len(wanted) - left} of {len(wanted)} cells; {arguments.out / 'table.md'}")
+
+
+def chosen(cell: Cell, patterns: tuple[str, ...]) -> bool:
+    """Whether the name of a cell matches one of the patterns; none = all do."""
+    if not patterns:
+        return True
+    return any(fnmatch.fnmatchcase(cell.name, pattern) for pattern in patterns)
+
+
+def load(arguments: Missing) -> World:
+    """Both sets as binary columns fitted on the training set; prepared once."""
+    import numpy as np
+
+    from jaxehr.core.cohort import take
+    from jaxehr.data import discretize
+    from jaxehr.data.physionet2012 import Physionet2012Options, read
+    from jaxehr.data.store import load_cohort, save_cohort
+
+    folders = [arguments.out / name for name in ("cohort-train", "cohort-test")]
+    if not all(folder.is_dir() for folder in folders):
+        options = Physionet2012Options(bin_hours=arguments.bin_hours)
+        sets = [read([path], options) for path in (arguments.train, arguments.test)]
+        names = [f.name for f in sets[0].schema.temporal]
+        # A parameter that occurs in one set only: both get the columns of the first.
+        if [f.name for f in sets[1].schema.temporal] != names:
+            options = dataclasses.replace(options, variables=tuple(names))
+            sets[1] = read([arguments.test], options)
+        rule = discretize.fit(
+            sets[0], discretize.DiscretizeOptions(holdout_fraction=0.0)
+        )
+        for data, folder in zip(sets, folders, strict=True):
+            save_cohort(discretize.apply(rule, data), folder, overwrite=True)
+    found = []
+    for data in map(load_cohort, folders):
+        whole = np.flatnonzero(data.cohort.has_static & data.cohort.has_temporal)
+        found.append(take(data, whole[: arguments.patients or None]))
+    return World(*found)
+
+
+def model_config(arguments: Missing, method: Any) -> "FlexgenConfig":
+    """The model of a cell."""
+    from jaxehr.models.flexgen.config import FlexgenConfig
+    from jaxehr.ot.config import AlignmentConfig
+    from jaxehr.training.config import TrainConfig
+
+    same = ("encoder", "latent", "hidden", "hidden_sequence", "kl_weight", "width")
+    train = TrainConfig(steps=arguments.steps, batch_size=128, checkpoint_every=10**9)
+    return FlexgenConfig(
+        **{name: getattr(arguments, name) for name in same},
+        autoencoder_epochs=arguments.autoencoder_epochs,
+        alignment=AlignmentConfig(method=method),
+        train=train,
+    )
+
+
+def run_cell(arguments: Missing, world: World, cell: Cell) -> dict[str, Any]:
+    """Everything that is measured in a cell, JSON-able."""
+    import jax
+
+    from experiments.flexgen_missing_parts import (
+        Clock,
+        compare,
+        fit_parts,
+        floor,
+        hide,
+        imputation,
+        machine,
+    )
+    from jaxehr.models.flexgen import alignment, model, training
+    from jaxehr.models.flexgen.config import FlexgenSampling
+    from jaxehr.runs.sampling import synthetic
+
+    keys = jax.random.split(jax.random.key(cell.seed), 5)
+    clock, schema = Clock(), world.train.schema
+    found: dict[str, Any] = cell._asdict() | {"machine": machine()}
+    if cell.method in FLOORS:
+        made = floor(keys[2], world.train, by_class=cell.method != "independent")
+    else:
+        config = model_config(arguments, cell.method)
+        left, hidden = hide(world.train, cell.static, cell.temporal, cell.seed)
+        path = arguments.out / "parts" / f"{cell.pattern}-{cell.seed}.npz"
+        parts = fit_parts(path, schema, config, keys[0], left)
+        clock.lap("autoencoders")
+        fit, valid = left
+        params = training.diffuse(
+            schema, config, keys[1], parts, fit.cohort, valid=valid.cohort
+        )
+        clock.lap("diffusion")
+        number, options = len(world.train.ids), FlexgenSampling(missing="none")
+        drawn = model.sample(
+            schema, config, keys[2], params, None, number, options=options
+        )
+        made = synthetic(schema, drawn, {"kind": "synthetic"})
+        clock.lap("sampling")
+        found["alignment"] = alignment.from_text(params["diagnostics"])
+        if cell.method != "complete" and (cell.static or cell.temporal):
+            found["imputation"] = imputation(
+                keys[3], schema, config, params, hidden, arguments
+            )
+            clock.lap("imputation")
+    found["metrics"] = compare(keys[4], world, made, arguments.trees)
+    clock.lap("metrics")
+    return found | {"seconds": clock.seconds}
+
+
+def run() -> int:
+    """The shell's entry: a refusal or a stop is one line."""
+    configure()
+    from jaxehr.core.checks import InputError
+    from jaxehr.training.loop import Stopped
+
+    try:
+        main(tyro.cli(Missing))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Stopped as stop:
+        print("stopped; the same command goes on with this cell.")
+        return 128 + stop.signum
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -20,8 +20,10 @@ commands:
   prepare SOURCE [PATH ...] --out COHORT   read records into a cohort folder
   train MODEL COHORT --out RUN             learn; goes on after a stop
   sample RUN --n N --out COHORT            draw synthetic patients
+  impute RUN COHORT --out COHORT           draw the part that patients lack
   evaluate --real COHORT --synthetic COHORT --out REPORT
                                            compare; report.html and metrics.json
+  report alignment RUN                     how the parts of records were matched
   list [models|sources|metrics]            what there is
   demo                                     all of it on a small real cohort
 
@@ -32,7 +34,9 @@ COMMANDS = {
     "prepare": "jaxehr.commands.prepare",
     "train": "jaxehr.commands.train",
     "sample": "jaxehr.commands.sample",
+    "impute": "jaxehr.commands.impute",
     "evaluate": "jaxehr.commands.evaluate",
+    "report": "jaxehr.commands.report",
     "list": "jaxehr.commands.listing",
     "demo": "jaxehr.commands.demo",
 }

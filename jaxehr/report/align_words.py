@@ -141,8 +141,8 @@ def used_sentence(diagnostics: Mapping[str, Any], method: str) -> str:
         return ""
     if len(told) == len(PARTS) and len(same) == 1:
         return f"Missing parts are filled in by {same.pop()}."
-    each = [f"missing {part} parts by {what}" for part, what in told.items()]
-    return f"Filled in are {', '.join(each)}."
+    each = [f"Missing {part} parts are filled in by {told[part]}." for part in told]
+    return " ".join(each)
 
 
 def worth(diagnostics: Mapping[str, Any], method: str) -> str:

@@ -306,19 +306,18 @@ def objective(diagnostics: Mapping[str, Any]) -> Section | None:
 
 def numbers(diagnostics: Mapping[str, Any]) -> Section | None:
     """Every number of the calculation with how to read it."""
-    rows = []
-    if diagnostics.get("reason"):
-        rows.append(["Why this state", said.shown(diagnostics["reason"]), ""])
+    rows, reason = [], diagnostics.get("reason")
+    text = [f"Why this state: {reason}."] if isinstance(reason, str) and reason else []
     if any(said.is_number(diagnostics.get(key)) for key in ("epsilon", "sigma_ref")):
         rows += [
             [name, said.shown(diagnostics.get(key)), text]
             for key, name, text in NUMBERS
         ]
-    if not rows:
+    if not rows and not text:
         return None
     head = ["Quantity", "Value", "How to read it"]
     table = Rows("The calculation in numbers", head, rows, numeric=False)
-    return Section("numbers", "The calculation", [], [table])
+    return Section("numbers", "The calculation", text, [table] if rows else [])
 
 
 def made(run: Mapping[str, Any]) -> Section:

@@ -1,5 +1,6 @@
 """Figures of an alignment: who is coupled with whom, and errors of imputation."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from jaxehr.report.style import (
 LEVELS = 24  # shades of the heat map
 LEAST_SCALE = 4.0  # end of the colour scale, in multiples of chance
 LEAST_ERROR, MOST_ERROR = 1.15, 2.0  # ends of the error axis
+WIDTH, SIDE = 430, 282  # of the heat map and of its square
 TICKS = (0, 1, 2, 4, 10, 20, 40, 100, 200, 400, 1000, 4000)
 
 
@@ -70,32 +72,42 @@ def heat_map(
     """
     ratio = against_chance(heat)
     top = max(float(ratio.max()), LEAST_SCALE)
-    width, height = 480, 452
-    figure, (axes,) = panels(width, height, left=96, right=76, top=34, bottom=110)
-    shade = np.sqrt(ratio / top)
-    _cells(axes, np.ceil(shade * LEVELS - 0.25).clip(0, LEVELS).astype(int))
-    axes.set_xlim(0, heat.shape[1])
-    axes.set_ylim(heat.shape[0], 0)
     edges = [np.array([0.0, float(size)]) for size in heat.shape]
-    if class_mass is not None:
+    if class_mass is None:
+        names = []
+    else:
         edges = [
             borders(heat.sum(1), class_mass.sum(1)),
             borders(heat.sum(0), class_mass.sum(0)),
         ]
-    for which, found, draw in (
-        ("y", edges[0], axes.axhline),
-        ("x", edges[1], axes.axvline),
-    ):
-        for place in found[1:-1]:
-            draw(place, color=INK, linewidth=0.9, linestyle=(0, (3, 2)))
-        _class_ticks(axes, which, found, names if class_mass is not None else [])
+    ticks = [_class_ticks(found, names) for found in edges]
+    turned = _crowded(ticks[1], SIDE / heat.shape[1])
+    bottom = 104 if turned else 50
+    figure, (axes,) = panels(
+        WIDTH, SIDE + 34 + bottom, left=90, right=58, top=34, bottom=bottom
+    )
+    shade = np.sqrt(ratio / top)
+    _cells(axes, np.ceil(shade * LEVELS - 0.25).clip(0, LEVELS).astype(int))
+    for place in edges[0][1:-1]:
+        axes.axhline(place, color=INK, linewidth=0.9, linestyle=(0, (3, 2)))
+    for place in edges[1][1:-1]:
+        axes.axvline(place, color=INK, linewidth=0.9, linestyle=(0, (3, 2)))
+    axes.set_yticks([p for p, _ in ticks[0]], [text for _, text in ticks[0]])
+    axes.set_xticks([p for p, _ in ticks[1]], [text for _, text in ticks[1]])
+    if turned:
+        axes.tick_params("x", rotation=35)
+        for text in axes.get_xticklabels():
+            text.set(ha="right", rotation_mode="anchor")
+    axes.tick_params(length=0)
     axes.spines[:].set(visible=True, color=MUTED)
-    axes.set_title("How often matched, against chance")
+    axes.set_title("How often matched, 1 = chance")
     axes.set_xlabel(f"static records, by {shorten(label, 24)}")
     axes.set_ylabel(f"temporal records, by {shorten(label, 24)}")
-    place = (1 - 54 / width, 110 / height, 13 / width, 1 - 144 / height)
-    _scale(figure.add_axes(place), top)
-    return picture(figure, "coupling", f"Heat map. {alt}", alt, wide=True)
+    _scale(axes.inset_axes((1.04, 0, 0.045, 1)), top)
+    found = picture(figure, "coupling", f"Heat map. {alt}", alt, wide=True)
+    fill = "fill: var(--real);"  # else hairlines show between cells
+    crisp = found.svg.replace(fill, f"{fill} shape-rendering: crispEdges;")
+    return found._replace(svg=crisp)
 
 
 def _cells(axes: Axes, level: np.ndarray) -> None:
@@ -106,6 +118,8 @@ def _cells(axes: Axes, level: np.ndarray) -> None:
         ends = np.append(starts[1:], len(shades))
         for start, end in zip(starts.tolist(), ends.tolist()):
             boxes.setdefault(int(shades[start]), []).append((row, start, end))
+    axes.set_xlim(0, level.shape[1])
+    axes.set_ylim(len(level), 0)
     codes = [Path.MOVETO, *[Path.LINETO] * 3, Path.CLOSEPOLY]
     for shade, found in sorted(boxes.items()):
         if not shade:
@@ -118,46 +132,35 @@ def _cells(axes: Axes, level: np.ndarray) -> None:
         path = Path(corners, codes * len(found))
         # Opacity rather than a colour map: the same file serves light and dark.
         patch = PathPatch(path, facecolor=REAL, linewidth=0, alpha=shade / LEVELS)
-        patch.set_antialiased(False)  # no hairlines between cells
         axes.add_patch(patch)
 
 
-def _class_ticks(
-    axes: Axes, which: str, edges: np.ndarray, names: Sequence[str]
-) -> None:
-    """The name of each class at its middle; classes too thin for a name have none."""
+def _class_ticks(edges: np.ndarray, names: Sequence[str]) -> list[tuple[float, str]]:
+    """The middle and the name of each class that is thick enough for a name."""
     sizes = np.diff(edges)
-    wide = [k for k in range(len(names)) if sizes[k] >= 0.035 * edges[-1]]
-    middles = (edges[:-1] + sizes / 2)[wide]
-    labels = [shorten(names[k], 13) for k in wide]
-    if which == "y":
-        axes.set_yticks(middles, labels)
-    else:
-        turned = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
-        upright = sum(map(len, labels)) * 6 < 240 and min(sizes, default=0) > 9
-        axes.set_xticks(middles, labels, **({} if upright else turned))
-    axes.tick_params(which, length=0)
+    return [
+        (float(edges[k] + sizes[k] / 2), shorten(name, 13))
+        for k, name in enumerate(names)
+        if sizes[k] >= 0.04 * edges[-1]
+    ]
+
+
+def _crowded(ticks: list[tuple[float, str]], pixels: float) -> bool:
+    """Whether names beside each other would touch; `pixels` of a unit of the axis."""
+    return any(
+        (place - before) * pixels < 3.2 * (len(text) + len(last)) + 8
+        for (before, last), (place, text) in itertools.pairwise(ticks)
+    )
 
 
 def _scale(axes: Axes, top: float) -> None:
     """The colour scale; heights are square roots, as the shades are."""
-    for level in range(LEVELS):
-        axes.axhspan(
-            level / LEVELS,
-            (level + 1) / LEVELS,
-            facecolor=REAL,
-            alpha=(level + 1) / LEVELS,
-            linewidth=0,
-            antialiased=False,
-        )
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
-    ticks, last = [], -1.0
+    _cells(axes, np.arange(LEVELS, 0, -1)[:, None])
+    ticks: list[tuple[float, str]] = []
     for tick in TICKS:
-        place = float(np.sqrt(tick / top))
-        if place <= 1 and (place - last > 0.07 or tick == 1):
+        place = LEVELS * (1 - float(np.sqrt(tick / top)))
+        if place >= 0 and (not ticks or ticks[-1][0] - place > 0.07 * LEVELS):
             ticks.append((place, f"{tick}"))
-            last = place
     axes.set_yticks([p for p, _ in ticks], [text for _, text in ticks])
     axes.yaxis.tick_right()
     axes.set_xticks([])

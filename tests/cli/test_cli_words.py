@@ -24,7 +24,19 @@ def test_help_does_not_import_jax():
 
 @pytest.mark.parametrize(
     "words",
-    ["", "prepare", "train", "train cdmt", "sample", "evaluate", "list", "demo"],
+    [
+        "",
+        "prepare",
+        "train",
+        "train cdmt",
+        "sample",
+        "impute",
+        "evaluate",
+        "report",
+        "report alignment",
+        "list",
+        "demo",
+    ],
 )
 def test_help_fits_80_columns(words, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
@@ -137,6 +149,15 @@ def test_version(capsys):
         ),
         ("evaluate --real no --synthetic no --out x", ["no: no such folder"]),
         ("evaluate --real no --synthetic no --out full", ["full: is not empty"]),
+        ("impute", ["missing: RUN COHORT --out COHORT"]),
+        ("impute no c --out x --draws 0", ["draws must be positive, got 0"]),
+        ("impute no c --out full", ["full: is not empty and not ours"]),
+        ("report", ["name a report", "alignment"]),
+        ("report losses", ["unknown report 'losses'; known: alignment"]),
+        ("report alignment", ["missing: RUN"]),
+        ("report alignment no", ["no: not a run folder", "jaxehr train"]),
+        ("report alignment full", ["full: not a run folder"]),
+        ("report alignment r --model x", ["Unrecognized", "--model"]),
         ("list colours", ["unknown group to list 'colours'", "metrics"]),
         ("demo --out full", ["full: is not empty and holds no demo"]),
         ("demo --steps 0", ["steps must be positive"]),

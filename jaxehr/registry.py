@@ -54,7 +54,7 @@ SOURCES = {
         "jaxehr.data.fiddle:read",
         "jaxehr.data.fiddle:FiddleOptions",
         True,
-        "FIDDLE's features: the PhysioNet release, or its own output folder",
+        "FIDDLE's binary features: PhysioNet release, or its output",
     ),
     "nafld": Source(
         "jaxehr.data.registry_cohorts:nafld",

@@ -141,6 +141,7 @@ def main(arguments: Missing) -> None:
     from experiments.flexgen_missing_report import read_cells, write_report
     from jaxehr.core.checks import InputError
     from jaxehr.core.files import write_json
+    from jaxehr.report.json_out import plain
 
     wanted = [c for c in plan(arguments.seeds) if chosen(c, arguments.cells)]
     if not wanted:
@@ -162,7 +163,7 @@ def main(arguments: Missing) -> None:
         start = time.perf_counter()
         found = run_cell(arguments, world, cell) | {"settings": settings}
         (arguments.out / "cells").mkdir(parents=True, exist_ok=True)
-        write_json(arguments.out / "cells" / cell.file, found)
+        write_json(arguments.out / "cells" / cell.file, plain(found))
         jax.clear_caches()  # or the programs of all cells stay in memory
         seconds = time.perf_counter() - start
         longest = max(longest, seconds / 60)

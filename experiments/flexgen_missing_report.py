@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.files import read_json, write_json, write_text
+from jaxehr.report.json_out import plain
 
 TITLES = {
     "fused": "FLEXGEN, labels and anchors",
@@ -123,7 +124,7 @@ def write_report(out: pathlib.Path, done: Found, settings: dict[str, Any]) -> No
     grouped = groups_of(done)
     write_text(out / "table.md", table(grouped, done))
     draw(grouped, done, out / "figure.png")
-    write_json(out / "summary.json", summary(grouped, done, settings))
+    write_json(out / "summary.json", plain(summary(grouped, done, settings)))
 
 
 def shown(cells: Found, title: str, path: str) -> str:
@@ -184,6 +185,9 @@ def draw(
                 else:
                     ax.set_xlabel("share missing (of each part), %")
             axes[row][0].set_ylabel(title)
+        # R² is near 1 for everyone: an axis of its range alone would exaggerate
+        low = min(axes[0][0].get_ylim()[0], 0.95)
+        axes[0][0].set_ylim(low, 1.0 + 0.03 * (1.0 - low))
         handles = {}
         for ax in axes.ravel():
             for line, label in zip(*ax.get_legend_handles_labels(), strict=True):

@@ -1,0 +1,148 @@
+"""The plan of cells, the floors, what is hidden, and the report of an experiment."""
+
+import jax
+import numpy as np
+import pytest
+from missing_people import people
+
+from experiments.flexgen_missing import FLOORS, METHODS, Cell, chosen, plan
+from experiments.flexgen_missing_parts import floor, hide, part_error
+from experiments.flexgen_missing_report import (
+    groups_of,
+    read_cells,
+    spread,
+    table,
+    write_report,
+)
+from jaxehr.core.checks import InputError
+from jaxehr.core.files import read_json, write_json
+
+
+def test_the_plan_has_every_cell_once_and_begins_with_what_tells_most():
+    cells = list(plan(3))
+    assert len(set(cells)) == len(cells) == 3 * (2 + 1 + 12 * 8)
+    assert [c.name for c in cells[:4]] == [
+        "s0-t0/independent/0",
+        "s0-t0/independent-by-class/0",
+        "s0-t0/complete/0",
+        "s40-t40/fused/0",
+    ]
+    first = [c.seed for c in cells if (c.static, c.temporal) in ((40, 40), (20, 20))]
+    last = [i for i, c in enumerate(cells) if 0 in (c.static, c.temporal)][-1]
+    assert first == sorted(first)
+    assert last == len(cells) - 1
+    both = {(c.static, c.temporal) for c in cells}
+    assert both == {(p, p) for p in (0, 10, 20, 30, 40)} | {
+        pair for p in (20, 40, 60, 80) for pair in ((p, 0), (0, p))
+    }
+
+
+def test_cells_are_chosen_by_name():
+    cell = Cell(40, 40, "ridge", 2)
+    assert chosen(cell, ())
+    assert chosen(cell, ("x", "s40-*/ridge/*"))
+    assert not chosen(cell, ("s40-t0/*", "*/0"))
+
+
+@pytest.mark.parametrize("by_class", [False, True])
+def test_a_floor_keeps_each_column_and_nothing_else(by_class):
+    real = people(0, 300)
+    made = floor(jax.random.key(0), real, by_class=by_class)
+    label, cohort = real.cohort.label, made.cohort
+    dense = [np.asarray(d.cohort.temporal.codes) for d in (real, made)]
+    for group in (0, 1) if by_class else (slice(None),):
+        rows = slice(None) if not by_class else label == group
+        # the courses of each column are the same, in another order
+        for column in range(dense[0].shape[2]):
+            courses = [np.sort(d[rows][..., column] @ [1, 2, 4]) for d in dense]
+            np.testing.assert_array_equal(*courses)
+        totals = [d.cohort.static.codes[rows].sum(0) for d in (real, made)]
+        np.testing.assert_array_equal(*totals)
+    np.testing.assert_array_equal(cohort.label, label)
+    # the first two columns are equal in `people`: no longer
+    assert (dense[0][..., 0] == dense[0][..., 1]).all()
+    assert (dense[1][..., 0] != dense[1][..., 1]).any()
+
+
+def test_what_is_hidden_is_known_and_never_both():
+    data = people(0, 400)
+    (fit, valid), hidden = hide(data, 40, 20, seed=1)
+    assert len(fit.ids) + len(valid.ids) == 400
+    assert len(hidden["static"].left.ids) == 160
+    assert len(hidden["temporal"].left.ids) == 80
+    for part, other in (("static", "temporal"), ("temporal", "static")):
+        truth, left, base = hidden[part]
+        assert not getattr(left.cohort, f"has_{part}").any()
+        assert getattr(left.cohort, f"has_{other}").all()
+        assert getattr(truth.cohort, f"has_{part}").all()
+        kept = data.cohort.temporal if part == "temporal" else data.cohort.static
+        share = np.asarray(kept.codes, float).mean(tuple(range(kept.codes.ndim - 1)))
+        np.testing.assert_allclose(base.shares, share, atol=0.1)
+
+
+@pytest.mark.parametrize("part", ["static", "temporal"])
+def test_errors_of_the_truth_and_of_strangers(part):
+    hidden = hide(people(0, 400), 40, 40, seed=0)[1][part]
+    schema, truth = hidden.truth.schema, hidden.truth.cohort
+    perfect = part_error(schema, part, truth, [truth, truth], hidden.base)
+    np.testing.assert_allclose(perfect["brier_skill"], 1.0)
+    np.testing.assert_allclose(perfect["person_nrmse"], 0.0, atol=1e-7)
+    others = [people(10 + i, len(truth.label)).cohort for i in range(8)]
+    none = part_error(schema, part, truth, others, hidden.base)
+    np.testing.assert_allclose(none["brier_skill"], 0.0, atol=0.05)
+    np.testing.assert_allclose(none["person_nrmse"], 1.0, atol=0.05)
+
+
+def cell(static, temporal, method, seed, auroc, settings=None):
+    """A finished cell with few numbers."""
+    number = {"value": auroc, "reference": 0.9, "low": None, "high": None}
+    metrics = {"forest_auroc": number, "dimension_r2_pearson": number}
+    return {
+        **Cell(static, temporal, method, seed)._asdict(),
+        "settings": settings or {"steps": 5},
+        "machine": {"machine": "one"},
+        "seconds": {"metrics": 2.0},
+        "metrics": metrics,
+        "imputation": {"static": {"brier_skill": 0.25}} if static else {},
+    }
+
+
+def cells():
+    found = [
+        cell(40, 40, method, seed, 0.7 + 0.1 * seed)
+        for method in METHODS
+        for seed in (0, 1)
+    ]
+    found += [cell(0, 0, name, 0, 0.5) for name in FLOORS]
+    return [*found, cell(0, 0, "complete", 0, 0.8), cell(80, 0, "fused", 0, 0.6)]
+
+
+def test_table_and_summary(tmp_path):
+    done = cells()
+    text = table(groups_of(done), done).splitlines()
+    assert "| real training patients | 0.900 |" in text[2]
+    assert "columns shuffled |" in text[3]
+    assert text[5].startswith("| 0 % | 0 % | all methods | 0.800 |")
+    expected = "| 40 % | 40 % | FLEXGEN, labels and anchors | 0.750 ± 0.071 |"
+    fused = next(line for line in text if line.startswith(expected))
+    assert fused.endswith("| 0.250 ± 0.000 |  |  | 2 |")
+    write_report(tmp_path, done, {"steps": 5})
+    found = read_json(tmp_path / "summary.json")
+    assert found["cells"] == len(done)
+    assert found["seconds"] == 2.0 * len(done)
+    assert found["rows"][-1]["AUPR"] is None
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert np.isnan(spread(done, "metrics.absent.value")[0])
+
+
+def test_nothing_is_written_without_a_cell(tmp_path):
+    write_report(tmp_path, [], {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_cells_of_other_settings_are_refused(tmp_path):
+    (tmp_path / "cells").mkdir()
+    write_json(tmp_path / "cells/one.json", cell(0, 0, "complete", 0, 0.8))
+    assert len(read_cells(tmp_path, {"steps": 5})) == 1
+    with pytest.raises(InputError, match=r"another steps \(5, now 6\); choose another"):
+        read_cells(tmp_path, {"steps": 6})

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxehr.core.contracts import Callback, Objective, Params
 from jaxehr.training.checkpoint import Checkpoints
@@ -261,7 +262,8 @@ class Run:
         if valid is not None:
             state, _ = self.compiled.judge(valid_key, state, valid)
         params = state.ema_params if valid is None else state.best_params
-        if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
+        # On the host: a program for each shape of a leaf would have to be compiled.
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
             raise FloatingPointError(
                 f"parameters are not finite at step {int(state.step)}; "
                 "lower --learning-rate."

@@ -196,7 +196,8 @@ def whiten(
     config: FlexgenConfig, key: jax.Array, completed: latent.Latents
 ) -> latent.Whitening:
     """Whitening of one draw of the completed latents."""
-    z = alignment.complete(config.alignment, key, jax.tree.map(np.asarray, completed))
+    draw = jax.jit(functools.partial(alignment.complete, config.alignment))
+    z = draw(key, jax.tree.map(np.asarray, completed))
     return latent.fit_whitening(config, np.asarray(z))
 
 

@@ -276,6 +276,18 @@ def map_patients(function: Any, cohort: Cohort) -> Cohort:
     return Cohort(static, temporal, *map(function, cohort[2:]))
 
 
+def to_dense(cohort: Cohort) -> Cohort:
+    """The cohort with a `Table` in place of a sparse temporal table.
+
+    Raises:
+      InputError: the dense table has more than 4 GiB.
+    """
+    table = cohort.temporal
+    if not isinstance(table, SparseTable):
+        return cohort
+    return cohort._replace(temporal=Table(table.numeric, table.codes, table.observed))
+
+
 def take(data: Dataset, rows: np.ndarray) -> Dataset:
     """The patients at `rows` (indices or a Boolean mask), in that order."""
     cohort = map_patients(lambda leaf: np.asarray(leaf)[rows], data.cohort)

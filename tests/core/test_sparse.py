@@ -10,11 +10,13 @@ from jaxehr.core.cohort import (
     Dataset,
     Feature,
     Schema,
+    Table,
     concatenate,
     empty_table,
     make_cohort,
     num_steps,
     take,
+    to_dense,
     valid_steps,
 )
 
@@ -110,6 +112,16 @@ def test_cohort_functions_keep_a_sparse_table():
         np.testing.assert_array_equal(found.temporal.codes, dense)
         np.testing.assert_array_equal(found.length, found.temporal.length)
     jax.tree.map(np.testing.assert_array_equal, take(data, ids < 5).cohort, one)
+
+
+def test_to_dense_gives_the_table_that_was_packed():
+    made, codes = cohort()
+    dense = to_dense(made)
+    assert isinstance(dense.temporal, Table)
+    np.testing.assert_array_equal(dense.temporal.codes, codes)
+    observed = np.repeat(valid_steps(made)[..., None], 3, -1)
+    np.testing.assert_array_equal(dense.temporal.observed, observed)
+    assert to_dense(dense) is dense
 
 
 def test_refusals():

@@ -324,7 +324,10 @@ def made(run: Mapping[str, Any]) -> Section:
     """The run and the versions behind the page."""
     blocks = [
         Rows(caption, ["Field", "Value"], [list(p) for p in flatten(found)], False)
-        for caption, found in (("Model and machine", run), ("Versions", versions()))
+        for caption, found in (
+            ("Model and machine", plain(run)),
+            ("Versions", versions()),
+        )
         if found
     ]
     return Section("made", "How the model was made", [], blocks)

@@ -1,0 +1,299 @@
+"""The page of an alignment: every state, any class count, whatever is missing."""
+
+import copy
+import itertools
+import json
+import re
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+from report_samples import parse
+
+from jaxehr.core.checks import InputError
+from jaxehr.report import align_words, coupling
+from jaxehr.report.alignment import write_alignment
+
+RUN: dict[str, Any] = {
+    "model": "flexgen",
+    "label": "died",
+    "classes": ["no", "<yes>"],
+    "config": {"alignment": {"method": "fused", "rho": 0.1}},
+}
+FOUR = RUN | {"label": "stage", "classes": ["I", "II", "III", "IV"]}
+
+
+def made_up(num_classes: int = 2, blocks: int = 24) -> dict[str, Any]:
+    """Diagnostics with every key; four of five matches stay within their class."""
+    codes = np.arange(blocks) * num_classes // blocks
+    same = codes[:, None] == codes
+    heat = np.where(same, 0.8 / same.sum(), 0.2 / (~same).sum())
+    onehot = np.eye(num_classes)[codes]
+    mass = onehot.T @ heat @ onehot
+    errors = {"fused": (0.66, 0.74), "ridge": (0.67, 0.73), "knn": (0.81, 2.6)}
+    return {
+        "status": "ok",
+        "reason": "nearly one-to-one",
+        "outer_iterations": 23,
+        "sinkhorn_iterations": 1344,
+        "moment_change": 6.1e-5,
+        "marginal_error": 8.2e-4,
+        "mass": 1.0003,
+        "epsilon": 0.0041,
+        "rho": 0.1,
+        "sigma_ref": 0.041,
+        "gw_plan": 0.0213,
+        "gw_product": 0.0852,
+        "gw_starts": [0.0213, 0.0391],
+        "information": 0.31,
+        "label_agreement": float(np.trace(mass)),
+        "label_chance": float(mass.sum(1) @ mass.sum(0)),
+        "dropped_source": 0,
+        "dropped_target": 3,
+        "rows_source": 1200,
+        "rows_target": 1310,
+        "class_mass": mass.tolist(),
+        "heat": heat.tolist(),
+        "notes": ["3 target rows are left out"],
+        "method": "fused",
+        "used": {
+            "forward": "map, transported rows weigh 0.1",
+            "backward": "ridge on pairs",
+        },
+        "cv": {
+            way: {"mean": 1.0, "ridge": 0.653, "map": 0.641, "weight": 0.1}
+            for way in ("forward", "backward")
+        },
+        "hidden": {"patients": 160}
+        | {name: {"static": s, "temporal": t} for name, (s, t) in errors.items()},
+    }
+
+
+@pytest.fixture
+def page(tmp_path):
+    """Writes the page, checks what holds for every page, and returns its text."""
+
+    numbers = itertools.count()
+
+    def write(diagnostics, run=RUN):
+        folder = tmp_path / str(next(numbers))
+        write_alignment(folder, diagnostics, run)
+        text = (folder / "alignment.html").read_text(encoding="utf-8")
+        sound(text)
+        strict = json.loads(
+            (folder / "alignment.json").read_text(), parse_constant=pytest.fail
+        )
+        return text, strict
+
+    return write
+
+
+def sound(text: str) -> None:
+    """Balanced, offline, accessible, and nothing undefined on it."""
+    found = parse(text)
+    assert len(found.ids) == len(set(found.ids))
+    for reference in found.references:
+        assert reference.startswith("#")
+        assert reference[1:] in found.ids
+    assert not re.search(r"https?:|@import|url\((?!#)|<script|<link", text)
+    tags = [tag for tag, _ in found.tags]
+    assert tags.count("svg") == tags.count("figure") == tags.count("figcaption")
+    assert tags.count("table") == tags.count("caption")
+    for tag, given in found.tags:
+        if tag == "svg":
+            assert given["role"] == "img"
+            assert len(given["aria-label"]) > 10
+    assert not re.search(r"\b(nan|NaN|inf|None)\b", text)
+
+
+# The whole page
+
+
+@pytest.mark.parametrize(("count", "run"), [(2, RUN), (4, FOUR), (4, RUN), (2, {})])
+def test_page_shows_every_part(count, run, page):
+    text, found = page(made_up(count), run)
+    assert re.findall(r'<section id="(\w+)"', text) == [
+        "hidden",
+        "weights",
+        "coupling",
+        "classes",
+        "objective",
+        "numbers",
+        "made",
+        "limits",
+    ]
+    assert text.count("<svg") == 3
+    assert "160 patients" in text
+    assert "80.0 % of the plan" in text
+    assert "25.0 %</td>" in text  # the objective of the plan against the product
+    assert "<li>3 target rows are left out</li>" in text
+    assert "weight 0.1" in text
+    assert "Why this state: nearly one-to-one." in text
+    assert found["diagnostics"] == made_up(count)
+    assert found["status"] == "ok"
+    assert found["method"] == "fused"
+    named = len(run.get("classes", [])) == count
+    for name in run["classes"] if named else [f"class {k}" for k in range(count)]:
+        assert f"static: {name}".replace("<", "&lt;").replace(">", "&gt;") in text
+
+
+def test_the_errors_stand_beside_their_methods(page):
+    text, _ = page(made_up())
+    row = r'alignment \(fused\), chosen</th><td class="n">0.660</td><td class="n">0.740'
+    assert re.search(row, text)
+    assert "error of 0.66 for static parts (best simple alternative: ridge, 0.67)" in (
+        text
+    )
+    assert "0.74 for temporal parts (best simple alternative: ridge, 0.73)" in text
+    (picture,) = re.findall(r'aria-label="(Bar chart. Temporal[^"]*)"', text)
+    assert "fused 0.74, ridge 0.73, knn 2.60" in picture
+    assert "\N{RIGHTWARDS ARROW} 2.60" in text  # the bar is cut
+
+
+# States
+
+
+@pytest.mark.parametrize(
+    ("status", "method", "words", "warns"),
+    [
+        ("ok", "fused", "The alignment worked", False),
+        ("collapsed", "gromov", "The alignment collapsed", True),
+        ("not_converged", "fused", "had not settled", True),
+        ("failed", "signed", "The alignment failed", True),
+        ("none", "knn", "nearest complete patients (knn) fills in", False),
+        ("none", "complete", "cannot fill in a missing part", False),
+        (None, "fused", "is not recorded in this run", True),
+        ("odd", "fused", "is not recorded in this run", True),
+    ],
+)
+@pytest.mark.parametrize("bare", [False, True])
+def test_each_state_in_words(status, method, words, warns, bare, page):
+    diagnostics = {} if bare else made_up()
+    text, found = page(diagnostics | {"status": status, "method": method})
+    assert words in text
+    assert words in found["verdict"]
+    assert ('<p class="warn"><strong>' in text) == warns
+    if bare:
+        assert "<svg" not in text
+        assert "Not measured: too few complete patients" in text
+
+
+def test_the_verdict_says_what_is_used_instead():
+    say = lambda used, method="fused": align_words.used_sentence({"used": used}, method)
+    assert say({"forward": "mean", "backward": "mean"}) == (
+        "Missing parts are filled in by the mean of all patients."
+    )
+    assert say({"forward": "mean", "backward": "ridge on pairs"}) == (
+        "Missing static parts are filled in by the mean of all patients. Missing "
+        "temporal parts are filled in by ridge on complete patients."
+    )
+    assert "the matches (weight" not in say("coupling (sample)")
+    assert say({"forward": "knn", "backward": "knn"}, "knn") == ""
+    assert say(None) == say({}) == say({"forward": None}) == ""
+
+
+def test_no_better_than_the_mean_is_said():
+    worse = {"hidden": {"knn": {"static": 1.02, "temporal": 1.3}}}
+    assert "no better than the mean" in align_words.worth(worse, "knn")
+    mixed = {"hidden": {"knn": {"static": 0.9, "temporal": 1.3}}}
+    assert "no better than the mean" not in align_words.worth(mixed, "knn")
+    assert align_words.worth(mixed, "ridge") == ""
+
+
+# Whatever is missing
+
+
+@pytest.mark.parametrize("key", made_up())
+def test_any_key_may_be_missing(key, page):
+    diagnostics = made_up()
+    del diagnostics[key]
+    page(diagnostics)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_keys_may_hold_anything(seed, page):
+    generator = np.random.default_rng(seed)
+    odd = [None, float("nan"), float("inf"), [], {}, "text", -1, True, [[1.0]], [None]]
+    diagnostics = made_up()
+    for key in diagnostics:
+        if generator.random() < 0.5:
+            diagnostics[key] = odd[generator.integers(len(odd))]
+    page(diagnostics)
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf"), {}, "text"])
+def test_any_number_inside_may_be_missing(value, page):
+    diagnostics: Any = copy.deepcopy(made_up())
+    diagnostics["heat"][0][0] = value if value is None else float("nan")
+    diagnostics["class_mass"][0][1] = None
+    diagnostics["gw_starts"][0] = value
+    diagnostics["cv"]["forward"] = {"ridge": value}
+    diagnostics["cv"]["backward"] = value
+    diagnostics["hidden"]["ridge"] = value
+    diagnostics["hidden"]["fused"]["static"] = value
+    diagnostics["hidden"]["patients"] = value
+    diagnostics["used"]["forward"] = value
+    text, _ = page(diagnostics, {"config": value, "classes": None, "label": None})
+    assert "not given" in text
+
+
+def test_no_method_gives_one_chart_less(page):
+    diagnostics = made_up()
+    for each in ("fused", "ridge", "knn"):
+        diagnostics["hidden"][each]["static"] = float("nan")
+    text, _ = page(diagnostics)
+    assert text.count("<svg") == 2
+
+
+# The picture
+
+
+def test_a_product_plan_is_at_chance_everywhere():
+    rows, columns = np.array([0.2, 0.3, 0.5]), np.array([0.6, 0.4, 0.0])
+    ratio = coupling.against_chance(np.outer(rows, columns))
+    np.testing.assert_allclose(ratio[:, :2], 1.0, rtol=1e-12)
+    np.testing.assert_array_equal(ratio[:, 2], 0.0)
+
+
+def test_borders_lie_where_the_classes_end():
+    # Reweighted clouds: blocks of the second class weigh three times as much.
+    sums = np.array([1.0, 1.0, 1.0, 3.0, 3.0]) / 9
+    found = coupling.borders(sums, np.array([3.0, 6.0]) / 9)
+    np.testing.assert_allclose(found, [0, 3, 5], atol=1e-9)
+    half = coupling.borders(np.full(4, 0.25), np.array([0.375, 0.0, 0.625]))
+    np.testing.assert_allclose(half, [0, 1.5, 1.5, 4], atol=1e-9)
+
+
+def test_matrix_takes_tables_of_mass_only():
+    for value in (None, [], [1.0], [[0.0]], [[1.0], [1.0, 2.0]], "text", [["a"]], {}):
+        assert coupling.matrix(value) is None
+    found = coupling.matrix([[1, None], [float("inf"), 3]])
+    np.testing.assert_array_equal(found, [[0.25, 0], [0, 0.75]])
+
+
+def test_a_large_heat_map_stays_small(page):
+    diagnostics = made_up(4, 60)
+    noise = np.random.default_rng(0).random((60, 60))
+    diagnostics["heat"] = (np.asarray(diagnostics["heat"]) * noise).tolist()
+    text, _ = page(diagnostics, FOUR)
+    assert len(text.encode()) < 500_000
+
+
+# The folder
+
+
+def test_a_page_is_replaced_when_asked_and_nothing_else_is(tmp_path):
+    folder = tmp_path / "out"
+    write_alignment(folder, made_up(), RUN)
+    before = (folder / "alignment.html").read_bytes()
+    with pytest.raises(InputError, match="out: already exists"):
+        write_alignment(folder, made_up(), RUN)
+    write_alignment(folder, made_up(), RUN, overwrite=True)
+    assert (folder / "alignment.html").read_bytes() == before
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="out: already exists"):
+        write_alignment(folder, made_up(), RUN, overwrite=True)
+    assert (folder / "thesis.txt").read_text() == "years of work"

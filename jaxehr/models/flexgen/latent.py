@@ -50,13 +50,6 @@ class Whitening(NamedTuple):
     inverse: Any
 
 
-class Sizes(NamedTuple):
-    """What the network is built from."""
-
-    dim: int
-    num_classes: int
-
-
 def num_levels(config: FlexgenConfig) -> int:
     """T."""
     return LONG if config.betas == "long" else config.diffusion_steps
@@ -104,8 +97,8 @@ def shrunk_covariance(centred: np.ndarray) -> np.ndarray:
 
 
 def whiten(whitening: Whitening, z: jax.Array) -> jax.Array:
-    product = jnp.matmul(z - whitening.mean, whitening.forward, precision="highest")
-    return product
+    """Latents of mean 0 and covariance near I."""
+    return jnp.matmul(z - whitening.mean, whitening.forward, precision="highest")
 
 
 def colour(whitening: Whitening, x: jax.Array) -> jax.Array:
@@ -115,16 +108,23 @@ def colour(whitening: Whitening, x: jax.Array) -> jax.Array:
 
 
 class ScoreNetwork(nn.Module):
-    """x [B, d], level [B] as t / T, one-hot label [B, C] -> predicted noise [B, d].
+    """Noisy x [B, d] -> predicted noise [B, d].
+
+    `time` is t / T and `noise` sqrt(1 - abar_t), [B] and [B, 1], or [1] and [1, 1] for
+    one level of all rows; `told` is the one-hot label [B, C], zeros = not told.
 
     The authors' network is h = GELU(Dense(x)), then Dense(h) * label + time beside h,
     and one layer to the output.
 
     Deviation: there, x and time meet only in a sum, so that the predicted noise cannot
     scale x by the level, not even for normal data; and a GELU on the output bounds it
-    at -0.17. Here two more layers follow the sum, without that GELU, and
-    sqrt(1 - abar_t) x is added, the exact noise of white normal latents.
-    `last_activation="gelu"` is the authors' network.
+    at -0.17. Here a layer modulated by time follows, no GELU, and sqrt(1 - abar_t) x is
+    added, the exact noise of white normal latents. On a mixture of two normals in 32
+    dimensions the loss came to 0.005 above the ideal 0.315 after 3,000 steps, without
+    these changes (but without the GELU too) to 0.083, with the GELU to 0.34.
+
+    Attributes:
+      authors: the network of the public code, with that GELU.
     """
 
     dim: int
@@ -137,7 +137,9 @@ class ScoreNetwork(nn.Module):
     ) -> jax.Array:
         gelu = functools.partial(nn.gelu, approximate=False)
         h = gelu(nn.Dense(self.width, name="input")(x))
-        label = Mlp((self.width, self.width), gelu, name="label")(told)
+        label: Any = 1.0
+        if told.shape[-1]:  # else the cohort has no label
+            label = Mlp((self.width, self.width), gelu, name="label")(told)
         if self.authors:
             when = Mlp((self.width, self.width), gelu, name="time")(time[:, None])
         else:
@@ -155,11 +157,11 @@ class ScoreNetwork(nn.Module):
 def predict(
     config: FlexgenConfig, params: Params, x: jax.Array, t: jax.Array, told: jax.Array
 ) -> jax.Array:
-    """eps_hat [B, 2l] of white noisy latents at levels t, Int [B]."""
-    network = network_of(config)
+    """eps_hat [B, 2l] of white noisy latents at levels t, Int [B] or [1]."""
     noise = ddpm.scales(plan_of(config), t)[1]
-    time = t / num_levels(config)
-    return network.apply({"params": params}, x, time, told, noise)  # type: ignore
+    inputs = (x, t / num_levels(config), told, noise)
+    guess: Any = network_of(config).apply({"params": params}, *inputs)
+    return guess
 
 
 def network_of(config: FlexgenConfig) -> ScoreNetwork:
@@ -272,12 +274,15 @@ def sample_rows(
     x = jax.vmap(lambda key: jax.random.normal(key, (dim,)))(keys[:, 0])
     told = jax.nn.one_hot(label, num_classes)
 
+    def at(t: jax.Array, x: jax.Array, told: jax.Array) -> jax.Array:
+        return predict(config, params, x, t[None], told)
+
     def eps_fn(x: jax.Array, t: jax.Array) -> jax.Array:
-        at = lambda x, told: predict(config, params, x, jnp.full(x.shape[:1], t), told)
         if not sampling.guidance:
-            return at(x, told)
-        both = doubled(lambda x, told: at(x, told))(x, told, jnp.zeros_like(told))
-        return guide(*both, sampling.guidance)
+            return at(t, x, told)
+        both = doubled(functools.partial(at, t))
+        with_label, without = both(x, told, jnp.zeros_like(told))
+        return guide(with_label, without, sampling.guidance)
 
     if sampling.solver == "ddim":
         calls = sampling.steps or plan.num_steps

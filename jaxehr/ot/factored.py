@@ -18,6 +18,10 @@ from jaxehr.ot.costs import Problem
 TINY = 1e-30  # no kernel sum below: a row that underflowed comes back in the log step
 DECAY = 0.7  # of epsilon in one outer step while it is annealed
 INNER = 20  # kernel iterations between two log-domain steps
+CHANCE = (
+    60  # random pairs of a start: few enough to differ, enough to have a class mean
+)
+COARSE = {"tolerance": 1e-2, "max_rounds": 5, "max_outer": 30, "change": 1e-3}
 
 
 class Solution(NamedTuple):
@@ -205,32 +209,40 @@ def pad(problem: Problem) -> Problem:
 
 
 def best_of_starts(
-    key: jax.Array, problem: Problem, epsilon: float, sigma: float, starts: int
+    generator: np.random.Generator,
+    problem: Problem,
+    labels: tuple[np.ndarray, np.ndarray],
+    epsilon: float,
+    sigma: float,
+    starts: int,
 ) -> tuple[Solution, list[float]]:
     """The solution of lowest GW value, and the value of every start.
 
-    The first start is the product plan, annealed from 2 sigma; the others match the
-    covariances of the clouds by a random rotation R: M = Cov(u)^1/2 R Cov(v)^1/2.
+    All are annealed from 2 sigma, where a start still decides the basin. The first is
+    the product plan, the others pair `CHANCE` random rows with rows of the same class.
     """
-    best, values = None, []
-    roots = root(problem.u, problem.a), root(problem.v, problem.b)
+    found = []
     for i in range(starts):
-        start, first = None, 2.0 * sigma
-        if i:
-            size = max(len(roots[0]), len(roots[1]))
-            turn = jax.random.orthogonal(jax.random.fold_in(key, i), size)
-            turn = np.asarray(turn)[: len(roots[0]), : len(roots[1])]
-            start, first = roots[0] @ turn @ roots[1], sigma
-        found = solve(problem, epsilon, start=start, first_epsilon=first)
-        values.append(float(found.value))
-        if best is None or values[-1] < float(best.value):
-            best = found
-    assert best is not None  # starts >= 1 by the configuration
-    return best, values
+        start = chance_moment(generator, problem, labels) if i else None
+        found.append(
+            solve(problem, epsilon, start=start, first_epsilon=2.0 * sigma, **COARSE)
+        )
+    values = [float(one.value) for one in found]
+    ranked = [value if np.isfinite(value) else np.inf for value in values]
+    return found[int(np.argmin(ranked))], values
 
 
-def root(u: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Square root of the second moment u' diag(weights) u."""
-    u = np.asarray(u, np.float64)
-    values, vectors = np.linalg.eigh(u.T @ (weights[:, None] * u))
-    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+def chance_moment(
+    generator: np.random.Generator,
+    problem: Problem,
+    labels: tuple[np.ndarray, np.ndarray],
+) -> np.ndarray:
+    """M = mean of u_i v_j' over random pairs (i, j) of one class."""
+    rows = generator.choice(len(problem.a), CHANCE, p=problem.a)
+    total = np.zeros((problem.u.shape[1], problem.v.shape[1]))
+    for row in rows:
+        fits = (labels[1] == labels[0][row]) * problem.b
+        fits = fits if fits.any() else problem.b
+        partner = generator.choice(len(fits), p=fits / fits.sum())
+        total += np.outer(problem.u[row], problem.v[partner])
+    return total / CHANCE

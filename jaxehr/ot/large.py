@@ -5,6 +5,7 @@ on a subsample, refined over mini-batches stratified by label that share it, and
 potentials on reference rows then couple every row, in or out of the sample.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -17,19 +18,22 @@ from jaxehr.ot.factored import Solution, best_of_starts, bucket, solve
 
 BATCHES = 20  # mini-batches that refine the shared moment
 SMALLEST_STEP = 0.05
+BATCH_ERROR = 1e-2  # of the row sums of a mini-batch
 BLOCK = 4096  # rows that are transported at once
 
 
 class Coupling(NamedTuple):
     """A solution on the rows `source` [R], `target` [R'] of a problem.
 
-    values: GW value of every start, in their order.
+    values: GW value of every start, in their order. drift: relative change of the
+    moment, frozen, on the reference rows; None where the whole plan was solved.
     """
 
     solution: Solution
     source: np.ndarray
     target: np.ndarray
     values: list[float]
+    drift: float | None = None
 
 
 class Rows(NamedTuple):
@@ -71,25 +75,30 @@ def couple(
     some = lambda count: [stratified(generator, rows, count) for rows in clouds]
     values: list[float] = []
     if start is None:
-        chosen = take(problem, *some(config.subsample))
-        found, values = best_of_starts(key, chosen, epsilon, sigma, config.starts)
+        rows = some(config.subsample)
+        label = labels[0][rows[0]], labels[1][rows[1]]
+        found, values = best_of_starts(
+            generator, take(problem, *rows), label, epsilon, sigma, config.starts
+        )
         start = np.asarray(found.moment)
     if max(len(problem.a), len(problem.b)) <= config.dense_limit:
         rows = some(config.dense_limit)
         found = solve(take(problem, *rows), epsilon, start=start)
         return Coupling(found, rows[0], rows[1], values or [float(found.value)])
     found = solve(take(problem, *some(config.subsample)), epsilon, start=start)
-    values, moment = values or [float(found.value)], np.asarray(found.moment)
+    values = values or [float(found.value)]
+    once = functools.partial(solve, epsilon=epsilon, max_outer=0)
+    moment = np.asarray(found.moment)
     for k in range(BATCHES):
         batch = take(problem, *some(config.subsample))
-        seen = solve(batch, epsilon, start=moment, max_outer=0)
+        seen = once(batch, start=moment, tolerance=BATCH_ERROR)
         step = max((k + 1.0) ** -0.7, SMALLEST_STEP)
         moment = moment + step * (np.asarray(seen.moment) - moment)
     rows = some(2 * config.subsample)
-    last = solve(take(problem, *rows), epsilon, start=moment, max_outer=0)
+    last = once(take(problem, *rows), start=moment)
     drift = np.linalg.norm(np.asarray(last.moment) - moment) / np.linalg.norm(moment)
-    last = last._replace(outer=found.outer + BATCHES, change=drift)
-    return Coupling(last, rows[0], rows[1], values)
+    last = last._replace(outer=found.outer + BATCHES, change=found.change)
+    return Coupling(last, rows[0], rows[1], values, float(drift))
 
 
 @jax.jit

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from jaxehr.report import words
 
@@ -25,11 +25,12 @@ USED = {  # what `align` says of a direction
     "coupling (barycentric)": "the average of the matches",
     "none": "nothing",
 }
+POOR, BEATEN, AGREES = 0.95, 1.1, 0.2  # limits of the doubts
 WEIGHED = "map, transported rows weigh "
 PARTS = ("static", "temporal")
 WAYS = {"forward": "static", "backward": "temporal"}  # what the direction fills in
 VERDICTS = {
-    "ok": "The alignment worked: its plan settled and says who goes with whom.",
+    "ok": "The alignment settled on a plan of which record goes with which.",
     "collapsed": "The alignment collapsed: beyond the label it does not say which "
     "temporal record belongs to which static one, so it was not used.",
     "not_converged": "The alignment had not settled when it was stopped: it was used, "
@@ -37,7 +38,7 @@ VERDICTS = {
     "failed": "The alignment failed: the calculation broke down, so it was not used.",
 }
 MARKS = {
-    "ok": "usable",
+    "ok": "settled",
     "collapsed": "collapsed",
     "not_converged": "not converged",
     "failed": "failed",
@@ -53,7 +54,7 @@ class Errors(NamedTuple):
     temporal: dict[str, float]
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     return (
         isinstance(value, int | float)
         and not isinstance(value, bool)
@@ -113,7 +114,7 @@ def verdict(diagnostics: Mapping[str, Any], method: str) -> list[str]:
             status, "Whether the alignment worked is not recorded in this run."
         )
     parts = [first, used_sentence(diagnostics, method), worth(diagnostics, method)]
-    return [part for part in parts if part]
+    return [part for part in parts if part] + doubts(diagnostics, method)
 
 
 def used_for(diagnostics: Mapping[str, Any]) -> dict[str, str]:
@@ -147,20 +148,45 @@ def used_sentence(diagnostics: Mapping[str, Any], method: str) -> str:
 
 def worth(diagnostics: Mapping[str, Any], method: str) -> str:
     """The error on hidden parts beside the best simple alternative."""
-    errors, told, values = errors_of(diagnostics), [], []
+    errors, told = errors_of(diagnostics), []
     for part in PARTS:
         found = getattr(errors, part)
-        if method not in found:
-            continue
-        values.append(found[method])
-        others = {m: value for m, value in found.items() if m != method}
-        text = f"{found[method]:.2f} for {part} parts"
-        if others:
-            best = min(others, key=lambda m: others[m])
-            text += f" (best simple alternative: {best}, {others[best]:.2f})"
-        told.append(text)
+        if method in found:
+            text = f"{found[method]:.2f} for {part} parts"
+            others = alternatives(found, method)
+            if others:
+                text += (
+                    f" (best simple alternative: {others[0][0]}, {others[0][1]:.2f})"
+                )
+            told.append(text)
     if not told:
         return ""
     text = "Parts hidden on purpose were filled in with an error of "
-    text += f"{' and '.join(told)}, where 1 is guessing the mean."
-    return text + (" That is no better than the mean." if min(values) >= 1 else "")
+    return f"{text}{' and '.join(told)}, where 1 is guessing the mean."
+
+
+def alternatives(found: Mapping[str, float], method: str) -> list[tuple[str, float]]:
+    """The other methods, the best first."""
+    others = [(name, value) for name, value in found.items() if name != method]
+    return sorted(others, key=lambda item: item[1])
+
+
+def doubts(diagnostics: Mapping[str, Any], method: str) -> list[str]:
+    """What speaks against the result although the calculation went well."""
+    errors, told = errors_of(diagnostics), []
+    for part in PARTS:
+        found = getattr(errors, part)
+        if found.get(method, 0.0) > POOR:
+            told.append(f"Filled-in {part} parts are hardly better than the mean.")
+        others = alternatives(found, method)
+        if method in found and others and found[method] > BEATEN * others[0][1]:
+            name = others[0][0]
+            told.append(
+                f"For {part} parts {name} does clearly better: `--method {name}`."
+            )
+    agreement, chance = (diagnostics.get(f"label_{k}") for k in ("agreement", "chance"))
+    if not (is_number(agreement) and is_number(chance) and chance < 1):
+        return told
+    if (agreement - chance) / (1 - chance) < AGREES:
+        told.append("The plan hardly keeps the class of the label.")
+    return told

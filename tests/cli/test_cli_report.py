@@ -48,7 +48,7 @@ def test_the_page_lies_in_the_run_and_is_replaced_when_asked(aligned, here, caps
     assert "aligned/alignment/alignment.html: open it in a browser" in shown
     page = run / "alignment" / "alignment.html"
     text = page.read_text(encoding="utf-8")
-    assert "The alignment worked" in text
+    assert "The alignment settled on a plan" in text
     assert ">static: 0<" in text  # the classes of the cohort
     found = json.loads((run / "alignment" / "alignment.json").read_text())
     assert found["diagnostics"] == DIAGNOSTICS

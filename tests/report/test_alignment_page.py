@@ -157,11 +157,11 @@ def test_the_errors_stand_beside_their_methods(page):
 @pytest.mark.parametrize(
     ("status", "method", "words", "warns"),
     [
-        ("ok", "fused", "The alignment worked", False),
+        ("ok", "fused", "The alignment settled on a plan", False),
         ("collapsed", "gromov", "The alignment collapsed", True),
         ("not_converged", "fused", "had not settled", True),
         ("failed", "signed", "The alignment failed", True),
-        ("none", "knn", "nearest complete patients (knn) fills in", False),
+        ("none", "ridge", "ridge on complete patients fills in", False),
         ("none", "complete", "cannot fill in a missing part", False),
         (None, "fused", "is not recorded in this run", True),
         ("odd", "fused", "is not recorded in this run", True),
@@ -193,12 +193,36 @@ def test_the_verdict_says_what_is_used_instead():
     assert say(None) == say({}) == say({"forward": None}) == ""
 
 
-def test_no_better_than_the_mean_is_said():
-    worse = {"hidden": {"knn": {"static": 1.02, "temporal": 1.3}}}
-    assert "no better than the mean" in align_words.worth(worse, "knn")
-    mixed = {"hidden": {"knn": {"static": 0.9, "temporal": 1.3}}}
-    assert "no better than the mean" not in align_words.worth(mixed, "knn")
-    assert align_words.worth(mixed, "ridge") == ""
+def test_doubts_are_said_although_the_calculation_went_well(page):
+    poor = {"knn": {"static": 1.02, "temporal": 0.6}, "ridge": {"temporal": 0.5}}
+    diagnostics = made_up() | {"method": "knn", "hidden": poor}
+    found = align_words.doubts(diagnostics, "knn")
+    assert found == [
+        "Filled-in static parts are hardly better than the mean.",
+        "For temporal parts ridge does clearly better: `--method ridge`.",
+    ]
+    text, _ = page(diagnostics)
+    assert '<p class="warn"><strong>The alignment settled' in text
+    assert align_words.doubts(made_up(), "fused") == []
+    mixed = {"label_agreement": 0.7, "label_chance": 0.69}
+    assert align_words.doubts(mixed, "fused") == [
+        "The plan hardly keeps the class of the label."
+    ]
+    assert align_words.worth({"hidden": poor}, "fused") == ""
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("fused", "at several weights"),
+        ("signed", "from the matches alone"),
+        ("knn", ""),
+    ],
+)
+def test_weights_are_shown_where_there_are_matches(method, words, page):
+    text, _ = page(made_up() | {"method": method})
+    assert ('id="weights"' in text) == bool(words)
+    assert words in text
 
 
 # Whatever is missing

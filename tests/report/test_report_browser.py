@@ -6,16 +6,18 @@ import struct
 import subprocess
 
 import pytest
+from alignment_samples import FOUR, made_up
 from report_samples import RUN, results
 
 from jaxehr.report import write_report
+from jaxehr.report.alignment import write_alignment
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
 # A phone is narrower than Chromium's smallest window, so the page stands in a frame.
-FRAME = """<body style="margin:0"><iframe id="f" src="out/report.html"
+FRAME = """<body style="margin:0"><iframe id="f" src="out/{page}"
  style="border:0;width:{width}px;height:900px"></iframe><script>
 onload = () => {{ const d = document.getElementById('f').contentDocument;
  document.title = d.documentElement.scrollWidth + ' of {width}, text ' +
@@ -57,8 +59,19 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_page_fits_the_screen_without_errors(folder, width):
+    look(folder, "report.html", width)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_page_of_an_alignment_fits_too(tmp_path, width):
+    write_alignment(tmp_path / "out", made_up(4, 60), FOUR)
+    look(tmp_path, "alignment.html", width)
+
+
+def look(folder, name, width):
+    """Opens a page of `folder/out` and takes its picture; checks both."""
     page = folder / f"frame{width}.html"
-    page.write_text(FRAME.format(width=width))
+    page.write_text(FRAME.format(width=width, page=name))
     picture = folder / f"{width}.png"
     done = chromium(
         folder,

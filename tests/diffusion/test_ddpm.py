@@ -58,15 +58,17 @@ def test_unknown_betas_and_no_steps_are_refused():
 @pytest.mark.parametrize(
     ("name", "num_steps", "ratios"),
     [
-        ("paper", 50, [1.17, 1.59, 1.00, 0.29, 0.08]),
-        ("code", 50, [1.10, 1.18, 1.00, 0.38, 0.11]),
-        ("scaled", 50, [1.14, 1.06, 0.99, 0.96, 0.93]),
-        ("long", 1000, [1.02, 1.01, 1.00, 1.00, 1.00]),
+        ("paper", 50, [1.1697, 1.5939, 0.9997, 0.2862, 0.0773]),
+        ("code", 50, [1.0993, 1.1748, 0.9995, 0.3777, 0.1106]),
+        ("scaled", 50, [1.1409, 1.0629, 0.9940, 0.9592, 0.9317]),
+        ("long", 1000, [1.0237, 1.0065, 0.9999, 0.9973, 0.9956]),
     ],
 )
 def test_ancestral_variance_of_normal_data(x64, name, num_steps, ratios):
     """Generated / true variance, exactly: the sampler is linear in x_T and its noises.
 
+    The ratios come from the scalar recursion v <- a_t^2 v + beta_t, computed apart;
+    they round to table A.5 of the specification (its 1.18 for `code`, .1 is 1.1748).
     Row 0 starts at 1 and has no noise, row k > 0 starts at 0 and has noise 1 at level
     k + 1 only; the sum of their squares is the variance.
     """
@@ -76,7 +78,7 @@ def test_ancestral_variance_of_normal_data(x64, name, num_steps, ratios):
     noise_fn = lambda t: jnp.where(rows == t - 1, 1.0, 0.0)[:, None] * (t > 1)
     for variance, ratio in zip([0.01, 0.1, 1, 5, 20], ratios, strict=True):
         out = ddpm.ddpm(normal_noise(plan, variance), noise_fn, start, plan)
-        np.testing.assert_allclose(jnp.sum(out**2) / variance, ratio, atol=0.0051)
+        np.testing.assert_allclose(jnp.sum(out**2) / variance, ratio, atol=6e-5)
 
 
 def test_sampled_variance_is_the_propagated_one():

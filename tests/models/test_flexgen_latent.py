@@ -32,6 +32,9 @@ CONFIG = FlexgenConfig(
 )
 
 
+predict = jax.jit(latent.predict, static_argnums=0)
+
+
 def latents(z, label):
     """Data whose posterior draws are the rows of z, temporal first."""
     zeros, ones = np.zeros((len(z), HALF), np.float32), np.ones(len(z), bool)
@@ -135,12 +138,11 @@ def test_guidance_moves_a_class_away_from_the_other():
 def test_one_step_estimates_come_nearer_at_low_levels():
     whitening, params = learned()
     z, label = mixture(512, 1)
+    denoise = jax.jit(functools.partial(latent.denoised, CONFIG, 2, whitening))
     errors = []
     for level in (1, 10, 50):
         t = jnp.full(512, level)
-        guess = latent.denoised(
-            CONFIG, 2, whitening, jax.random.key(0), params, z, label, t
-        )
+        guess = denoise(jax.random.key(0), params, z, label, t)
         assert guess.shape == z.shape
         errors.append(float(jnp.mean((guess - z) ** 2)))
     assert errors[0] < errors[1] < errors[2]
@@ -210,7 +212,7 @@ def test_predicted_noise_may_be_negative_but_not_with_the_last_gelu(last, bounde
     config = dataclasses.replace(CONFIG, last_activation=last)
     x = 10.0 * jax.random.normal(jax.random.key(3), (64, DIM))
     t, told = jnp.full(64, 25), jnp.zeros((64, 2))
-    guess = latent.predict(config, start(config)[1], x, t, told)
+    guess = predict(config, start(config)[1], x, t, told)
     assert (float(guess.min()) >= -0.1701) is bounded
 
 
@@ -221,8 +223,8 @@ def test_untrained_network_has_the_loss_of_white_normal_data():
     whitening = start()[0]
     objective = latent.objective(CONFIG, 2, whitening, complete)
     batch = latents(z, np.zeros(8000, np.int32))
-    params = objective.init(jax.random.key(0), batch)
-    loss = objective.loss(params, jax.random.key(1), batch)[0]
+    params = jax.jit(objective.init)(jax.random.key(0), batch)
+    loss = jax.jit(objective.loss)(params, jax.random.key(1), batch)[0]
     expected = latent.plan_of(CONFIG).alpha_bar[1:].mean()
     # |error|^2 has a variance of at most 2 about its level's mean
     np.testing.assert_allclose(loss, expected, atol=4 * np.sqrt(2 / z.size))
@@ -232,8 +234,8 @@ def test_one_level_for_all_rows_is_the_same_as_one_for_each():
     params = start()[1]
     x = jax.random.normal(jax.random.key(3), (6, DIM))
     told = jax.nn.one_hot(jnp.array([0, 1, 0, 1, 1, 0]), 2)
-    each = latent.predict(CONFIG, params, x, jnp.full(6, 7), told)
-    one = latent.predict(CONFIG, params, x, jnp.array([7]), told)
+    each = predict(CONFIG, params, x, jnp.full(6, 7), told)
+    one = predict(CONFIG, params, x, jnp.array([7]), told)
     np.testing.assert_allclose(one, each, rtol=2e-5, atol=1e-6)
 
 
@@ -283,8 +285,8 @@ def test_guidance_of_the_samples_is_that_of_the_formula():
     x = jnp.stack([jax.random.normal(jax.random.split(k)[0], (DIM,)) for k in keys])
     t = jnp.full(2, 50)
     told = jax.nn.one_hot(label, 2)
-    with_label = latent.predict(CONFIG, parts[1], x, t, told)
-    without = latent.predict(CONFIG, parts[1], x, t, 0 * told)
+    with_label = predict(CONFIG, parts[1], x, t, told)
+    without = predict(CONFIG, parts[1], x, t, 0 * told)
     eps = 1.7 * with_label - 0.7 * without
     expected = ddpm.clean_of(latent.plan_of(CONFIG), x, t, eps)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)

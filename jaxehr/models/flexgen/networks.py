@@ -53,13 +53,13 @@ class RowDense(nn.Module):
     """
 
     features: int
-    init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         lead, channels = x.shape[:-1], x.shape[-1]
-        kernel = self.param("kernel", self.init, (channels, self.features))
+        kernel = self.param("kernel", self.kernel_init, (channels, self.features))
         flat = x.reshape(math.prod(lead), channels)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))

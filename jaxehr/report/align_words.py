@@ -173,18 +173,26 @@ def alternatives(found: Mapping[str, float], method: str) -> list[tuple[str, flo
 
 def doubts(diagnostics: Mapping[str, Any], method: str) -> list[str]:
     """What speaks against the result although the calculation went well."""
-    errors, told = errors_of(diagnostics), []
+    errors, poor, beaten = errors_of(diagnostics), [], {}
     for part in PARTS:
         found = getattr(errors, part)
-        if found.get(method, 0.0) > POOR:
-            told.append(f"Filled-in {part} parts are hardly better than the mean.")
         others = alternatives(found, method)
+        if found.get(method, 0.0) > POOR:
+            poor.append(part)
         if method in found and others and found[method] > BEATEN * others[0][1]:
-            name = others[0][0]
-            told.append(
-                f"For {part} parts {name} does clearly better: `--method {name}`."
-            )
+            beaten.setdefault(others[0][0], []).append(part)
+    told = []
+    if poor:
+        parts = " and ".join(poor).capitalize()
+        told.append(f"{parts} parts are filled in hardly better than by the mean.")
+    for name, parts in beaten.items():
+        told.append(
+            f"For {' and '.join(parts)} parts {name} is clearly better: train with "
+            f"--method {name}."
+        )
     agreement, chance = (diagnostics.get(f"label_{k}") for k in ("agreement", "chance"))
+    if status_of(diagnostics) not in ("ok", "not_converged"):
+        return told  # the plan is not used
     if not (is_number(agreement) and is_number(chance) and chance < 1):
         return told
     if (agreement - chance) / (1 - chance) < AGREES:

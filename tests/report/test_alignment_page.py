@@ -145,16 +145,17 @@ def test_doubts_are_said_although_the_calculation_went_well(page):
     diagnostics = made_up() | {"method": "knn", "hidden": poor}
     found = align_words.doubts(diagnostics, "knn")
     assert found == [
-        "Filled-in static parts are hardly better than the mean.",
-        "For temporal parts ridge does clearly better: `--method ridge`.",
+        "Static parts are filled in hardly better than by the mean.",
+        "For temporal parts ridge is clearly better: train with --method ridge.",
     ]
     text, _ = page(diagnostics)
     assert '<p class="warn"><strong>The alignment settled' in text
     assert align_words.doubts(made_up(), "fused") == []
-    mixed = {"label_agreement": 0.7, "label_chance": 0.69}
+    mixed = {"status": "ok", "label_agreement": 0.7, "label_chance": 0.69}
     assert align_words.doubts(mixed, "fused") == [
         "The plan hardly keeps the class of the label."
     ]
+    assert align_words.doubts(mixed | {"status": "failed"}, "fused") == []
     assert align_words.worth({"hidden": poor}, "fused") == ""
 
 

@@ -1,6 +1,7 @@
 """`jaxehr impute RUN COHORT --out COHORT`: draw the modality that patients lack."""
 
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,8 @@ from jaxehr.devices import check_seed, configure
 from jaxehr.progress import Progress
 
 
-def run(words: list[str]) -> int:
+def parse(words: list[str]) -> Any:
+    """RUN, COHORT, --out, --draws and --seed."""
     fields = [
         flag(
             "run",
@@ -38,7 +40,11 @@ def run(words: list[str]) -> int:
         flag("seed", int, "Same seed, same draws.", 0),
     ]
     text = "Draw the static or the temporal part that real patients lack."
-    arguments = read_flags("jaxehr impute", text, fields, words)
+    return read_flags("jaxehr impute", text, fields, words)
+
+
+def run(words: list[str]) -> int:
+    arguments = parse(words)
     positive(draws=arguments.draws)
     check_seed(arguments.seed)
     configure()

@@ -91,6 +91,15 @@ def parse(name: str, words: list[str]) -> Any:
             metavar="{" + ",".join(presets) + "}",
         ),
         flag("seed", int, "Same seed, same result.", 0),
+        *shares(),
+        section("config", kind, default),
+    ]
+    return read_flags(f"jaxehr train {name}", f"Train {entry.text}.", fields, words)
+
+
+def shares() -> list[Any]:
+    """Flags that say of whom training learns what."""
+    return [
         flag(
             "holdout_fraction",
             float,
@@ -110,9 +119,7 @@ def parse(name: str, words: list[str]) -> Any:
             "The same for the temporal part, of other people.",
             0.0,
         ),
-        section("config", kind, default),
     ]
-    return read_flags(f"jaxehr train {name}", f"Train {entry.text}.", fields, words)
 
 
 def preset_name(words: list[str]) -> str | None:

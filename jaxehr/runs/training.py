@@ -60,12 +60,8 @@ def train_run(
       InputError: `out` belongs to another run, or is not a run folder.
       Stopped: the user stopped; the same call goes on.
     """
-    folder = pathlib.Path(out)
-    rest = split(data, holdout_fraction)[0] if holdout_fraction else data
-    drop = {"static": drop_static, "temporal": drop_temporal}
-    if drop_static or drop_temporal:
-        rest = drop_modalities(rest, **drop, seed=seed)[0]
-    fit, valid = split(rest, VALID_SHARE, salt="valid")
+    folder, drop = pathlib.Path(out), {"static": drop_static, "temporal": drop_temporal}
+    fit, valid = to_learn_from(data, holdout_fraction, drop, seed)
     sizes = [num_patients(part.cohort) for part in (fit, valid, data)]
     num_steps = 1 if model_entry(name).latent else max(data.schema.num_steps, 1)
     config, asked = settle(folder, config, sizes[0], num_steps)
@@ -89,6 +85,16 @@ def train_run(
         run = Run(name, config, data.schema, params, info)
         write_params(run, folder)
     return run
+
+
+def to_learn_from(
+    data: Dataset, holdout_fraction: float, drop: dict[str, float], seed: int
+) -> tuple[Dataset, Dataset]:
+    """People to learn from and to validate with, modalities hidden as `drop` says."""
+    rest = split(data, holdout_fraction)[0] if holdout_fraction else data
+    if any(drop.values()):
+        rest = drop_modalities(rest, **drop, seed=seed)[0]
+    return split(rest, VALID_SHARE, salt="valid")
 
 
 def settle(

@@ -14,6 +14,7 @@ from jaxehr.core.cohort import (
     Schema,
     Table,
     make_cohort,
+    to_dense,
     valid_steps,
 )
 from jaxehr.data import impute, transforms
@@ -38,7 +39,7 @@ def fit(
     schema: Schema, layout: Layout, config: CdmtConfig, cohort: Cohort
 ) -> dict[str, Any]:
     """Everything read off the training patients, as nested dicts of arrays."""
-    cohort = host(cohort)
+    cohort = to_dense(host(cohort))
     known = cohort.static.observed[cohort.has_static]
     fitted = {
         "temporal": fit_part(
@@ -98,7 +99,7 @@ def frequencies(part: Part, codes: np.ndarray) -> np.ndarray:
 
 def encode(fitted: dict[str, Any], layout: Layout, cohort: Cohort) -> Batch:
     """Patients as `Batch` of NumPy arrays; padding is 0."""
-    cohort = host(cohort)
+    cohort = to_dense(host(cohort))
     valid = valid_steps(cohort)
     numeric, codes = encode_part(
         fitted["temporal"], layout.temporal, cohort.temporal, valid

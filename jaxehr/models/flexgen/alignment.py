@@ -160,10 +160,9 @@ def complete(config: AlignmentConfig, key: jax.Array, batch: Latents) -> jax.Arr
 
 def in_words(diagnostics: dict[str, Any], config: AlignmentConfig) -> str:
     """One line: what was done, and whether it can be trusted."""
-    used = diagnostics.get("used", config.method)
-    text = f"{config.method}, {diagnostics['status']}"
-    if used != config.method:
-        text += f"; used instead: {used}"
+    used = diagnostics["used"]
+    text = f"{config.method}, {diagnostics['status']}; static parts from temporal ones "
+    text += f"by {used['forward']}, the reverse by {used['backward']}"
     errors = diagnostics["hidden"].get(config.method)
     if errors:
         static, temporal = errors["static"], errors["temporal"]

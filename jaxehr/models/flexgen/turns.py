@@ -54,6 +54,24 @@ def records_of(patients: Encoded, which: str) -> Records:
     return Records(patients.label, patients.length, getattr(patients, which))
 
 
+def encoded_latents(
+    models: dict[str, Any], params: Params, batch: Joint
+) -> latent.Latents:
+    """What the encoders say of a batch; no gradient goes back to them."""
+    patients, found = batch.patients, {}
+    frozen = jax.lax.stop_gradient(params)
+    for which, model in models.items():
+        mean, std = model.encode(frozen[which], records_of(patients, which))
+        found |= {f"{which}_mean": mean, f"{which}_std": std}
+    return latent.Latents(
+        label=patients.label,
+        has_static=patients.has_static,
+        has_temporal=patients.has_temporal,
+        common=batch.common,
+        **found,
+    )
+
+
 def joint_objective(
     layout: Layout,
     config: FlexgenConfig,
@@ -71,19 +89,7 @@ def joint_objective(
     draw = functools.partial(complete, config.alignment)
     diffusion = latent.objective(config, layout.num_classes, whitening, draw)
 
-    def latents(params: Params, batch: Joint) -> latent.Latents:
-        patients, found = batch.patients, {}
-        frozen = jax.lax.stop_gradient(params)
-        for which, model in models.items():
-            mean, std = model.encode(frozen[which], records_of(patients, which))
-            found |= {f"{which}_mean": mean, f"{which}_std": std}
-        return latent.Latents(
-            label=patients.label,
-            has_static=patients.has_static,
-            has_temporal=patients.has_temporal,
-            common=batch.common,
-            **found,
-        )
+    latents = functools.partial(encoded_latents, models)
 
     def init(key: jax.Array, batch: Joint) -> Params:
         score = diffusion.init(key, latents(start, batch))

@@ -41,7 +41,7 @@ def plan_turns(config: FlexgenConfig) -> dict[str, int]:
 def take(layout: Layout, data: Joint, rows: jax.Array) -> Joint:
     """The dense batch of the patients `rows`."""
     whole = data.patients
-    parts = {}
+    parts: dict[str, Any] = {}
     for which, part in (("static", layout.static), ("temporal", layout.temporal)):
         found = Records(whole.label, whole.length, getattr(whole, which))
         parts[which] = preprocessing.take(part, found, rows).block

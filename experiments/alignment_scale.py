@@ -1,4 +1,6 @@
-"""Time and memory of an alignment of many records: python -m experiments.alignment_scale.
+"""Time and memory of an alignment of many records.
+
+    python -m experiments.alignment_scale
 
 Simulated clouds (clusters, rotated, with noise); prints one line of JSON.
 """

@@ -39,7 +39,7 @@ def impute_run(
         raise InputError(
             f"model {run.name} does not impute missing modalities; use flexgen."
         )
-    same_columns(run.schema, data.schema)
+    same_columns(run.schema, data.schema, ("the run", "the cohort"))
     key, made = jax.random.key(seed), []
     info = {k: v for k, v in run.info.items() if k not in ("schema", "config")}
     for draw in range(draws):

@@ -76,16 +76,21 @@ def plan_autoencoders(config: FlexgenConfig, cohort: Cohort) -> dict[str, int]:
         epochs = config.warmup_epochs
     plan = {}
     for which in MODALITIES:
-        count = int(np.asarray(presence(cohort, which)).sum())
-        batch = min(config.train.batch_size, max(count, 1))
-        plan[which] = epochs * max(count // batch, 1)
+        count = int(presence(cohort, which).sum())
+        plan[which] = epochs * max(count // autoencoder_batch(config, count), 1)
     return plan
 
 
-def autoencoder_config(config: FlexgenConfig, steps: int) -> TrainConfig:
-    """Optimisation of an autoencoder: the batch and the limits of the diffusion's."""
+def autoencoder_batch(config: FlexgenConfig, count: int) -> int:
+    """The batch of the diffusion, or an eighth of a small cohort."""
+    return max(min(config.train.batch_size, max(count // 8, 16), count), 1)
+
+
+def autoencoder_config(config: FlexgenConfig, steps: int, count: int) -> TrainConfig:
+    """Optimisation of an autoencoder; its limits are the diffusion's."""
     return dataclasses.replace(
         config.train,
+        batch_size=autoencoder_batch(config, count),
         learning_rate=config.autoencoder_learning_rate,
         chunk_rows=min(config.train.chunk_rows, 128),
         lr_schedule="constant",
@@ -110,7 +115,7 @@ def autoencode_in(
     judged = None if valid is None else preprocessing.encode(fitted, layout, valid)
     parts: dict[str, Any] = {"fitted": fitted}
     for which, subkey in zip(MODALITIES, jax.random.split(key), strict=True):
-        told = None
+        have, told = presence(cohort, which), None
         if judged is not None and getattr(judged, f"has_{which}").any():
             told = preprocessing.records(judged, which)
         trained = stages.run(
@@ -118,7 +123,7 @@ def autoencode_in(
             subkey,
             make_autoencoder(layout, config, which).objective(fitted),
             preprocessing.records(data, which),
-            autoencoder_config(config, stages.plan[which]),
+            autoencoder_config(config, stages.plan[which], int(have.sum())),
             valid=told,
         )
         parts[which] = jax.tree.map(np.asarray, trained.params)

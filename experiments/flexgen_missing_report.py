@@ -137,6 +137,17 @@ def shown(cells: Found, title: str, path: str) -> str:
     return text if count == 1 else f"{text} ± {factor * std:.{digits}f}"
 
 
+def fell_back(cells: Found) -> str:
+    """In how many directions a coupling was unusable or lost to ridge on the pairs."""
+    used = [
+        text
+        for cell in cells
+        for text in cell.get("alignment", {}).get("used", {}).values()
+    ]
+    ridge = used.count("ridge on pairs")
+    return f" (ridge used in {ridge} of {len(used)} maps)" if ridge else ""
+
+
 def table(grouped: dict[tuple[int, int, str], Found], done: Found) -> str:
     """The table as Markdown: real data first, then floors, then each pattern."""
     titles = ["static missing", "temporal missing", "method", *COLUMNS, "seeds"]
@@ -147,6 +158,7 @@ def table(grouped: dict[tuple[int, int, str], Found], done: Found) -> str:
         name = TITLES[method]
         if not static and not temporal and method == "complete":
             name = "all methods"
+        name += fell_back(cells)
         numbers = [shown(cells, title, path) for title, path in COLUMNS.items()]
         share = ["", ""] if "shuffled" in name else [f"{static} %", f"{temporal} %"]
         rows.append([*share, name, *numbers, str(len(cells))])
@@ -155,7 +167,8 @@ def table(grouped: dict[tuple[int, int, str], Found], done: Found) -> str:
         "Mean ± standard deviation over seeds. R², MMD² and the random forest against "
         "the real test set; skill = 1 - Brier score / that of training shares, of the "
         "modality that was hidden from training patients; NRMSE: a patient's mean over "
-        "time, 1 = training means."
+        "time, 1 = training means. Ridge used: the coupling was unusable, or lost to "
+        "ridge on the complete patients in cross-validation, and the row is ridge's."
     )
     return "\n".join([*lines, "", note, ""])
 
@@ -267,7 +280,8 @@ def summary(
     for (static, temporal, method), cells in grouped.items():
         row = {"static": static, "temporal": temporal, "method": method}
         row["seeds"] = [cell["seed"] for cell in cells]
-        row["used"] = [cell.get("alignment", {}).get("used") for cell in cells]
+        for name in ("status", "used"):
+            row[name] = [cell.get("alignment", {}).get(name) for cell in cells]
         for title, path in COLUMNS.items():
             mean, std, count = spread(cells, path)
             row[title] = mean if count else None

@@ -135,6 +135,15 @@ def test_table_and_summary(tmp_path):
     assert np.isnan(spread(done, "metrics.absent.value")[0])
 
 
+def test_a_coupling_that_was_not_used_is_named():
+    """A row of a method that fell back is the fallback's, and says so."""
+    done = [cell(40, 40, "signed", seed, 0.7) for seed in (0, 1)]
+    done[0]["alignment"] = {"used": dict.fromkeys("fb", "ridge on pairs")}
+    done[1]["alignment"] = {"used": {"f": "ridge on pairs", "b": "map"}}
+    text = table(groups_of(done), done)
+    assert "| FLEXGEN, the paper's (ridge used in 3 of 4 maps) |" in text
+
+
 def test_nothing_is_written_without_a_cell(tmp_path):
     write_report(tmp_path, [], {})
     assert not list(tmp_path.iterdir())

@@ -181,7 +181,7 @@ def elbo_loss(
     }
     if config.kl_reduction == "batch":
         values = part.num_outputs * max(part.steps, 1)
-        return error / values + config.kl_weight * each.sum(), metrics
+        return error / values + config.kl_weight * config.train.batch_size * kl, metrics
     return error + config.kl_weight * kl, metrics
 
 

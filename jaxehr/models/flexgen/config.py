@@ -139,6 +139,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "authors": {
         "encoder": "sum",
         "latent": 128,
+        "kl_weight": 1.0,
         "kl_reduction": "batch",
         "label_in_encoder": True,
         "betas": "code",

@@ -98,7 +98,7 @@ def sinkhorn(
     return f, g, error, rounds * (INNER + 1)
 
 
-@functools.partial(jax.jit, static_argnames=("max_outer", "max_rounds"))
+@jax.jit
 def solve_padded(
     problem: Problem,
     epsilon: jax.Array,

@@ -223,7 +223,8 @@ def model_config(arguments: Missing, method: Any) -> "FlexgenConfig":
     return FlexgenConfig(
         **{name: getattr(arguments, name) for name in same},
         autoencoder_epochs=arguments.autoencoder_epochs,
-        alignment=AlignmentConfig(method=method),
+        # The paper's coupling is used even where it is about a product plan.
+        alignment=AlignmentConfig(method=method, fallback=method != "signed"),
         train=train,
     )
 
@@ -258,7 +259,13 @@ def run_cell(arguments: Missing, world: World, cell: Cell) -> dict[str, Any]:
         clock.lap("autoencoders")
         fit, valid = left
         params = training.diffuse(
-            schema, config, keys[1], parts, fit.cohort, valid=valid.cohort
+            schema,
+            config,
+            keys[1],
+            parts,
+            fit.cohort,
+            valid=valid.cohort,
+            hidden=False,  # the error on what was hidden is measured below
         )
         clock.lap("diffusion")
         number, options = len(world.train.ids), FlexgenSampling(missing="none")

@@ -188,6 +188,7 @@ def _couple(
         coupling = large.couple(key, problem, labels, config, *scales, built.start)
     found = diagnostics.describe(problem, coupling, labels, num_classes, built.sigma)
     usable = found["status"] in ("ok", "not_converged")
+    usable |= found["status"] == "collapsed" and not config.fallback
     return coupling if usable else None, _words(**found | dropped)
 
 

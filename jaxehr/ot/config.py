@@ -45,6 +45,13 @@ class AlignmentConfig:
     """Spread of the anchor term in the same units (fused)."""
     ridge: float = 1e-2
     """Penalty of the linear map per record, in units of the mean latent variance."""
+    label_shift: bool = True
+    """The diffusion learns from imputed latents that differ by class as do complete
+    patients. Deviation: without it the imputed part would tell too little of the
+    label. Patients that are imputed later never show theirs."""
+    fallback: bool = True
+    """Impute by ridge on complete patients where the coupling collapsed to the product
+    plan; without it the map of that plan is used, as the paper would."""
     neighbours: int = 5
     """Complete records that knn averages."""
     starts: int = 8

@@ -21,6 +21,7 @@ from jaxehr.ot.config import AlignmentConfig
 SIMPLE = ("class-mean", "knn", "ridge", "bures")
 HIDDEN_SHARE = 0.2  # of the complete patients, for `hidden_errors`
 FEWEST_HIDDEN = 20
+SHRINK = 10.0  # complete patients of a class that weigh as much as "no difference"
 
 
 class Posterior(NamedTuple):
@@ -75,7 +76,34 @@ def fit_alignment(
     if hidden:
         errors = hidden_errors(key_hidden, found, num_classes, config)
         diagnostics["hidden"] = errors
-    return {"forward": aligned.forward, "backward": aligned.backward}, diagnostics
+    made = {"forward": aligned.forward, "backward": aligned.backward}
+    shifts = class_shifts(found, made, num_classes, config)
+    return made | {"shifts": shifts}, diagnostics
+
+
+def class_shifts(
+    found: Posterior, made: Params, num_classes: int, config: AlignmentConfig
+) -> dict[str, np.ndarray]:
+    """What the latents of a class differ by from their linear map: [C, l] a direction.
+
+    Means over complete patients, shrunk to 0 where a class has few of them. Imputing
+    without the outcome attenuates what the imputed part says of it [moons2006].
+    """
+    both = found.has_static & found.has_temporal
+    x, y = found.temporal_mean[both], found.static_mean[both]
+    label, shifts = found.label[both], {}
+    for name, source, target in (("forward", x, y), ("backward", y, x)):
+        shift = np.zeros((max(num_classes, 1), target.shape[1]), np.float32)
+        if config.label_shift and "weight" in made[name] and len(source):
+            guess = imputers.predict(
+                made[name], config, jnp.asarray(source), jnp.asarray(label)
+            )
+            residual = target - np.asarray(guess)
+            for code in range(num_classes):
+                rows = residual[label == code]
+                shift[code] = rows.sum(0) / (len(rows) + SHRINK)
+        shifts[name] = shift
+    return shifts
 
 
 def hidden_errors(
@@ -153,6 +181,9 @@ def complete(config: AlignmentConfig, key: jax.Array, batch: Latents) -> jax.Arr
         guess_temporal = imputers.draw(
             common["backward"], config, each[rows:], batch.static_mean, batch.label
         )
+        shift = lambda name: jnp.asarray(common["shifts"][name])[batch.label]
+        guess_static = guess_static + shift("forward")
+        guess_temporal = guess_temporal + shift("backward")
         static = jnp.where(batch.has_static[:, None], static, guess_static)
         temporal = jnp.where(batch.has_temporal[:, None], temporal, guess_temporal)
     return jnp.concatenate([temporal, static], -1)

@@ -133,7 +133,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "betas": "paper",
         "whiten": False,
         "order": "alternating",
-        "alignment": {"method": "signed", "imputation": "linear"},
+        "alignment": {
+            "method": "signed",
+            "imputation": "linear",
+            "label_shift": False,
+            "fallback": False,
+        },
     },
     # What the public code does, where it does something.
     "authors": {

@@ -53,12 +53,17 @@ def diffuse(
     callbacks: Sequence[Callback] = (),
     checkpoint: str | None = None,
     announce: Callable[[str], None] | None = None,
+    hidden: bool = True,
 ) -> Params:
-    """The second stage, from what `autoencode` returned: everything `sample` needs."""
+    """The second stage, from what `autoencode` returned: everything `sample` needs.
+
+    Args:
+      hidden: measure the alignment on hidden modalities too; it takes as long again.
+    """
     records.check_cohort(schema, cohort, config.alignment.method)
     config = settled(config, schema, cohort)
     stages = Stages({"latent": config.train.steps}, callbacks, checkpoint, announce)
-    return diffuse_in(stages, schema, config, key, parts, cohort, valid)
+    return diffuse_in(stages, schema, config, key, parts, cohort, valid, hidden)
 
 
 def settled(config: FlexgenConfig, schema: Schema, cohort: Cohort) -> FlexgenConfig:
@@ -161,6 +166,7 @@ def diffuse_in(
     parts: Params,
     cohort: Cohort,
     valid: Cohort | None,
+    hidden: bool = True,
 ) -> Params:
     """Aligns the latents once, completes them, and learns their distribution."""
     layout = layout_of(schema, config, parts["fitted"])
@@ -168,7 +174,7 @@ def diffuse_in(
     data = preprocessing.encode(parts["fitted"], layout, cohort)
     found = posterior(layout, config, parts, data)
     imputers, told = alignment.fit_alignment(
-        key_align, found, schema.num_classes, config.alignment
+        key_align, found, schema.num_classes, config.alignment, hidden
     )
     if stages.announce:
         stages.announce(f"alignment: {alignment.in_words(told, config.alignment)}")

@@ -13,6 +13,7 @@ figure and summary are written anew after each cell.
 
 import dataclasses
 import fnmatch
+import functools
 import pathlib
 import sys
 import time
@@ -223,8 +224,13 @@ def model_config(arguments: Missing, method: Any) -> "FlexgenConfig":
     return FlexgenConfig(
         **{name: getattr(arguments, name) for name in same},
         autoencoder_epochs=arguments.autoencoder_epochs,
-        # The paper's coupling is used even where it is about a product plan.
-        alignment=AlignmentConfig(method=method, fallback=method != "signed"),
+        alignment=AlignmentConfig(
+            method=method,
+            # The paper's coupling is used even where it is about a product plan, and
+            # its imputation does not see the label.
+            fallback=method != "signed",
+            label_shift=method != "signed",
+        ),
         train=train,
     )
 
@@ -233,29 +239,21 @@ def run_cell(arguments: Missing, world: World, cell: Cell) -> dict[str, Any]:
     """Everything that is measured in a cell, JSON-able."""
     import jax
 
-    from experiments.flexgen_missing_parts import (
-        Clock,
-        compare,
-        fit_parts,
-        floor,
-        hide,
-        imputation,
-        machine,
-    )
+    from experiments import flexgen_missing_parts as part
     from jaxehr.models.flexgen import alignment, model, training
     from jaxehr.models.flexgen.config import FlexgenSampling
     from jaxehr.runs.sampling import synthetic
 
     keys = jax.random.split(jax.random.key(cell.seed), 5)
-    clock, schema = Clock(), world.train.schema
-    found: dict[str, Any] = cell._asdict() | {"machine": machine()}
+    clock, schema = part.Clock(), world.train.schema
+    found: dict[str, Any] = cell._asdict() | {"machine": part.machine()}
     if cell.method in FLOORS:
-        made = floor(keys[2], world.train, by_class=cell.method != "independent")
+        made = part.floor(keys[2], world.train, by_class=cell.method != "independent")
     else:
         config = model_config(arguments, cell.method)
-        left, hidden = hide(world.train, cell.static, cell.temporal, cell.seed)
+        left, hidden = part.hide(world.train, cell.static, cell.temporal, cell.seed)
         path = arguments.out / "parts" / f"{cell.pattern}-{cell.seed}.npz"
-        parts = fit_parts(path, schema, config, keys[0], left)
+        parts = part.fit_parts(path, schema, config, keys[0], left)
         clock.lap("autoencoders")
         fit, valid = left
         params = training.diffuse(
@@ -268,19 +266,18 @@ def run_cell(arguments: Missing, world: World, cell: Cell) -> dict[str, Any]:
             hidden=False,  # the error on what was hidden is measured below
         )
         clock.lap("diffusion")
-        number, options = len(world.train.ids), FlexgenSampling(missing="none")
-        drawn = model.sample(
-            schema, config, keys[2], params, None, number, options=options
-        )
+        draw = functools.partial(model.sample, options=FlexgenSampling(missing="none"))
+        number = len(world.train.ids)
+        drawn = draw(schema, config, keys[2], params, None, number)
         made = synthetic(schema, drawn, {"kind": "synthetic"})
         clock.lap("sampling")
         found["alignment"] = alignment.from_text(params["diagnostics"])
         if cell.method != "complete" and (cell.static or cell.temporal):
-            found["imputation"] = imputation(
+            found["imputation"] = part.imputation(
                 keys[3], schema, config, params, hidden, arguments
             )
             clock.lap("imputation")
-    found["metrics"] = compare(keys[4], world, made, arguments.trees)
+    found["metrics"] = part.compare(keys[4], world, made, arguments.trees)
     clock.lap("metrics")
     return found | {"seconds": clock.seconds}
 

@@ -1,0 +1,119 @@
+"""The nearest-synthetic attack: by hand, on a copy, on strangers."""
+
+import numpy as np
+import pytest
+
+from jaxehr.core.checks import InputError
+from jaxehr.core.cohort import Dataset, Feature, Label, Schema, Table, make_cohort
+from jaxehr.metrics.membership import (
+    binary_records,
+    clopper_pearson,
+    median_rule,
+    membership_hamming,
+    nearest_hamming,
+)
+
+
+def generator(seed=0):
+    return np.random.default_rng(seed)
+
+
+def people(count, seed, columns=40, numeric=False):
+    """Independent binary columns; two steps."""
+    rng = np.random.default_rng(seed)
+    binary = lambda names: tuple(
+        Feature(name=n, kind="binary", categories=(0, 1)) for n in names
+    )
+    static = binary([f"s{i}" for i in range(columns)])
+    if numeric:
+        static = (Feature(name="age", kind="numeric"), *static)
+    made = Schema(
+        static=static,
+        temporal=binary("xyz"),
+        num_steps=2,
+        label=Label(name="died", classes=(0, 1)),
+    )
+    fixed = Table(
+        np.zeros((count, int(numeric))),
+        rng.integers(2, size=(count, columns)),
+        np.ones((count, columns + numeric), bool),
+    )
+    series = Table(
+        np.zeros((count, 2, 0)),
+        rng.integers(2, size=(count, 2, 3)),
+        np.ones((count, 2, 3), bool),
+    )
+    label = rng.integers(2, size=count)
+    cohort = make_cohort(fixed, series, np.full(count, 2), label)
+    return Dataset(made, cohort, np.arange(count), np.arange(count), {})
+
+
+def test_distance_by_hand():
+    records = np.array([[1, 1, 0, 0], [0, 0, 0, 0]])
+    synthetic = np.array([[1, 0, 0, 1], [1, 1, 1, 0]])
+    np.testing.assert_array_equal(nearest_hamming(records, synthetic), [1, 2])
+
+
+def test_distance_is_that_of_numpy():
+    rng = generator()
+    a, b = rng.integers(2, size=(700, 33)), rng.integers(2, size=(90, 33))
+    expected = (a[:, None] != b[None]).sum(-1).min(1)
+    np.testing.assert_array_equal(nearest_hamming(a, b), expected)
+
+
+def test_records_hold_values_occurrences_and_the_label():
+    data = people(5, 1, columns=2)
+    rows = binary_records(data).toarray()
+    assert rows.shape == (5, 2 + 3 + 2)
+    np.testing.assert_array_equal(rows[:, :2], data.cohort.static.codes)
+    np.testing.assert_array_equal(rows[:, 2:5], data.cohort.temporal.codes.max(1))
+    np.testing.assert_array_equal(rows[:, 5:].argmax(1), data.cohort.label)
+
+
+def test_numeric_columns_are_refused():
+    with pytest.raises(InputError, match="static column 'age' is numeric"):
+        binary_records(people(5, 1, numeric=True))
+
+
+def test_a_copy_of_the_training_data_is_caught():
+    train, others = people(300, 1), people(300, 2)
+    found = membership_hamming(generator(), train, others, train)
+    assert found.accuracy > 0.99
+    assert found.auroc > 0.99
+    assert found.low > 0.97
+
+
+def test_strangers_give_nothing_away():
+    accuracies = []
+    for seed in range(5):
+        sets = [people(400, 10 * seed + i) for i in range(3)]
+        accuracies.append(membership_hamming(generator(seed), *sets).accuracy)
+    # Half the calls are right by chance; the mean of five attacks on 800 records.
+    error = 0.5 / np.sqrt(5 * 800)
+    assert abs(np.mean(accuracies) - 0.5) < 4 * error
+
+
+def test_ties_are_broken_so_that_half_is_called():
+    same = np.full(200, 3)
+    found = median_rule(generator(), same, same)
+    assert found.precision == found.recall == found.accuracy
+    assert abs(found.accuracy - 0.5) < 0.15
+    assert found.auroc == 0.5
+
+
+def test_the_rule_by_hand():
+    found = median_rule(generator(), np.array([0, 1, 5]), np.array([2, 6, 7]))
+    assert found.accuracy == pytest.approx(2 / 3)
+    assert found.auroc == pytest.approx(8 / 9)
+
+
+def test_unequal_sides_are_refused():
+    with pytest.raises(InputError, match="got 2 and 3"):
+        median_rule(generator(), np.zeros(2), np.zeros(3))
+
+
+def test_interval_of_a_proportion():
+    # Clopper and Pearson's table: 0 of 10 has the upper end 1 - .025^(1/10).
+    low, high = clopper_pearson(0, 10)
+    assert low == 0.0
+    assert high == pytest.approx(1 - 0.025 ** (1 / 10))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from cdmt_builders import STATIC, TEMPORAL, cohort, config, fitted_model, schema
 
-from jaxehr.core.cohort import valid_steps
+from jaxehr.core.cohort import Feature, valid_steps
+from jaxehr.core.sparse import from_dense
 from jaxehr.data import transforms
 from jaxehr.models.cdmt import preprocessing
 from jaxehr.models.cdmt.preprocessing import decode, encode, vote
@@ -218,3 +219,13 @@ def test_no_patient_with_a_static_part():
     found, _, fitted = back_and_forth(people, made)
     assert not found.has_static.any()
     assert fitted["static_share"] > 0
+
+
+def test_a_sparse_cohort_is_encoded_like_its_dense_form():
+    binary = (Feature(name="x", kind="binary", categories=(0, 1), dtype="int64"),)
+    made = schema(temporal=binary)
+    dense = cohort(made, missing=0.0)
+    packed = dense._replace(temporal=from_dense(dense.temporal.codes, dense.length))
+    found = [fitted_model(made, config(), one)[2] for one in (dense, packed)]
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, two)

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from jaxehr.core.checks import InputError, positive
-from jaxehr.core.cohort import Dataset, Table, num_patients, take
+from jaxehr.core.cohort import Dataset, Table, num_patients, take, to_dense
 from jaxehr.core.contracts import Comparison, Metric, Result, Value
 from jaxehr.core.sparse import SparseTable
 from jaxehr.data.schema_json import same_columns
@@ -109,7 +109,15 @@ def comparison(
             f"such as {common[0]}; the references are too good.",
             stacklevel=2,
         )
-    return Comparison(*map(canonical_order, named.values()))
+    return Comparison(*map(canonical_order, one_form(list(named.values()))))
+
+
+def one_form(sets: list[Dataset]) -> list[Dataset]:
+    """All sets sparse or all dense; a model may draw dense patients for sparse ones."""
+    sparse = [isinstance(data.cohort.temporal, SparseTable) for data in sets]
+    if all(sparse) or not any(sparse):
+        return sets
+    return [data._replace(cohort=to_dense(data.cohort)) for data in sets]
 
 
 def canonical_order(data: Dataset) -> Dataset:

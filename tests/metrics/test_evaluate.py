@@ -10,6 +10,7 @@ from builders import schema, simulate, sparse_pair
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Feature, Label, take
+from jaxehr.core.sparse import SparseTable
 from jaxehr.metrics.dimensions import dimensions
 from jaxehr.metrics.evaluate import MetricConfig, comparison, name_key, run_metrics
 from jaxehr.metrics.fidelity import correlation, tvd
@@ -175,3 +176,13 @@ def test_the_order_of_patients_in_a_sparse_table_plays_no_part():
     one, other = (comparison(real, data, held).synthetic for data in (synthetic, mixed))
     for a, b in zip(one.cohort.temporal[:3], other.cohort.temporal[:3], strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_sparse_real_and_dense_synthetic_patients_are_compared():
+    sparse, dense = sparse_pair(1)
+    alike = comparison(dense, dense, dense)
+    mixed = comparison(sparse, dense, sparse)
+    for part in mixed:
+        assert not isinstance(part.cohort.temporal, SparseTable)
+    run = lambda pair: tvd(SMALL).run(KEY, pair)["tvd"].value
+    assert run(mixed) == run(alike)

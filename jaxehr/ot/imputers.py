@@ -109,10 +109,11 @@ def draw(
         residual = jnp.asarray(arrays["residual"])
         return predict(arrays, config, z, label) + normal(len(residual)) @ residual.T
     if "means" in arrays:
-        factors = jnp.asarray(arrays["factors"])[label]
-        noise = normal(factors.shape[-1])
-        means = jnp.asarray(arrays["means"])[label]
-        return means + jnp.einsum("bij,bj->bi", factors, noise)
+        factors = jnp.asarray(arrays["factors"])
+        noise, means = normal(factors.shape[-1]), jnp.asarray(arrays["means"])
+        # Every class for every row: factors[label] would be l' x l' numbers a row.
+        residual = jnp.einsum("cij,bj->bci", factors, noise)
+        return means[label] + residual[jnp.arange(len(noise)), label]
     z = jnp.asarray(z, float)
     halves = jax.vmap(jax.random.split)(keys)
     if "points" in arrays:

@@ -100,6 +100,20 @@ def test_classes_by_hand():
     np.testing.assert_allclose(drawn[label == 0].std(), 1.0, atol=error)
 
 
+def test_draws_by_class_take_no_matrix_a_patient():
+    rows, size = 138_840, 64
+    arrays = imputers.class_arrays(np.zeros((2, size)), np.ones((2, size, size)))
+    config = AlignmentConfig(method="class-mean")
+    drawing = jax.jit(lambda arrays, *row: imputers.draw(arrays, config, *row))
+    shapes = [
+        jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows)),
+        jax.ShapeDtypeStruct((rows, size), jnp.float32),
+        jax.ShapeDtypeStruct((rows,), jnp.int32),
+    ]
+    memory = drawing.lower(arrays, *shapes).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 2**29  # a factor a patient would be 2.1 GiB
+
+
 def test_draws_from_the_coupling_have_its_barycentre(made):
     aligned, config = made[0]["fused", "sample"]
     z, label, _ = made[1]

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from cdmt_builders import cohort, schema
@@ -16,7 +17,9 @@ from jaxehr.models.flexgen.alignment import from_text
 from jaxehr.models.flexgen.config import PRESETS, FlexgenSampling, preset
 from jaxehr.models.flexgen.model import flexgen
 from jaxehr.models.flexgen.records import joint
+from jaxehr.models.flexgen.stages import Stages
 from jaxehr.ot.config import AlignmentConfig
+from jaxehr.training.loop import Trained
 
 MADE = schema()
 KEY = jax.random.key(0)
@@ -184,6 +187,36 @@ def test_a_stopped_training_goes_on_bit_for_bit(tmp_path):
     same(again["weights"], whole["weights"])
 
 
+def test_more_time_goes_to_stages_that_rest_on_no_other_checkpoint(tmp_path):
+    data, folder = cohort(MADE, count=60), str(tmp_path / "run")
+    train = dataclasses.replace(RIDGE.train, max_minutes=1e-6)
+    hasty = dataclasses.replace(RIDGE, train=train)
+    first = flexgen(MADE, hasty).fit(KEY, data, checkpoint=folder)["weights"]
+    # The score network has seen latents of these encoders: they stay.
+    again = flexgen(MADE, RIDGE).fit(KEY, data, checkpoint=folder)["weights"]
+    same([again["static"], again["temporal"]], [first["static"], first["temporal"]])
+    pairs = zip(jax.tree.leaves(again["score"]), jax.tree.leaves(first["score"]))
+    assert any((one != two).any() for one, two in pairs)
+
+
+def test_alternating_names_every_alignment(monkeypatch):
+    def first_weights(self, name, key, objective, data, *_, **__):
+        params = jax.jit(objective.init)(key, objective.take(data, jnp.arange(4)))
+        return Trained(params, None, 0.0)
+
+    monkeypatch.setattr(Stages, "run", first_weights)
+    config = dataclasses.replace(RIDGE, order="alternating", turns=2)
+    heard = []
+    flexgen(MADE, config).fit(KEY, cohort(MADE, count=40), announce=heard.append)
+    assert [text.split(",")[0] for text in heard] == 3 * ["alignment: ridge"]
+
+
+def test_alternating_keeps_one_learning_rate():
+    train = dataclasses.replace(RIDGE.train, lr_schedule="cosine")
+    with pytest.raises(InputError, match="needs lr_schedule constant, got cosine"):
+        dataclasses.replace(RIDGE, order="alternating", train=train)
+
+
 def test_steps_and_seconds_count_on_over_the_stages():
     heard = []
     tell = lambda step, metrics: heard.append((step, metrics["steps_left"]))
@@ -205,6 +238,23 @@ def test_a_sparse_table_stays_sparse():
     assert isinstance(filled.temporal, SparseTable)
     has = packed.has_temporal
     np.testing.assert_array_equal(filled.temporal.codes[has], dense.temporal.codes[has])
+
+
+def test_a_run_imputes_the_other_form_of_its_columns():
+    made, dense, packed = binary_cohort()
+    model, has = flexgen(made, RIDGE), packed.has_temporal
+    filled = model.impute(KEY, model.fit(KEY, packed), dense)
+    assert not isinstance(filled.temporal, SparseTable)
+    np.testing.assert_array_equal(filled.temporal.codes[has], dense.temporal.codes[has])
+    params = model.fit(KEY, dense)
+    filled = model.impute(KEY, params, packed)
+    assert isinstance(filled.temporal, SparseTable)
+    np.testing.assert_array_equal(filled.temporal.codes[has], dense.temporal.codes[has])
+    assert filled.has_temporal.all()
+    # Columns that were sometimes missing in training are drawn missing.
+    params["fitted"]["temporal"]["missing"] = np.full(3, 0.5)
+    with pytest.raises(InputError, match=r"is sparse, .* drew \d+"):
+        model.impute(KEY, params, packed)
 
 
 def binary_cohort():

@@ -7,7 +7,7 @@ The paper contradicts itself and its public code (README, "Deviations"); the pre
 import dataclasses
 from typing import Any, Literal, get_args
 
-from jaxehr.core.checks import known, positive, within
+from jaxehr.core.checks import InputError, known, positive, within
 from jaxehr.ot.config import AlignmentConfig
 from jaxehr.training.config import TrainConfig
 
@@ -99,6 +99,13 @@ class FlexgenConfig:
         within("kl_weight", self.kl_weight, 0.0, 1e6)
         within("label_drop", self.label_drop, 0.0, 1.0)
         within("decoder_weight", self.decoder_weight, 0.0, 1e6)
+        if self.order == "alternating" and self.train.lr_schedule != "constant":
+            # The count of the schedule goes on over the turns, its end is a turn's.
+            raise InputError(
+                f"order alternating needs lr_schedule constant, got "
+                f"{self.train.lr_schedule}: after the first turn the rate would be 0. "
+                "Use order two-stage."
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

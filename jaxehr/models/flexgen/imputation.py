@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Cohort, concatenate, make_cohort
+from jaxehr.core.cohort import Cohort, Table, concatenate, make_cohort
 from jaxehr.core.contracts import Params
 from jaxehr.core.keys import patient_keys
+from jaxehr.core.sparse import SparseTable, from_dense
 from jaxehr.models.flexgen.alignment import Posterior
 from jaxehr.models.flexgen.config import FlexgenConfig
 from jaxehr.models.flexgen.decoding import decode_patients
@@ -85,8 +86,32 @@ def merge(cohort: Cohort, drawn: Cohort, rows: np.ndarray) -> Cohort:
     count = len(cohort.label)
     other = np.arange(count)
     other[rows] = count + np.arange(len(rows))
-    both = concatenate([cohort, drawn])
+    both = concatenate([cohort, drawn._replace(temporal=alike(cohort, drawn))])
     choose = lambda has: np.where(np.asarray(has), np.arange(count), other)
     static = rows_of(both, choose(cohort.has_static))
     temporal = rows_of(both, choose(cohort.has_temporal))
     return make_cohort(static.static, temporal.temporal, temporal.length, cohort.label)
+
+
+def alike(cohort: Cohort, drawn: Cohort) -> Table | SparseTable:
+    """The temporal table of `drawn`, sparse or dense as that of `cohort`.
+
+    They differ where a model was trained on the other form of the same columns.
+
+    Raises:
+      InputError: the cohort is sparse, but the model draws missing values.
+    """
+    made, wanted = drawn.temporal, cohort.temporal
+    if isinstance(wanted, Table) and isinstance(made, SparseTable):
+        return Table(made.numeric, made.codes, made.observed)
+    if isinstance(wanted, SparseTable) and isinstance(made, Table):
+        valid = np.arange(wanted.steps) < drawn.length[:, None]
+        gaps = int(np.count_nonzero(~made.observed[valid]))
+        if gaps:
+            raise InputError(
+                f"the temporal table of this cohort is sparse, where every value is "
+                f"known, but the run learned from missing values and drew {gaps}; "
+                "impute a cohort in the form that it was trained on."
+            )
+        return from_dense(made.codes, drawn.length)
+    return made

@@ -1,6 +1,7 @@
 """Several trainings in a row as one: one count of steps, one clock, one folder."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from jaxehr.training.steps import TrainState
 MODALITIES = ("static", "temporal")
 # Of the time that is allowed; an alternating training has many stages turn-k.
 SHARES = {"static": 1.0, "temporal": 6.0, "latent": 3.0, "turn": 3.0}
+SPENT = 1e-6  # minutes: no time is left
 
 
 @dataclasses.dataclass
@@ -41,10 +43,10 @@ class Stages:
         start: TrainState | None = None,
     ) -> Trained:
         """One stage; its steps are those of the plan."""
-        config = dataclasses.replace(
-            config, steps=self.plan[name], max_minutes=self.minutes(name, config)
-        )
-        told = self.announce
+        ended = self.continued(name)
+        minutes = SPENT if ended else self.minutes(name, config)
+        config = dataclasses.replace(config, steps=self.plan[name], max_minutes=minutes)
+        told = None if ended else self.announce
         trained = train(
             key,
             objective,
@@ -60,13 +62,26 @@ class Stages:
         self.done = (*self.done, name)
         return trained
 
+    def continued(self, name: str) -> bool:
+        """Whether a later stage has a checkpoint, made with what this one ended in.
+
+        More of `max_minutes` then goes to the later ones: were this one to go on, they
+        would go on from another model.
+        """
+        if not self.checkpoint:
+            return False
+        later = list(self.plan)[list(self.plan).index(name) + 1 :]
+        folders = (pathlib.Path(self.checkpoint) / other for other in later)
+        found = (path for folder in folders for path in folder.glob("*"))
+        return any(path.name.isdigit() for path in found)
+
     def minutes(self, name: str, config: TrainConfig) -> float:
         """This stage's share of what is left of `max_minutes`; 0 = no limit."""
         if not config.max_minutes:
             return 0.0
         weigh = lambda name: SHARES[name.partition("-")[0]] * (self.plan[name] > 0)
         left = sum(weigh(other) for other in self.plan if other not in self.done)
-        rest = max(config.max_minutes - self.seconds / 60.0, 1e-6)
+        rest = max(config.max_minutes - self.seconds / 60.0, SPENT)
         return rest * weigh(name) / max(left, 1e-6)
 
     def callback(self, name: str) -> Callback:

@@ -176,8 +176,7 @@ def diffuse_in(
     imputers, told = alignment.fit_alignment(
         key_align, found, schema.num_classes, config.alignment, hidden
     )
-    if stages.announce:
-        stages.announce(f"alignment: {alignment.in_words(told, config.alignment)}")
+    announce_alignment(stages, config, told)
     completed = latents(config, found, imputers)
     whitening = whiten(config, key_white, completed)
     judged = None
@@ -201,6 +200,14 @@ def diffuse_in(
     weights = {which: parts[which] for which in MODALITIES}
     weights["score"] = trained.params
     return finished(parts["fitted"], weights, whitening, imputers, told)
+
+
+def announce_alignment(
+    stages: Stages, config: FlexgenConfig, told: dict[str, Any]
+) -> None:
+    """Names what imputes, and a coupling that collapsed or did not converge."""
+    if stages.announce:
+        stages.announce(f"alignment: {alignment.in_words(told, config.alignment)}")
 
 
 def whiten(
@@ -252,9 +259,10 @@ def alternate(
     for turn in range(config.turns):
         keys = jax.random.split(jax.random.fold_in(key, turn), 3)
         found = posterior(layout, config, weights, data)
-        imputers, _ = alignment.fit_alignment(
+        imputers, told = alignment.fit_alignment(
             keys[0], found, schema.num_classes, config.alignment, hidden=False
         )
+        announce_alignment(stages, config, told)
         whitening = whiten(config, keys[1], latents(config, found, imputers))
         trained = stages.run(
             f"turn-{turn}",
@@ -274,6 +282,7 @@ def alternate(
         schema.num_classes,
         config.alignment,
     )
+    announce_alignment(stages, config, told)
     return finished(parts["fitted"], dict(weights), whitening, imputers, told)
 
 

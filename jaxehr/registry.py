@@ -109,6 +109,15 @@ METRICS = {
     "c2st_lstm": "jaxehr.metrics.discriminability:c2st_lstm",
     "tstr": "jaxehr.metrics.utility:tstr",
     "utility_forest": "jaxehr.metrics.forest:utility_forest",
+    "membership_hamming": "jaxehr.metrics.nearest_membership:membership_hamming",
+    "membership_cosine": "jaxehr.metrics.nearest_membership:membership_cosine",
+    "membership_domias": "jaxehr.metrics.nearest_membership:membership_domias",
+    "nnaa": "jaxehr.metrics.adversarial:nnaa",
+    "mir": "jaxehr.metrics.adversarial:mir",
+    "attribute_inference": "jaxehr.metrics.inference:attribute_inference",
+    "linkability": "jaxehr.metrics.inference:linkability",
+    "singling_out": "jaxehr.metrics.singling:singling_out",
+    "copies": "jaxehr.metrics.copies:copies",
 }
 
 

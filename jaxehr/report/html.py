@@ -71,7 +71,7 @@ def render(
         about=words.size_sentence(comparison),
         model=run.get("model", ""),
         verdict=words.count_readings(results) if results else "No metric was computed.",
-        privacy=any(result.group == "privacy" for result in results),
+        privacy=words.privacy_sentence(results),
         headlines=[metric_row(result) for result in words.headlines(results)],
         groups=groups,
         sections=parts,

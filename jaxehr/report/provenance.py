@@ -10,7 +10,7 @@ import numpy as np
 from jaxehr.core.cohort import Table, num_patients
 from jaxehr.core.contracts import Comparison, Result
 from jaxehr.core.sparse import SparseTable
-from jaxehr.report import fitting
+from jaxehr.report import fitting, words
 from jaxehr.report.page import Grid, Lines, Rows, Section
 from jaxehr.report.style import shorten
 
@@ -162,11 +162,17 @@ def made(
 def limits(results: list[Result], notes: Sequence[str]) -> Section:
     """What this page does not show."""
     items = [*notes]
-    if not any(r.group == "privacy" for r in results):
+    if not words.attacks(results):
         items.append(
             "Not assessed: privacy attacks. Nothing here shows that a real patient "
             "cannot be recognised in the synthetic data; do not release them on the "
             "strength of this page."
+        )
+    else:
+        items.append(
+            "Attacks on privacy were made with the synthetic patients only. That they "
+            "fail does not show that a stronger one would, nor does it bound the risk "
+            "of a single patient."
         )
     items += [
         "Synthetic patients are for developing and testing methods. They are no basis "

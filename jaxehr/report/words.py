@@ -18,8 +18,10 @@ GROUPS = {
     "temporal": "Course over time",
     "discriminability": "Can a classifier tell synthetic from real?",
     "utility": "Does a model trained on synthetic patients work on real ones?",
-    "privacy": "Privacy",
+    "privacy": "Privacy: what attacks learn of training patients",
 }
+# Distances to the nearest patient pass generators that leak: no evidence.
+DIAGNOSTICS = ("exact_copies", "dcr_share", "nndr", "nnaa_train", "nnaa_holdout")
 HEADLINE_GROUPS = ("utility", "discriminability", "fidelity", "temporal")
 
 
@@ -134,6 +136,46 @@ def count_readings(results: list[Result]) -> str:
         if mark in marks:
             parts.append(f"{marks.count(mark)} {words}")
     return ", ".join(parts) + "."
+
+
+def attacks(results: list[Result]) -> list[Result]:
+    """The numbers of attacks on privacy that are defined, diagnostics left out."""
+    return [
+        r
+        for r in results
+        if r.group == "privacy" and r.name not in DIAGNOSTICS and is_defined(r)
+    ]
+
+
+def privacy_sentence(results: list[Result]) -> str:
+    """How many attacks learn more than from fresh real patients; "" = none was made.
+
+    Worse: the interval lies above the reference and above the ideal. An attack that
+    misses its control shows nothing, and is named.
+    """
+    made = attacks(results)
+    if not made:
+        return ""
+    worse, blind = [], []
+    for result in made:
+        value, ideal = result.value, result.definition.ideal or 0.0
+        low = value.value if value.low is None else value.low
+        if low is not None and low > max(value.reference or 0.0, ideal):
+            worse.append(result.definition.title)
+        if (value.detail or {}).get("leaky_generator_caught") is False:
+            blind.append(result.definition.title)
+    text = (
+        f"{len(worse)} of {len(made)} numbers of attacks on privacy are worse than for "
+        f"fresh real patients{': ' if worse else ''}{attack_names(worse)}."
+    )
+    if blind:
+        text += f" Too weak to see even copied patients: {'; '.join(blind)}."
+    return text
+
+
+def attack_names(titles: list[str]) -> str:
+    """Each attack once; a title is "attack: number"."""
+    return "; ".join(dict.fromkeys(title.split(":")[0] for title in titles))
 
 
 def headlines(results: list[Result]) -> list[Result]:

@@ -60,3 +60,30 @@ def test_headlines_are_use_detection_and_fidelity():
     chosen = [result.name for result in words.headlines(results())]
     assert chosen == ["tstr_mean", "c2st_lstm", "correlation_mae"]
     assert words.headlines([]) == []
+
+
+def attack(name, value, reference, caught=True):
+    definition = Definition(f"The {name}: AUROC", "text", "lower", 0.0)
+    detail = {"leaky_generator_caught": caught}
+    found = Value(value, reference, value, value, detail=detail)
+    return Result(name, "privacy", definition, found)
+
+
+def test_privacy_is_said_in_one_sentence():
+    found = [attack("a", 0.3, 0.1), attack("b", 0.1, 0.1), attack("c", 0, 0, False)]
+    assert words.privacy_sentence(found) == (
+        "1 of 3 numbers of attacks on privacy are worse than for fresh real patients: "
+        "The a. Too weak to see even copied patients: The c: AUROC."
+    )
+    assert words.privacy_sentence(found[1:2]).endswith("fresh real patients.")
+
+
+def test_a_number_no_worse_than_the_ideal_is_no_leak():
+    assert words.privacy_sentence([attack("a", -0.05, -0.1)]).startswith("0 of 1")
+
+
+def test_diagnostics_and_failed_attacks_are_no_assessment():
+    undefined = attack("a", None, None)
+    assert words.privacy_sentence([attack("nnaa_holdout", 0.9, 0.5)]) == ""
+    assert words.privacy_sentence([attack("nndr", 0.5, 0.5), undefined]) == ""
+    assert words.privacy_sentence(results()) == ""

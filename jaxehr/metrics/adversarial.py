@@ -1,0 +1,215 @@
+"""NNAA and MIR, the two privacy numbers of TimeDiff [timediff2023].
+
+Patients are flattened series with their static columns and the label; d is the
+Euclidean distance to the nearest row. T training, H hold-out, S synthetic rows, as many
+of each.
+"""
+
+import math
+
+import jax
+import numpy as np
+
+from jaxehr.core.contracts import Comparison, Definition, Metric, Value
+from jaxehr.metrics.attacks import NO_COLUMN, Interval, constant, in_place, labels
+from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
+from jaxehr.metrics.fidelity import generator, undefined
+from jaxehr.metrics.membership import clopper_pearson
+from jaxehr.metrics.neighbours import nearest
+from jaxehr.metrics.views import fit_lens, flat, too_few
+
+NEAR_SHARE = 0.1  # of the range of distances: called a training patient
+SOURCE = "[timediff2023]"
+
+
+def rows_of(real: Comparison) -> list[np.ndarray]:
+    """Flattened patients, float32 [N, D], constant columns left out.
+
+    Numbers are standardised with the training patients.
+    """
+    # Deviation: TimeDiff fills gaps with -1 and scales each data set by itself, which
+    # hides a shift between them.
+    lens = fit_lens(*real)
+    rows = [np.concatenate([flat(lens, data), labels(data)], -1) for data in real]
+    varies = np.ptp(np.concatenate(rows), 0) > 0
+    return [r[:, varies] for r in rows]
+
+
+def accuracy(real: np.ndarray, synthetic: np.ndarray) -> tuple[float, int]:
+    """AA(T, S) = 1/2 [mean 1(d_TS > d_TT) + mean 1(d_ST > d_SS)], and 2 n.
+
+    Own points are excluded inside a set; 0 = copies, 0.5 = alike, 1 = apart.
+    """
+    across = nearest(real, synthetic).distance[:, 0]
+    back = nearest(synthetic, real).distance[:, 0]
+    within = nearest(real, real, exclude_self=True).distance[:, 0]
+    other = nearest(synthetic, synthetic, exclude_self=True).distance[:, 0]
+    found = ((across > within).mean() + (back > other).mean()) / 2
+    return float(found), len(real) + len(synthetic)
+
+
+def proportion(value: float, count: int) -> Interval:
+    """A share of `count` with its exact interval, hits rounded."""
+    return Interval(value, *clopper_pearson(round(value * count), count))
+
+
+def difference(a: Interval, b: Interval) -> Interval:
+    """a - b of two proportions, interval by [newcombe1998, Method 10]."""
+    value = a.value - b.value
+    low = value - math.hypot(a.value - a.low, b.high - b.value)
+    high = value + math.hypot(a.high - a.value, b.value - b.low)
+    return Interval(value, low, high)
+
+
+def nnaa_definitions() -> dict[str, Definition]:
+    what = (
+        "Share of patients whose nearest neighbour is of their own kind, synthetic "
+        "against {}; 0 = copies, 0.5 = cannot be told apart."
+    )
+    threat = (
+        "Threat model: whoever sees the synthetic patients notices that they lie "
+        "nearer to training than to new patients."
+    )
+    found = {
+        f"nnaa_{name}": Definition(
+            f"Nearest-neighbour accuracy, {title}",
+            what.format(title),
+            "target",
+            0.5,
+            SOURCE,
+        )
+        for name, title in (("train", "training"), ("holdout", "hold-out"))
+    }
+    found["nnaa_loss"] = Definition(
+        "Nearest-neighbour privacy loss",
+        f"{threat} Accuracy against hold-out less that against training patients; "
+        "above 0 the training patients are nearer.",
+        "lower",
+        0.0,
+        SOURCE,
+    )
+    return found
+
+
+def nnaa(config: MetricConfig = DEFAULT) -> Metric:
+    """Nearest-neighbour adversarial accuracy on training and hold-out patients."""
+    names = nnaa_definitions()
+
+    def once(rng, train, holdout, synthetic) -> dict[str, Interval]:
+        size = min(len(train), len(holdout), len(synthetic), config.pooled_rows)
+        draw = lambda rows: rows[rng.permutation(len(rows))[:size]]
+        draws = min(math.ceil(len(train) / size), config.draws)
+        found = [
+            [accuracy(draw(real), draw(synthetic))[0] for real in (train, holdout)]
+            for _ in range(draws)
+        ]
+        ours = [proportion(float(mean), 2 * size) for mean in np.mean(found, 0)]
+        numbers = {"nnaa_train": ours[0], "nnaa_holdout": ours[1]}
+        return numbers | {"nnaa_loss": difference(ours[1], ours[0])}
+
+    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+        if reason := too_few(*real):
+            return undefined(names, reason)
+        train, holdout, synthetic = rows_of(real)
+        if constant(train):
+            return undefined(names, NO_COLUMN)
+        rng = generator(key)
+        mixed = rng.permutation(len(holdout))
+        asked, fresh = (holdout[part] for part in np.array_split(mixed, 2))
+        copied = train[rng.permutation(len(train))[: len(asked)]]
+        found = once(rng, train, holdout, synthetic)
+        reference = once(rng, train, asked, fresh)
+        control = once(rng, copied, asked, copied)
+        out = {}
+        for name in names:
+            three = [found[name], reference[name], control[name]]
+            out[name] = in_place(three, len(holdout))
+            if name != "nnaa_loss":  # copies lie below the reference
+                low = control[name].high < reference[name].value
+                out[name].detail["leaky_generator_caught"] = bool(low)
+        out["nnaa_holdout"].detail.pop("leaky_generator_caught")
+        out["nnaa_loss"].detail["absolute"] = abs(found["nnaa_loss"].value)
+        return out
+
+    return Metric(run, "privacy", names)
+
+
+def mir_definitions() -> dict[str, Definition]:
+    threat = (
+        "Threat model: the attacker holds complete records and calls those a training "
+        "patient that lie within 0.1 of the range of distances to the nearest "
+        "synthetic one. F1 of these calls, as many training as hold-out patients; "
+        "calling everyone gives 2/3"
+    )
+    return {
+        "mir": Definition(
+            "Membership inference risk",
+            f"{threat}. Both sides are scaled by their own range.",
+            "lower",
+            0.0,
+            SOURCE,
+        ),
+        "mir_common": Definition(
+            "Membership inference risk, common scale",
+            f"{threat}. Both sides are scaled by one range (ours): the separate "
+            "ranges tell members from others without any attacker.",
+            "lower",
+            0.0,
+        ),
+    }
+
+
+def risk(members: np.ndarray, others: np.ndarray, common: bool) -> Interval:
+    """F1 = 2 t / (t + f + 1) of true and false positive rates t, f.
+
+    The interval takes both rates at the ends of their exact intervals, so it is wider
+    than 95 %.
+    """
+    sides = [np.concatenate([members, others])] * 2 if common else [members, others]
+    rates = []
+    for distance, over in zip((members, others), sides, strict=True):
+        span = float(np.ptp(over))
+        near = (distance - over.min()) <= NEAR_SHARE * span
+        rates.append(Interval(float(near.mean()), *shares(near)))
+    t, f = rates
+    score = lambda a, b: 2 * a / (a + b + 1)
+    return Interval(score(t[0], f[0]), score(t.low, f.high), score(t.high, f.low))
+
+
+def shares(hits: np.ndarray) -> tuple[float, float]:
+    return clopper_pearson(int(hits.sum()), len(hits))
+
+
+def mir(config: MetricConfig = DEFAULT) -> Metric:
+    """Membership inference risk with TimeDiff's rule, and with a common scale."""
+    names = mir_definitions()
+
+    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+        if reason := too_few(*real):
+            return undefined(names, reason)
+        # TimeDiff scales to [0, 1] by column; standardised columns do the same work.
+        train, holdout, synthetic = rows_of(real)
+        if constant(train):
+            return undefined(names, NO_COLUMN)
+        rng = generator(key)
+        mixed = rng.permutation(len(holdout))
+        held, fresh = (holdout[part] for part in np.array_split(mixed, 2))
+        size = min(len(held), len(train), config.pooled_rows)
+        members = train[rng.permutation(len(train))[:size]]
+        others = held[:size]
+        # Deviation: all synthetic patients are searched, not as many as are asked; a
+        # sample of them hides copies.
+        found = {}
+        seen = {"synthetic": synthetic, "fresh": fresh, "leak": members}
+        for kind, table in seen.items():
+            found[kind] = [
+                nearest(x, table).distance[:, 0] ** 2 for x in (members, others)
+            ]
+        out = {}
+        for name in names:
+            common = name == "mir_common"
+            risks = [risk(found[k][0], found[k][1], common) for k in seen]
+            out[name] = in_place(risks, size)
+        return out
+
+    return Metric(run, "privacy", names)

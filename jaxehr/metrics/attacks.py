@@ -1,0 +1,233 @@
+"""Attacks that score records: which of them were training patients?
+
+An attack gives every record a score, higher for "training patient". As many training
+as hold-out records are asked. The same attack is made three times: on the synthetic
+patients, on fresh real ones in their place (half of the hold-out; the reference), and
+on copies of training patients (the control, which has to be caught).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import scipy.sparse
+from scipy import stats
+
+from jaxehr.core.cohort import Dataset
+from jaxehr.core.contracts import Comparison, Definition, Metric, Value
+from jaxehr.metrics.evaluate import MetricConfig
+from jaxehr.metrics.fidelity import generator, undefined
+from jaxehr.metrics.membership import clopper_pearson, median_rule
+from jaxehr.metrics.neighbours import TABLE
+from jaxehr.metrics.pooled import fit_frame, profile, vectors
+from jaxehr.metrics.views import too_few
+
+FALSE_ALARMS = 0.01
+NO_COLUMN = "no column that varies among the real patients"
+Scores = Callable[[str], tuple[np.ndarray, np.ndarray]]
+
+
+class Roles(NamedTuple):
+    """Rows of each data set by what they are for."""
+
+    members: np.ndarray  # training patients asked about
+    others: np.ndarray  # as many hold-out patients asked about
+    fresh: np.ndarray  # hold-out patients that stand for synthetic ones
+    table: np.ndarray  # synthetic patients the attacker sees
+    leak: np.ndarray  # training patients that are copied; the members come first
+
+
+class Interval(NamedTuple):
+    value: float
+    low: float
+    high: float
+
+
+def roles_of(rng: np.random.Generator, real: Comparison, most: int) -> Roles:
+    """At most `most` patients are asked about; half of the hold-out is kept fresh."""
+    trained, held, made = (len(data.cohort.label) for data in real)
+    half = held // 2
+    asked = min(half, trained, most)
+    train, holdout = rng.permutation(trained), rng.permutation(held)
+    leak = max(asked, min(made, trained, TABLE))
+    return Roles(
+        train[:asked],
+        holdout[:asked],
+        holdout[half:],
+        rng.permutation(made)[:TABLE],
+        train[:leak],
+    )
+
+
+def measure(
+    rng: np.random.Generator, members: np.ndarray, others: np.ndarray
+) -> dict[str, Interval]:
+    """Advantage, AUROC and TPR at 1 % FPR of scores [n] each; 95 % intervals.
+
+    Advantage = TPR - FPR where the higher half is called training patients.
+    """
+    half = median_rule(rng, -members, -others)
+    hits = recognised(rng, members, others)
+    ends = clopper_pearson(hits, len(members))
+    found = [2 * number - 1 for number in (half.accuracy, half.low, half.high)]
+    return {
+        "advantage": Interval(*found),
+        "auroc": Interval(half.auroc, *auroc_interval(members, others)),
+        "tpr": Interval(hits / len(members), *ends),
+    }
+
+
+def recognised(
+    rng: np.random.Generator, members: np.ndarray, others: np.ndarray
+) -> int:
+    """How many members score above all but 1 % of the others; ties at random."""
+    scores = np.concatenate([members, others])
+    order = np.lexsort((rng.random(len(scores)), -scores))
+    is_member = order < len(members)
+    allowed = int(FALSE_ALARMS * len(others))
+    return int(is_member[np.cumsum(~is_member) <= allowed].sum())
+
+
+def auroc_interval(members: np.ndarray, others: np.ndarray) -> tuple[float, float]:
+    """95 % interval of P(member > other) by its placements [delong1988]."""
+    over = placements(members, others)
+    under = 1.0 - placements(others, members)
+    error = (over.var(ddof=1) / len(over) + under.var(ddof=1) / len(under)) ** 0.5
+    area = float(over.mean())
+    half = stats.norm.ppf(0.975) * error
+    return max(area - half, 0.0), min(area + half, 1.0)
+
+
+def placements(scores: np.ndarray, against: np.ndarray) -> np.ndarray:
+    """For each score the share of `against` below it; equal ones count a half."""
+    ordered = np.sort(against)
+    below = np.searchsorted(ordered, scores, "left")
+    upto = np.searchsorted(ordered, scores, "right")
+    return (below + upto) / (2.0 * len(against))
+
+
+def definitions(prefix: str, title: str, threat: str, source: str) -> dict:
+    """Three numbers of one attack."""
+    ours = f"Threat model: {threat}"
+    return {
+        f"{prefix}_advantage": Definition(
+            f"{title}: advantage",
+            f"{ours} True less false positive rate, the higher half of the scores "
+            "called training patients; 0 = nothing learned.",
+            "lower",
+            0.0,
+            source,
+        ),
+        f"{prefix}_auroc": Definition(
+            f"{title}: AUROC",
+            f"{ours} Area under the ROC curve, training against hold-out patients; "
+            "below 0.5 is not better.",
+            "lower",
+            0.5,
+            source,
+        ),
+        f"{prefix}_tpr": Definition(
+            f"{title}: TPR at 1 % FPR",
+            f"{ours} Share of training patients recognised where at most 1 % of the "
+            "hold-out patients are called so by mistake; exact interval.",
+            "lower",
+            FALSE_ALARMS,
+            source,
+        ),
+    }
+
+
+def three_times(
+    key: jax.Array, prefix: str, roles: Roles, scores: Scores
+) -> dict[str, Value]:
+    """The attack on synthetic, fresh and copied patients."""
+    found, rng = {}, generator(key)
+    for kind in ("synthetic", "fresh", "leak"):
+        found[kind] = measure(rng, *scores(kind))
+    out = {}
+    for name, got in found["synthetic"].items():
+        three = [got, found["fresh"][name], found["leak"][name]]
+        out[f"{prefix}_{name}"] = in_place(three, len(roles.members))
+    return out
+
+
+def in_place(three: list[Interval], records: int) -> Value:
+    """The number with its reference; the control is caught if its interval
+    lies above the reference. `three`: synthetic, fresh, copied."""
+    got, fresh, control = three
+    detail = {
+        "records": records,
+        "reference_interval": list(fresh[1:]),
+        "leaky_generator": control.value,
+        "leaky_generator_interval": list(control[1:]),
+        "leaky_generator_caught": bool(control.low > fresh.value),
+    }
+    return Value(got.value, fresh.value, got.low, got.high, "", detail)
+
+
+class Tables(NamedTuple):
+    """Patient vectors by role."""
+
+    members: np.ndarray  # [n, D]
+    others: np.ndarray  # [n, D]
+    seen: dict[str, np.ndarray]  # what the attacker sees: synthetic, fresh, leak
+
+
+def by_role(roles: Roles, train: Any, holdout: Any, synthetic: Any) -> Tables:
+    """Rows [N, D] of the three data sets, dealt out."""
+    seen = {
+        "synthetic": synthetic[roles.table],
+        "fresh": holdout[roles.fresh],
+        "leak": train[roles.leak],
+    }
+    return Tables(train[roles.members], holdout[roles.others], seen)
+
+
+def records(real: Comparison) -> tuple[np.ndarray, ...]:
+    """Standardised pooled vectors and the label one-hot, float32 [N, D] each."""
+    profiles = [profile(data) for data in real]
+    frame = fit_frame(*profiles)
+    rows = []
+    for whole, data in zip(profiles, real, strict=True):
+        rows.append(np.concatenate([vectors(frame, whole), labels(data)], -1))
+    return tuple(rows)
+
+
+def labels(data: Dataset) -> np.ndarray:
+    """The label one-hot, float32 [N, classes]; no column without a label."""
+    codes = np.asarray(data.cohort.label)
+    if data.schema.label is None:
+        return np.zeros((len(codes), 0), np.float32)
+    return np.eye(data.schema.num_classes, dtype=np.float32)[codes]
+
+
+def constant(rows: Any) -> bool:
+    """Whether all rows [N, D] are equal."""
+    if scipy.sparse.issparse(rows):
+        rows = rows.tocsc()
+        ends = (rows.max(0) - rows.min(0)).toarray()
+        return not ends.any()
+    return rows.shape[1] == 0 or bool((np.ptp(rows, 0) == 0).all())
+
+
+def attack(
+    config: MetricConfig,
+    names: dict[str, Definition],
+    rows_of: Callable[[Comparison], Any],
+    scores: Callable[[Tables], Scores],
+) -> Metric:
+    """A metric from the vectors of patients and the score of a record."""
+    prefix = next(iter(names)).removesuffix("_advantage")
+
+    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+        if reason := too_few(*real):
+            return undefined(names, reason)
+        rows = rows_of(real)
+        if constant(rows[0]):
+            return undefined(names, NO_COLUMN)
+        roles = roles_of(generator(key), real, config.pooled_rows)
+        chosen = scores(by_role(roles, *rows))
+        return three_times(jax.random.fold_in(key, 1), prefix, roles, chosen)
+
+    return Metric(run, "privacy", names, sparse=True)

@@ -1,0 +1,122 @@
+"""Copies and nearest distances: diagnostics, no verdict on privacy.
+
+A generator that leaks through anything but near copies passes them all; the attacks
+in the same group are the evidence.
+"""
+
+import hashlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxehr.core.cohort import Dataset
+from jaxehr.core.contracts import Comparison, Definition, Metric, Value
+from jaxehr.core.sparse import SparseTable
+from jaxehr.metrics.adversarial import proportion
+from jaxehr.metrics.attacks import NO_COLUMN, Interval, constant, in_place, records
+from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
+from jaxehr.metrics.fidelity import generator, undefined
+from jaxehr.metrics.neighbours import nearest
+from jaxehr.metrics.views import too_few
+
+ONLY = "A diagnostic only: a good number does not show that nothing leaks."
+
+
+def definitions() -> dict[str, Definition]:
+    return {
+        "exact_copies": Definition(
+            "Exact copies of training patients",
+            f"{ONLY} Share of synthetic patients that equal a training patient in "
+            "every value, gap and length; exact interval.",
+            "lower",
+            0.0,
+        ),
+        "dcr_share": Definition(
+            "Nearer to training than to hold-out patients",
+            f"{ONLY} Share of synthetic patients whose distance to the closest record "
+            "(DCR) is smaller among training than among as many hold-out patients.",
+            "lower",
+            0.5,
+        ),
+        "nndr": Definition(
+            "Nearest over second nearest distance",
+            f"{ONLY} Median over synthetic patients of the ratio of the distances to "
+            "the two closest training patients (NNDR); small for copies.",
+            "higher",
+            1.0,
+        ),
+    }
+
+
+def fingerprints(data: Dataset) -> np.ndarray:
+    """A hash of everything known of each patient but the id, bytes [N]."""
+    cohort, count = data.cohort, len(data.cohort.label)
+    parts: list[Any] = []
+    if isinstance(cohort.temporal, SparseTable):
+        table = cohort.temporal
+        parts.append([np.sort(c) for c in np.split(table.cells, table.offsets[1:-1])])
+        cohort = cohort._replace(temporal=())
+    for leaf in jax.tree.leaves(cohort):
+        leaf = np.asarray(leaf).reshape(count, -1)
+        # + 0.0 turns a negative zero into a positive one
+        parts.append(leaf + 0.0 if leaf.dtype.kind == "f" else leaf)
+    hashes = []
+    for i in range(count):
+        whole = b"".join(part[i].tobytes() for part in parts)
+        hashes.append(hashlib.blake2b(whole, digest_size=16).hexdigest())
+    return np.asarray(hashes)
+
+
+def closest(
+    seen: np.ndarray, train: np.ndarray, holdout: np.ndarray, rng: np.random.Generator
+) -> tuple[list[Interval], dict[str, float]]:
+    """Share nearer to `train` (ties count a half), median ratio; quantiles of DCR."""
+    size = min(len(train), len(holdout))
+    other = nearest(seen, holdout[:size]).distance[:, 0]
+    two = nearest(seen, train[:size], 2).distance
+    nearer = float((two[:, 0] < other).mean() + (two[:, 0] == other).mean() / 2)
+    ratio = np.where(
+        two[:, 1] > 0, two[:, 0] / np.where(two[:, 1] > 0, two[:, 1], 1), 1
+    )
+    ratio = np.where(two[:, 0] == 0, 0.0, ratio)
+    draws = rng.choice(ratio, (200, len(ratio)))
+    ends = np.quantile(np.median(draws, 1), [0.025, 0.975])
+    quantiles = {
+        f"dcr_{name}": float(np.quantile(two[:, 0], q))
+        for name, q in (("5%", 0.05), ("50%", 0.5))
+    }
+    median = Interval(float(np.median(ratio)), *map(float, ends))
+    return [proportion(nearer, len(seen)), median], quantiles
+
+
+def copies(config: MetricConfig = DEFAULT) -> Metric:
+    """Exact copies, DCR and NNDR."""
+    names = definitions()
+
+    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+        if reason := too_few(*real):
+            return undefined(names, reason)
+        prints = [fingerprints(data) for data in real]
+        known = np.unique(prints[0])
+        found = [np.isin(p, known) for p in (prints[2], prints[1], prints[0])]
+        three = [proportion(float(hits.mean()), len(hits)) for hits in found]
+        out = {"exact_copies": in_place(three, len(found[0]))}
+        out["exact_copies"].detail["count"] = int(found[0].sum())
+        train, holdout, synthetic = records(real)
+        if constant(train):
+            return out | undefined(("dcr_share", "nndr"), NO_COLUMN)
+        rng = generator(key)
+        draw = lambda rows: rows[rng.permutation(len(rows))[: config.pooled_rows]]
+        train, holdout, synthetic = map(draw, (train, holdout, synthetic))
+        asked, fresh = np.array_split(holdout, 2)
+        sets = (synthetic, holdout), (fresh, asked), (train[: len(asked)], asked)
+        got = [closest(seen, train, others, rng) for seen, others in sets]
+        for i, name in enumerate(("dcr_share", "nndr")):
+            out[name] = in_place([one[i] for one, _ in got], len(synthetic))
+        caught = got[2][0][1].high < got[1][0][1].value  # copies have a small ratio
+        out["nndr"].detail["leaky_generator_caught"] = bool(caught)
+        out["dcr_share"].detail.update(got[0][1])
+        return out
+
+    return Metric(run, "privacy", names, sparse=True)

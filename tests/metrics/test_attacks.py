@@ -1,0 +1,218 @@
+"""The parts of the attacks: by hand and against brute force."""
+
+import jax
+import numpy as np
+import pytest
+from builders import simulate
+
+from jaxehr.core.contracts import Comparison
+from jaxehr.metrics.adversarial import accuracy, difference, risk
+from jaxehr.metrics.attacks import (
+    Interval,
+    auroc_interval,
+    measure,
+    placements,
+    recognised,
+    records,
+    roles_of,
+)
+from jaxehr.metrics.copies import closest, fingerprints
+from jaxehr.metrics.inference import blocks_of, combined, linked, secrets_of
+from jaxehr.metrics.nearest_membership import membership_cosine, quintile_records
+from jaxehr.metrics.neighbours import nearest, unit
+from jaxehr.metrics.singling import ABOVE, BELOW, EQUAL, Condition, distinct, matches
+
+
+def generator(seed=0):
+    return np.random.default_rng(seed)
+
+
+def column(*values):
+    return np.asarray(values, float)[:, None]
+
+
+def three(count=120):
+    return Comparison(*(simulate(seed, count) for seed in (1, 2, 3)))
+
+
+def test_neighbours_are_those_of_brute_force():
+    a, b = generator(1).normal(size=(530, 7)), generator(2).normal(size=(90, 7))
+    distance = np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1))
+    found = nearest(a, b, 3)
+    np.testing.assert_array_equal(found.row, np.argsort(distance, 1)[:, :3])
+    np.testing.assert_allclose(found.distance, np.sort(distance, 1)[:, :3], rtol=1e-5)
+
+
+def test_a_row_is_not_its_own_neighbour():
+    a = generator().normal(size=(600, 3)) + 100.0
+    assert (nearest(a, a).distance == 0).all()
+    found = nearest(a, a, exclude_self=True)
+    assert (found.row[:, 0] != np.arange(600)).all()
+    assert (found.distance > 0).all()
+
+
+def test_a_short_table_gives_fewer_neighbours():
+    found = nearest(column(0.0), column(3.0, 1.0), 5)
+    np.testing.assert_allclose(found.distance, [[1.0, 3.0]])
+
+
+def test_unit_rows():
+    np.testing.assert_allclose(
+        unit(np.array([[3.0, 4.0], [0, 0]])), [[0.6, 0.8], [0, 0]]
+    )
+
+
+def test_scores_by_hand():
+    members, others = np.array([5.0, 4.0, 1.0, 0.5]), np.array([3.0, 2.0, 0.0, -1.0])
+    found = measure(generator(), members, others)
+    # The higher half is 5, 4, 3, 2: two true and two false alarms.
+    assert found["advantage"].value == 0.0
+    assert found["auroc"].value == pytest.approx((4 + 4 + 2 + 2) / 16)
+    assert found["tpr"].value == 0.5  # no false alarm is allowed among four
+
+
+def test_one_false_alarm_in_a_hundred_is_allowed():
+    others = np.arange(100.0)
+    members = np.full(100, 98.5)  # below one of the others
+    assert recognised(generator(), members, others) == 100
+    assert recognised(generator(), members - 1.0, others) == 0
+
+
+def test_ties_give_no_one_away():
+    hits = [
+        recognised(generator(seed), np.ones(200), np.ones(200)) for seed in range(40)
+    ]
+    # Before the third of 200 others in random order lie 3 * 200 / 201 members on
+    # average, standard deviation 3.4.
+    assert abs(np.mean(hits) - 3 * 200 / 201) < 4 * 3.5 / 40**0.5
+
+
+def test_placements_by_hand():
+    np.testing.assert_allclose(
+        placements(np.array([1.0, 2.0]), np.array([1, 3])),
+        [
+            0.25,
+            0.5,
+        ],
+    )
+
+
+def test_intervals_of_the_area_cover():
+    truth, hits, rng = 0.5, 0, generator()
+    for _ in range(400):
+        low, high = auroc_interval(rng.normal(size=60), rng.normal(size=60))
+        hits += low <= truth <= high
+    assert hits / 400 > 0.95 - 3 * (0.95 * 0.05 / 400) ** 0.5 - 0.01
+
+
+def test_adversarial_accuracy_by_hand():
+    real, synthetic = column(0, 1, 10), column(0.4, 10.2, 20)
+    # d_TS = .4, .6, .2 against d_TT = 1, 1, 9; d_ST = .4, .2, 10 against d_SS = 9.8.
+    assert accuracy(real, synthetic) == (pytest.approx(1 / 6), 6)
+    assert accuracy(real, real)[0] == 0.0
+    assert accuracy(real, real + 1000.0)[0] == 1.0
+
+
+def test_risk_by_hand():
+    members, others = np.array([0.0, 1.0, 10.0]), np.array([5.0, 20.0, 100.0])
+    # Own ranges: 0, 1 <= 1 of 10; 5 <= 5 + 9.5. t = 2/3, f = 1/3.
+    assert risk(members, others, False).value == pytest.approx(2 / 3)
+    # One range of 100: all members, 5 of the others.
+    assert risk(members, others, True).value == pytest.approx(2 / (1 + 1 / 3 + 1))
+    same = np.ones(50)
+    assert risk(same, same, True).value == pytest.approx(2 / 3)
+
+
+def test_difference_of_proportions():
+    found = difference(Interval(0.6, 0.5, 0.7), Interval(0.3, 0.2, 0.4))
+    np.testing.assert_allclose(found, [0.3, 0.3 - 0.02**0.5, 0.3 + 0.02**0.5])
+
+
+def test_conditions_by_hand():
+    rows = np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 6.0]])
+    condition = lambda *parts: Condition(*map(np.asarray, zip(*parts, strict=True)))
+    assert matches(condition((1, EQUAL, 5.0)), rows) == 2
+    assert matches(condition((1, EQUAL, 5.0), (0, ABOVE, 2.0)), rows) == 1
+    assert matches(condition((0, BELOW, 0.5)), rows) == 0
+    one = condition((0, ABOVE, 2.0), (1, EQUAL, 5.0))
+    turned = condition((1, EQUAL, 5.0), (0, ABOVE, 2.0))
+    assert len(distinct([one, turned])) == 1
+
+
+def test_links_by_hand():
+    a = np.array([[4, 7, 9], [1, 2, 3], [5, 6, 8]])
+    b = np.array([[4, 0, 1], [9, 8, 1], [0, 1, 2]])
+    np.testing.assert_array_equal(linked(a, b), [0, -2, -20])
+
+
+def test_right_guesses_count_more_than_distance():
+    right = lambda *values: np.asarray(values, bool)
+    known = right(1, 1)
+    far = np.array([1e6, 0.0])
+    found = combined([(right(1, 0), known, far), (right(1, 1), known, far)])
+    assert found[0] > found[1]
+    np.testing.assert_allclose(found, [1 - 1e-3, 0.5], atol=1e-8)
+
+
+def test_secrets_hide_all_columns_of_a_feature():
+    real = three()
+    blocks = blocks_of(real)
+    secrets = secrets_of(real, blocks)
+    assert [s.name for s in secrets] == ["died", "age", "sex"]
+    # Value and gap of age and of sex; two classes of the label.
+    assert [int(s.hidden.sum()) for s in secrets] == [2, 2, 2]
+    assert not (secrets[1].hidden & secrets[2].hidden).any()
+    assert set(np.unique(secrets[1].values[0])) == {-1, 0, 1, 2, 3, 4}
+    width = blocks.rows[0].shape[1]
+    assert (blocks.static >= 0).sum() + blocks.temporal.sum() + 2 == width
+
+
+def test_quintiles_are_even_and_gaps_are_empty():
+    real = three()
+    rows = quintile_records(real)[0].toarray()
+    seen = real.train.cohort.static.observed[:, 0]
+    age = rows[:, :5]
+    np.testing.assert_array_equal(age.sum(1), seen)
+    counts = age.sum(0)
+    assert counts.max() - counts.min() <= 2
+    assert set(np.unique(rows)) == {0.0, 1.0}
+
+
+def test_roles_do_not_overlap():
+    real = three()
+    roles = roles_of(generator(), real, 5000)
+    assert len(roles.members) == len(roles.others) == 60
+    assert not set(roles.others) & set(roles.fresh)
+    assert set(roles.members) <= set(roles.leak)
+    assert len(roles.table) == 120
+    assert len(roles_of(generator(), real, 10).members) == 10
+
+
+def test_records_hold_the_label():
+    real = three()
+    one_hot = records(real)[0][:, -2:]
+    np.testing.assert_array_equal(one_hot.argmax(1), real.train.cohort.label)
+
+
+def test_nearest_ratios_by_hand():
+    seen, train, held = column(0.0, 10.0), column(1.0, 4.0, 10.0), column(2.0, 9.0)
+    (share, ratio), quantiles = closest(seen, train[:2], held, generator())
+    # 0: 1 against 2 and 1/4; 10: 6 against 1 and 6/9.
+    assert share.value == 0.5
+    assert ratio.value == pytest.approx((1 / 4 + 6 / 9) / 2)
+    assert quantiles["dcr_50%"] == pytest.approx(3.5)
+
+
+def test_fingerprints_know_patients_not_ids():
+    data = simulate(1, 80)
+    renamed = data._replace(ids=data.ids + 5)
+    np.testing.assert_array_equal(fingerprints(data), fingerprints(renamed))
+    assert len(np.unique(fingerprints(data))) == 80
+    assert not np.isin(fingerprints(simulate(2, 80)), fingerprints(data)).any()
+
+
+def test_equal_keys_give_equal_numbers():
+    run = membership_cosine().run
+    one, two, other = (run(jax.random.key(k), three()) for k in (0, 0, 1))
+    assert one == two
+    assert one != other

@@ -48,7 +48,8 @@ class AlignmentConfig:
     label_shift: bool = True
     """The diffusion learns from imputed latents that differ by class as do complete
     patients. Deviation: without it the imputed part would tell too little of the
-    label. Patients that are imputed later never show theirs."""
+    label. A patient that is imputed later shows its label to the decoder (and to
+    class-mean and the coupling itself), not to a map."""
     fallback: bool = True
     """Impute by ridge on complete patients where the coupling collapsed to the product
     plan; without it the map of that plan is used, as the paper would."""

@@ -134,6 +134,9 @@ def impute(
 ) -> Cohort:
     """One draw of the modality that each patient lacks; the rest is untouched.
 
+    The decoder is told the patient's label, so what is drawn tells it: a model that
+    predicts the label from imputed patients looks better than it is.
+
     Args:
       index: Int [N], numbers that give each patient a key; default 0 .. N - 1.
 

@@ -16,6 +16,7 @@ ARROWS = {
 GROUPS = {
     "fidelity": "Values and how they go together",
     "temporal": "Course over time",
+    "missingness": "Which values are missing",
     "discriminability": "Can a classifier tell synthetic from real?",
     "utility": "Does a model trained on synthetic patients work on real ones?",
     "privacy": "Privacy: what attacks learn of training patients",

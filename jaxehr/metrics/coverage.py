@@ -1,0 +1,255 @@
+"""Are synthetic patients plausible, varied, and are rare values among them?
+
+Precision, recall, density and coverage compare neighbourhoods of the pooled vectors
+[s, mean_t X] of n real (x) and n synthetic (y) patients: r(x) is the distance of x to
+its k-th nearest neighbour among the real ones, and B(x) the ball of that radius.
+"""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from scipy.special import gammaln
+
+from jaxehr.core.contracts import Comparison, Definition, Metric, Value
+from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
+from jaxehr.metrics.fidelity import (
+    GROUPS,
+    Distance,
+    from_sums,
+    generator,
+    groups_of,
+    undefined,
+)
+from jaxehr.metrics.membership import clopper_pearson
+from jaxehr.metrics.mmd import squared_distances
+from jaxehr.metrics.pooled import Profile, fit_frame, group_sums, profile, vectors
+from jaxehr.metrics.views import distinct, too_few
+
+NEIGHBOURS = 5
+BLOCK = 512  # rows of a block of distances
+RARE = 0.01
+SHARES = {
+    "precision": (
+        "Precision",
+        "Share of synthetic patients in the neighbourhood of some real patient: are "
+        "they plausible?",
+    ),
+    "recall": (
+        "Recall",
+        "Share of real patients in the neighbourhood of some synthetic patient: is "
+        "every kind of patient there?",
+    ),
+    "coverage": (
+        "Coverage",
+        "Share of real patients with a synthetic patient in their neighbourhood; "
+        "outliers among synthetic patients do not raise it.",
+    ),
+}
+
+
+class Hits(NamedTuple):
+    """What the balls of n real and n synthetic patients hold."""
+
+    precision: np.ndarray  # Bool [n], y is in some B(x)
+    recall: np.ndarray  # Bool [n], x is in some B(y)
+    coverage: np.ndarray  # Bool [n], some y is in B(x)
+    density: np.ndarray  # [n], number of B(x) that hold y, over k
+
+
+def prdc_definitions() -> dict[str, Definition]:
+    """Three shares and the density."""
+    how = f" Pooled over time; {NEIGHBOURS} nearest neighbours."
+    source = {"recall": "[kynkaanniemi2019]", "precision": "[kynkaanniemi2019]"}
+    names = {
+        name: Definition(
+            title, text + how, "higher", 1.0, source.get(name, "[naeem2020]")
+        )
+        for name, (title, text) in SHARES.items()
+    }
+    names["density"] = Definition(
+        "Density",
+        "Number of neighbourhoods of real patients that hold a synthetic patient, over "
+        "the number expected: below 1 implausible, above 1 crowded in the middle."
+        + how,
+        "target",
+        1.0,
+        "[naeem2020]",
+    )
+    return names
+
+
+def prdc(config: MetricConfig = DEFAULT) -> Metric:
+    """Precision, recall, density and coverage of pooled vectors."""
+    names = prdc_definitions()
+
+    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+        if reason := too_few(*real):
+            return undefined(names, reason)
+        profiles = [profile(data) for data in real]
+        frame, rng = fit_frame(*profiles), generator(key)
+        counts = [len(p.share) for p in profiles]
+        size = min(config.pooled_rows, *counts)
+        train, holdout, synthetic = (
+            vectors(frame, p, rng.permutation(n)[:size]).astype(np.float64)
+            for p, n in zip(profiles, counts, strict=True)
+        )
+        if np.ptp(holdout, axis=0).max(initial=0.0) == 0.0:
+            return undefined(names, "all real patients are equal")
+        found, floor = (
+            neighbourhoods(holdout, synthetic),
+            neighbourhoods(holdout, train),
+        )
+        detail = {"rows": size, "neighbours": NEIGHBOURS}
+        out = {}
+        for name in SHARES:
+            hits = getattr(found, name)
+            ends = clopper_pearson(int(hits.sum()), size)
+            reference = float(getattr(floor, name).mean())
+            out[name] = Value(float(hits.mean()), reference, *ends, "", detail)
+        value, reference = float(found.density.mean()), float(floor.density.mean())
+        draws = rng.integers(0, size, (config.resamples, size))
+        spread = 1.96 * float(found.density[draws].mean(1).std())
+        low, high = max(value - spread, 0.0), value + spread
+        out["density"] = Value(value, reference, low, high, "", detail)
+        return out
+
+    return Metric(run, "fidelity", names, sparse=True)
+
+
+def neighbourhoods(real: np.ndarray, synthetic: np.ndarray) -> Hits:
+    """Balls of rows [n, D] and [m, D]; distances are made a block at a time.
+
+    A distance equal to a radius counts as inside, up to rounding, so that equal
+    patients are in each other's balls.
+    """
+    slack = 1e-10 * max((real**2).sum(1).max(), (synthetic**2).sum(1).max(), 1e-300)
+    around_real, around_synthetic = radii(real) + slack, radii(synthetic) + slack
+    inside = np.zeros(len(synthetic))
+    recall, coverage = np.zeros(len(real), bool), np.zeros(len(real), bool)
+    for first in range(0, len(real), BLOCK):
+        rows = slice(first, first + BLOCK)
+        distance = squared_distances(real[rows], synthetic)
+        held = distance <= around_real[rows, None]
+        inside += held.sum(0)
+        coverage[rows] = held.any(1)
+        recall[rows] = (distance <= around_synthetic).any(1)
+    return Hits(inside > 0, recall, coverage, inside / NEIGHBOURS)
+
+
+def radii(rows: np.ndarray) -> np.ndarray:
+    """Squared distance of every row to its k-th nearest other row: [n]."""
+    found = np.empty(len(rows))
+    for first in range(0, len(rows), BLOCK):
+        block = rows[first : first + BLOCK]
+        distance = squared_distances(block, rows)
+        at = np.arange(len(block))
+        distance[at, first + at] = np.inf
+        kept = np.partition(distance, NEIGHBOURS - 1, axis=1)
+        found[first : first + BLOCK] = kept[:, NEIGHBOURS - 1]
+    return found
+
+
+def rare_categories(config: MetricConfig = DEFAULT) -> Metric:
+    """Values that fewer than 1 % of real patients ever have: are they there?"""
+    rare = (
+        "Values of coded columns that some, but fewer than 1 %, of the real training "
+        "patients ever have (0 of a binary column is no value): "
+    )
+    names = {
+        "rare_category_coverage": Definition(
+            "Coverage of rare values",
+            f"{rare}the share of them that occurs among as many synthetic patients as "
+            "are held out, on average.",
+            "higher",
+            1.0,
+        ),
+        "rare_category_error": Definition(
+            "Error of rare values",
+            f"{rare}mean absolute difference of the logarithms of the shares of "
+            "patients who have them; 0.69 is a factor of two.",
+            "lower",
+            0.0,
+        ),
+    }
+
+    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+        if reason := too_few(*real):
+            return undefined(names, reason)
+        rng, sums, columns = generator(key), {}, []
+        for side, data in zip(Comparison._fields, real, strict=True):
+            columns, sums[side] = owners(profile(data), rng)
+        share = sums["train"]["owners"].sum(0) / len(real.train.ids)
+        chosen = (share > 0) & (share < RARE)
+        if not chosen.any():
+            return undefined(
+                names, "no value that fewer than 1 % of real patients have"
+            )
+        for side in sums.values():
+            side["owners"] = side["owners"][:, chosen]
+        columns = [name for name, kept in zip(columns, chosen, strict=True) if kept]
+        size = min(len(real.holdout.ids), len(real.synthetic.ids))
+        apart = lambda a, b: rare_distance(columns, size, a, b)
+        train, held, made = (
+            {k: leaf.sum(0) for k, leaf in sums[s].items()} for s in Comparison._fields
+        )
+        floor = apart(train, held)
+        floor.numbers["rare_category_coverage"] = float(occurs(held, size).mean())
+        key, bounds = jax.random.fold_in(key, 1), {"rare_category_coverage": (0.0, 1.0)}
+        truth = (apart(made, held), floor)
+        return from_sums(key, sums, apart, config.resamples, bounds, truth)
+
+    return Metric(run, "fidelity", names, sparse=True)
+
+
+def owners(
+    whole: Profile, rng: np.random.Generator
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Names of values, and how many patients of each group ever have them.
+
+    Returns:
+      names [D] and {"owners": [GROUPS, D], "patients": [GROUPS]}.
+    """
+    group = groups_of(rng, len(whole.share))
+    found, names = [], []
+    for pooled in (whole.temporal, whole.static):
+        count = pooled.columns.numbers
+        has = pooled.total[:, count:] > 0
+        has = has.astype(np.float64)
+        sums = group_sums(pooled._replace(total=has), group, GROUPS)
+        found.append(sums["total"])
+        names.append(list(pooled.columns.names[count:]))
+    patients = np.bincount(group, minlength=GROUPS).astype(np.float64)
+    return distinct(*names), {"owners": np.hstack(found), "patients": patients}
+
+
+def occurs(side: dict[str, np.ndarray], size: int) -> np.ndarray:
+    """Chance that some of `size` patients, drawn without replacement, has each value.
+
+    1 - C(N - m, n) / C(N, n) for m owners among N patients and n drawn.
+    """
+    total, having = float(side["patients"]), side["owners"]
+    size = int(min(size, total))
+    others = np.maximum(total - having, size)  # fewer others than drawn: certain
+    without = gammaln(others + 1) - gammaln(others - size + 1)
+    without -= gammaln(total + 1) - gammaln(total - size + 1)
+    return np.where(total - having < size, 1.0, -np.expm1(np.minimum(without, 0.0)))
+
+
+def rare_distance(
+    names: list[str], size: int, a: dict[str, np.ndarray], b: dict[str, np.ndarray]
+) -> Distance:
+    """Coverage of `a`, and errors of the logarithms, with 1/2 added to each count."""
+    level = lambda side: np.log((side["owners"] + 0.5) / (side["patients"] + 1.0))
+    error, covered = np.abs(level(a) - level(b)), occurs(a, size)
+    by_name = lambda values: dict(zip(names, map(float, values), strict=True))
+    return Distance(
+        {
+            "rare_category_coverage": float(covered.mean()),
+            "rare_category_error": float(error.mean()),
+        },
+        {
+            "rare_category_coverage": by_name(covered),
+            "rare_category_error": by_name(error),
+        },
+    )

@@ -42,6 +42,7 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+    chance: float | None = None  # P(as much or more) if members are like others
 
 
 def roles_of(rng: np.random.Generator, real: Comparison, most: int) -> Roles:
@@ -70,11 +71,15 @@ def measure(
     half = median_rule(rng, -members, -others)
     hits = recognised(rng, members, others)
     ends = clopper_pearson(hits, len(members))
+    # The threshold is drawn too, which the interval does not hold: under chance the
+    # members before the r-th of the others are negative hypergeometric.
+    count, rank = len(others), int(FALSE_ALARMS * len(others)) + 1
+    chance = stats.nhypergeom(len(members) + count, len(members), rank).sf(hits - 1)
     found = [2 * number - 1 for number in (half.accuracy, half.low, half.high)]
     return {
         "advantage": Interval(*found),
         "auroc": Interval(half.auroc, *auroc_interval(members, others)),
-        "tpr": Interval(hits / len(members), *ends),
+        "tpr": Interval(hits / len(members), *ends, float(chance)),
     }
 
 
@@ -130,7 +135,8 @@ def definitions(prefix: str, title: str, threat: str, source: str) -> dict:
         f"{prefix}_tpr": Definition(
             f"{title}: TPR at 1 % FPR",
             f"{ours} Share of training patients recognised where at most 1 % of the "
-            "hold-out patients are called so by mistake; exact interval.",
+            "hold-out patients are called so by mistake; exact interval, given the "
+            "threshold.",
             "lower",
             FALSE_ALARMS,
             source,
@@ -154,15 +160,17 @@ def three_times(
 
 def in_place(three: list[Interval], records: int) -> Value:
     """The number with its reference; the control is caught if its interval
-    lies above the reference. `three`: synthetic, fresh, copied."""
+    lies above that of the reference. `three`: synthetic, fresh, copied."""
     got, fresh, control = three
     detail = {
         "records": records,
-        "reference_interval": list(fresh[1:]),
+        "reference_interval": [fresh.low, fresh.high],
         "leaky_generator": control.value,
-        "leaky_generator_interval": list(control[1:]),
-        "leaky_generator_caught": bool(control.low > fresh.value),
+        "leaky_generator_interval": [control.low, control.high],
+        "leaky_generator_caught": bool(control.low > fresh.high),
     }
+    if got.chance is not None:
+        detail["chance"] = got.chance
     return Value(got.value, fresh.value, got.low, got.high, "", detail)
 
 

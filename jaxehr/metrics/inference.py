@@ -167,7 +167,8 @@ def attribute_inference(config: MetricConfig = DEFAULT) -> Metric:
         secrets = secrets_of(real, blocks)
         if not secrets or blocks.rows[0].shape[1] <= int(secrets[0].hidden.sum()):
             return undefined(names, "no label and no static column that varies")
-        roles = roles_of(generator(key), real, config.pooled_rows)
+        most = min(config.pooled_rows, config.mmd_rows)  # one search a hidden column
+        roles = roles_of(generator(key), real, most)
         rows = by_role(roles, *blocks.rows)
         success: dict[str, dict[str, Interval]] = {}
 
@@ -211,11 +212,11 @@ def success_value(success: dict[str, dict[str, Interval]], roles: Roles) -> Valu
     """Mean over columns; the ends are means of exact ends, so wider than 95 %."""
     three = []
     for kind in ("synthetic", "fresh", "leak"):
-        ends = np.mean([list(found) for found in success[kind].values()], 0)
+        ends = np.mean([found[:3] for found in success[kind].values()], 0)
         three.append(Interval(*map(float, ends)))
     value = in_place(three, len(roles.members))
     value.detail["by_column"] = {
-        name: list(found) for name, found in success["synthetic"].items()
+        name: list(found[:3]) for name, found in success["synthetic"].items()
     }
     value.detail["patients_seen"] = [len(roles.table), len(roles.fresh)]
     return value

@@ -23,6 +23,7 @@ GROUPS = {
 }
 # Distances to the nearest patient pass generators that leak: no evidence.
 DIAGNOSTICS = ("exact_copies", "dcr_share", "nndr", "nnaa_train", "nnaa_holdout")
+SIGNIFICANT = 0.025
 HEADLINE_GROUPS = ("utility", "discriminability", "fidelity", "temporal")
 
 
@@ -151,19 +152,22 @@ def attacks(results: list[Result]) -> list[Result]:
 def privacy_sentence(results: list[Result]) -> str:
     """How many attacks learn more than from fresh real patients; "" = none was made.
 
-    Worse: the interval lies above the reference and above the ideal. An attack that
-    misses its control shows nothing, and is named.
+    Worse: the interval lies above that of the reference and above the ideal, and
+    chance (given where the interval leaves something out) is below 2.5 %. An attack
+    that misses its control shows nothing, and is named.
     """
     made = attacks(results)
     if not made:
         return ""
     worse, blind = [], []
     for result in made:
-        value, ideal = result.value, result.definition.ideal or 0.0
+        value, detail = result.value, result.value.detail or {}
+        top = detail.get("reference_interval", [0.0, value.reference or 0.0])[1]
         low = value.value if value.low is None else value.low
-        if low is not None and low > max(value.reference or 0.0, ideal):
+        beyond = low is not None and low > max(top, result.definition.ideal or 0.0)
+        if beyond and detail.get("chance", 0.0) < SIGNIFICANT:
             worse.append(result.definition.title)
-        if (value.detail or {}).get("leaky_generator_caught") is False:
+        if detail.get("leaky_generator_caught") is False:
             blind.append(result.definition.title)
     text = (
         f"{len(worse)} of {len(made)} numbers of attacks on privacy are worse than for "

@@ -82,6 +82,17 @@ def test_a_number_no_worse_than_the_ideal_is_no_leak():
     assert words.privacy_sentence([attack("a", -0.05, -0.1)]).startswith("0 of 1")
 
 
+def test_what_chance_explains_is_no_leak():
+    found = attack("a", 0.3, 0.1)
+    for detail, worse in (
+        ({"chance": 0.2}, 0),
+        ({"chance": 0.01}, 1),
+        ({"reference_interval": [0.0, 0.4]}, 0),
+    ):
+        result = found._replace(value=found.value._replace(detail=detail))
+        assert words.privacy_sentence([result]).startswith(f"{worse} of 1")
+
+
 def test_diagnostics_and_failed_attacks_are_no_assessment():
     undefined = attack("a", None, None)
     assert words.privacy_sentence([attack("nnaa_holdout", 0.9, 0.5)]) == ""

@@ -127,6 +127,8 @@ def test_adversarial_accuracy_by_hand():
     # d_TS = .4, .6, .2 against d_TT = 1, 1, 9; d_ST = .4, .2, 10 against d_SS = 9.8.
     assert accuracy(real, synthetic) == (pytest.approx(1 / 6), 6)
     assert accuracy(real, real)[0] == 0.0
+    twice = np.repeat(real, 2, 0)  # ties: 0 > 0 does not hold
+    assert accuracy(twice, twice)[0] == 0.0
     assert accuracy(real, real + 1000.0)[0] == 1.0
 
 

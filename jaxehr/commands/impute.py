@@ -39,10 +39,7 @@ def parse(words: list[str]) -> Any:
         flag("draws", int, "How often each missing part is drawn.", 20),
         flag("seed", int, "Same seed, same draws.", 0),
     ]
-    text = (
-        "Draw the static or the temporal part that real patients lack. What is drawn "
-        "depends on their label too: do not judge a prediction of it on these patients."
-    )
+    text = "Draw the static or the temporal part that real patients lack."
     return read_flags("jaxehr impute", text, fields, words)
 
 

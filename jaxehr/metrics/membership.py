@@ -59,7 +59,7 @@ def nearest_hamming(records: Any, synthetic: Any) -> np.ndarray:
 
     |a| + |b| - 2 a.b for binary rows, CSR or dense; Int [n].
     """
-    rows = scipy.sparse.csr_array(records, dtype=np.float32)
+    rows: Any = scipy.sparse.csr_array(records, dtype=np.float32)
     others = scipy.sparse.csr_array(synthetic, dtype=np.float32)
     sizes = np.asarray(others.sum(1)).reshape(-1)
     # Sparse times dense: the synthetic side is made dense once, in single precision.

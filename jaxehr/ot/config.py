@@ -48,8 +48,7 @@ class AlignmentConfig:
     label_shift: bool = True
     """The diffusion learns from imputed latents that differ by class as do complete
     patients. Deviation: without it the imputed part would tell too little of the
-    label. A patient that is imputed later shows its label to the decoder (and to
-    class-mean and the coupling itself), not to a map."""
+    label. The label of a patient that is imputed later is not read."""
     fallback: bool = True
     """Impute by ridge on complete patients where the coupling collapsed to the product
     plan; without it the map of that plan is used, as the paper would."""

@@ -15,6 +15,7 @@ from jaxehr.core.sparse import SparseTable, from_dense
 from jaxehr.data.simulate import SimulateOptions, simulate
 from jaxehr.models.flexgen.alignment import from_text
 from jaxehr.models.flexgen.config import PRESETS, FlexgenSampling, preset
+from jaxehr.models.flexgen.imputation import alike
 from jaxehr.models.flexgen.model import flexgen
 from jaxehr.models.flexgen.records import joint
 from jaxehr.models.flexgen.stages import Stages
@@ -115,6 +116,22 @@ def test_imputed_patients_keep_what_was_observed():
     whole = map_patients(lambda leaf: leaf[rows], made)
     for one, two in zip(jax.tree.leaves(whole), jax.tree.leaves(found), strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("method", ["ridge", "class-mean"])
+def test_imputation_does_not_read_the_label(method):
+    params = trained()
+    config = RIDGE
+    if method == "class-mean":
+        config = small(alignment=AlignmentConfig(method=method))
+        params = trained(config)
+    real = cohort(MADE, seed=5, count=30)
+    keep = real.has_static | real.has_temporal
+    real = map_patients(lambda leaf: leaf[keep], real)
+    model = flexgen(MADE, config)
+    one = model.impute(KEY, params, real)
+    two = model.impute(KEY, params, real._replace(label=1 - real.label))
+    same(one[:5], two[:5])
 
 
 def test_complete_patients_come_back_as_they_are():
@@ -251,10 +268,12 @@ def test_a_run_imputes_the_other_form_of_its_columns():
     assert isinstance(filled.temporal, SparseTable)
     np.testing.assert_array_equal(filled.temporal.codes[has], dense.temporal.codes[has])
     assert filled.has_temporal.all()
-    # Columns that were sometimes missing in training are drawn missing.
-    params["fitted"]["temporal"]["missing"] = np.full(3, 0.5)
-    with pytest.raises(InputError, match=r"is sparse, .* drew \d+"):
-        model.impute(KEY, params, packed)
+    # A run that learned from missing values draws missing ones.
+    seen = dense.temporal.observed.copy()
+    seen[1, 0, :2] = False
+    gaps = dense._replace(temporal=dense.temporal._replace(observed=seen))
+    with pytest.raises(InputError, match="is sparse, .* drew 2;"):
+        alike(packed, gaps)
 
 
 def binary_cohort():

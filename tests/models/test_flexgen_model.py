@@ -272,7 +272,7 @@ def test_a_run_imputes_the_other_form_of_its_columns():
     seen = dense.temporal.observed.copy()
     seen[1, 0, :2] = False
     gaps = dense._replace(temporal=dense.temporal._replace(observed=seen))
-    with pytest.raises(InputError, match="is sparse, .* drew 2;"):
+    with pytest.raises(InputError, match=r"is sparse, .* drew 2;"):
         alike(packed, gaps)
 
 

@@ -229,7 +229,7 @@ def model_config(arguments: Missing, method: Any) -> "FlexgenConfig":
             # The paper's coupling is used even where it is about a product plan, and
             # its imputation does not see the label.
             fallback=method != "signed",
-            label_shift=method != "signed",
+            by_class=method != "signed",
         ),
         train=train,
     )

@@ -45,10 +45,10 @@ class AlignmentConfig:
     """Spread of the anchor term in the same units (fused)."""
     ridge: float = 1e-2
     """Penalty of the linear map per record, in units of the mean latent variance."""
-    label_shift: bool = True
-    """The diffusion learns from imputed latents that differ by class as do complete
-    patients. Deviation: without it the imputed part would tell too little of the
-    label. The label of a patient that is imputed later is not read."""
+    by_class: bool = True
+    """Impute training patients inside their class (stochastic imputation by a map).
+    Deviation: the missing part would tell too little of the label otherwise. The label
+    of a patient that is imputed later is not read."""
     fallback: bool = True
     """Impute by ridge on complete patients where the coupling collapsed to the product
     plan; without it the map of that plan is used, as the paper would."""

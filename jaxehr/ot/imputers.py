@@ -61,7 +61,7 @@ def coupling_arrays(
 
 
 def predict(
-    arrays: Arrays, config: AlignmentConfig, z: jax.Array, label: jax.Array
+    arrays: Arrays, config: AlignmentConfig, z: Any, label: Any
 ) -> jax.Array:
     """The expected latent [B, l'] given the other one z [B, l] and the label [B].
 

@@ -15,6 +15,7 @@ from jaxehr.core.contracts import Params
 from jaxehr.models.flexgen.latent import Latents
 from jaxehr.models.flexgen.outcome import fit_outcome
 from jaxehr.models.flexgen.records import FEWEST_PAIRS
+from jaxehr.models.flexgen.within import draw_within, fit_within
 from jaxehr.ot import imputers
 from jaxehr.ot.align import Clouds, align
 from jaxehr.ot.config import AlignmentConfig
@@ -22,7 +23,6 @@ from jaxehr.ot.config import AlignmentConfig
 SIMPLE = ("class-mean", "knn", "ridge", "bures")
 HIDDEN_SHARE = 0.2  # of the complete patients, for `hidden_errors`
 FEWEST_HIDDEN = 20
-SHRINK = 10.0  # complete patients of a class that weigh as much as "no difference"
 
 
 class Posterior(NamedTuple):
@@ -67,7 +67,7 @@ def fit_alignment(
 ) -> tuple[Params, dict[str, Any]]:
     """Imputers of both directions as nested dicts, and the diagnostics.
 
-    Beside the imputers, `shifts` (see `class_shifts`) and `outcome` (see `outcome`).
+    Beside the imputers, `within` (see `within`) and `outcome` (see `outcome`).
 
     `hidden` in the diagnostics: error of each method on complete patients one of whose
     modalities was hidden from the alignment.
@@ -80,7 +80,7 @@ def fit_alignment(
         errors = hidden_errors(key_hidden, found, num_classes, config)
         diagnostics["hidden"] = errors
     made = {"forward": aligned.forward, "backward": aligned.backward}
-    shifts = class_shifts(found, made, num_classes, config)
+    within = within_classes(found, made, diagnostics, num_classes, config)
     outcome = {
         which: fit_outcome(
             getattr(found, f"{which}_mean")[has], found.label[has], num_classes
@@ -90,32 +90,44 @@ def fit_alignment(
             ("temporal", found.has_temporal),
         )
     }
-    return made | {"shifts": shifts, "outcome": outcome}, diagnostics
+    return made | {"within": within, "outcome": outcome}, diagnostics
 
 
-def class_shifts(
-    found: Posterior, made: Params, num_classes: int, config: AlignmentConfig
-) -> dict[str, np.ndarray]:
-    """What the latents of a class differ by from their linear map: [C, l] a direction.
-
-    Means over complete patients, shrunk to 0 where a class has few of them. Imputing
-    without the outcome attenuates what the imputed part says of it [moons2006].
-    """
+def within_classes(
+    found: Posterior,
+    made: Params,
+    diagnostics: dict[str, Any],
+    num_classes: int,
+    config: AlignmentConfig,
+) -> Params:
+    """`within.fit_within` in both directions."""
     both = found.has_static & found.has_temporal
-    x, y = found.temporal_mean[both], found.static_mean[both]
-    label, shifts = found.label[both], {}
-    for name, source, target in (("forward", x, y), ("backward", y, x)):
-        shift = np.zeros((max(num_classes, 1), target.shape[1]), np.float32)
-        if config.label_shift and "weight" in made[name] and len(source):
-            guess = imputers.predict(
-                made[name], config, jnp.asarray(source), jnp.asarray(label)
-            )
-            residual = target - np.asarray(guess)
-            for code in range(num_classes):
-                rows = residual[label == code]
-                shift[code] = rows.sum(0) / (len(rows) + SHRINK)
-        shifts[name] = shift
-    return shifts
+    sides = {
+        which: (getattr(found, f"{which}_mean")[has], found.label[has])
+        for which, has in (
+            ("temporal", found.has_temporal),
+            ("static", found.has_static),
+        )
+    }
+    arrays = {}
+    for name, one, other in (
+        ("forward", "temporal", "static"),
+        ("backward", "static", "temporal"),
+    ):
+        x, y = (getattr(found, f"{which}_mean")[both] for which in (one, other))
+        std = getattr(found, f"{other}_std")[getattr(found, f"has_{other}")]
+        penalty = diagnostics["cv"].get(name, {}).get("penalty", config.ridge)
+        arrays[name] = fit_within(
+            sides[one],
+            sides[other],
+            (x, y, found.label[both]),
+            np.mean(std**2, 0),
+            made[name],
+            (diagnostics["used"][name], penalty),
+            num_classes,
+            config,
+        )
+    return arrays
 
 
 def hidden_errors(
@@ -187,15 +199,15 @@ def complete(config: AlignmentConfig, key: jax.Array, batch: Latents) -> jax.Arr
     if config.method != "complete":
         each = jax.random.split(keys[2], 2 * rows)
         common = batch.common
-        guess_static = imputers.draw(
-            common["forward"], config, each[:rows], batch.temporal_mean, batch.label
+        guess_static, guess_temporal = (
+            draw_within(common["within"][name], keys, known, batch.label)
+            if common["within"].get(name)
+            else imputers.draw(common[name], config, keys, known, batch.label)
+            for name, keys, known in (
+                ("forward", each[:rows], batch.temporal_mean),
+                ("backward", each[rows:], batch.static_mean),
+            )
         )
-        guess_temporal = imputers.draw(
-            common["backward"], config, each[rows:], batch.static_mean, batch.label
-        )
-        shift = lambda name: jnp.asarray(common["shifts"][name])[batch.label]
-        guess_static = guess_static + shift("forward")
-        guess_temporal = guess_temporal + shift("backward")
         static = jnp.where(batch.has_static[:, None], static, guess_static)
         temporal = jnp.where(batch.has_temporal[:, None], temporal, guess_temporal)
     return jnp.concatenate([temporal, static], -1)

@@ -143,7 +143,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "alignment": {
             "method": "signed",
             "imputation": "linear",
-            "label_shift": False,
+            "by_class": False,
             "fallback": False,
         },
     },

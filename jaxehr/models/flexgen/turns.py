@@ -45,7 +45,7 @@ def take(layout: Layout, data: Joint, rows: jax.Array) -> Joint:
     for which, part in (("static", layout.static), ("temporal", layout.temporal)):
         found = Records(whole.label, whole.length, getattr(whole, which))
         parts[which] = preprocessing.take(part, found, rows).block
-    each = [jnp.asarray(leaf)[rows] for leaf in whole[:4]]
+    each: list[Any] = [jnp.asarray(leaf)[rows] for leaf in whole[:4]]
     return Joint(Encoded(*each, **parts), data.common)
 
 

@@ -60,9 +60,7 @@ def coupling_arrays(
     )
 
 
-def predict(
-    arrays: Arrays, config: AlignmentConfig, z: Any, label: Any
-) -> jax.Array:
+def predict(arrays: Arrays, config: AlignmentConfig, z: Any, label: Any) -> jax.Array:
     """The expected latent [B, l'] given the other one z [B, l] and the label [B].
 
     The label does not enter a linear map or knn.

@@ -139,7 +139,7 @@ def main(arguments: Missing) -> None:
     """Runs the cells that are left, then says how many there are."""
     import jax
 
-    from experiments.flexgen_missing_report import read_cells, write_report
+    from experiments.flexgen_missing_report import SETTINGS, read_cells, write_report
     from jaxehr.core.checks import InputError
     from jaxehr.core.files import write_json
     from jaxehr.report.json_out import plain
@@ -160,6 +160,8 @@ def main(arguments: Missing) -> None:
         minutes = (time.perf_counter() - begun) / 60
         if arguments.budget and minutes + longest > arguments.budget:
             break
+        # Before the cohorts and autoencoders, which are kept without their settings.
+        write_json(arguments.out / SETTINGS, plain(settings))
         world = world or load(arguments)
         start = time.perf_counter()
         found = run_cell(arguments, world, cell) | {"settings": settings}

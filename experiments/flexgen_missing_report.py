@@ -60,6 +60,7 @@ GROUPS = {
     "temporal part missing": lambda p, q: p == 0,
 }
 Found = list[dict[str, Any]]
+SETTINGS = "settings.json"
 
 
 def read_cells(out: pathlib.Path, settings: dict[str, Any]) -> Found:
@@ -69,8 +70,11 @@ def read_cells(out: pathlib.Path, settings: dict[str, Any]) -> Found:
       InputError: they were made with other settings.
     """
     found, plain = [], json.loads(json.dumps(settings))
-    for path in sorted((out / "cells").glob("*.json")):
+    begun = [out / SETTINGS] if (out / SETTINGS).is_file() else []
+    for path in (*begun, *sorted((out / "cells").glob("*.json"))):
         cell = read_json(path)
+        if path in begun:
+            cell = {"settings": cell}
         other = [k for k, v in plain.items() if cell["settings"].get(k) != v]
         if other:
             name = other[0]
@@ -79,7 +83,8 @@ def read_cells(out: pathlib.Path, settings: dict[str, Any]) -> Found:
                 f"({cell['settings'].get(name)!r}, now {plain[name]!r}); choose "
                 "another --out, or repeat the flags that made it."
             )
-        found.append(cell)
+        if path not in begun:
+            found.append(cell)
     return found
 
 

@@ -8,6 +8,7 @@ from missing_people import people
 from experiments.flexgen_missing import FLOORS, METHODS, Cell, chosen, plan
 from experiments.flexgen_missing_parts import floor, hide, part_error
 from experiments.flexgen_missing_report import (
+    SETTINGS,
     groups_of,
     read_cells,
     spread,
@@ -155,3 +156,10 @@ def test_cells_of_other_settings_are_refused(tmp_path):
     assert len(read_cells(tmp_path, {"steps": 5})) == 1
     with pytest.raises(InputError, match=r"another steps \(5, now 6\); choose another"):
         read_cells(tmp_path, {"steps": 6})
+
+
+def test_what_an_interrupted_cell_left_is_not_used_with_other_settings(tmp_path):
+    write_json(tmp_path / SETTINGS, {"latent": 32, "trees": 500})
+    assert read_cells(tmp_path, {"latent": 32, "trees": 500}) == []
+    with pytest.raises(InputError, match=r"another latent \(32, now 16\)"):
+        read_cells(tmp_path, {"latent": 16, "trees": 500})

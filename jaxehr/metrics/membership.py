@@ -12,8 +12,6 @@ import scipy.sparse
 from scipy import stats
 
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Dataset
-from jaxehr.metrics.pooled import Pooled, profile
 from jaxehr.metrics.ranking import counts_of, roc_area
 
 BLOCK = 512  # records whose distances to all synthetic ones are held at once
@@ -22,36 +20,11 @@ BLOCK = 512  # records whose distances to all synthetic ones are held at once
 class Attack(NamedTuple):
     """What an attack achieves on as many members as others."""
 
-    accuracy: float
+    accuracy: float  # as half is called, also the precision and the recall
     low: float  # Clopper-Pearson interval of the accuracy, 95 %
     high: float
-    precision: float
-    recall: float
     auroc: float  # of the distance itself, without a threshold
     records: int  # members; as many others
-
-
-def binary_records(data: Dataset) -> Any:
-    """Bool-like CSR [N, columns]: static values, whether a temporal one ever occurs,
-    and the label one-hot, as the paper compares them.
-
-    Raises:
-      InputError: a numeric column; distances count codes that differ.
-    """
-    whole, parts = profile(data), []
-    for name in ("static", "temporal"):
-        pooled: Pooled = getattr(whole, name)
-        if pooled.columns.numbers:
-            raise InputError(
-                f"membership: {name} column {pooled.columns.names[0]!r} is numeric "
-                f"({pooled.columns.numbers} are); prepare the cohort with --discretize "
-                "fiddle."
-            )
-        parts.append(scipy.sparse.csr_array(pooled.total) > 0)
-    if data.schema.label is not None:
-        one_hot = np.eye(data.schema.num_classes)[np.asarray(data.cohort.label)]
-        parts.append(scipy.sparse.csr_array(one_hot) > 0)
-    return scipy.sparse.csr_array(scipy.sparse.hstack(parts), dtype=np.float32)
 
 
 def nearest_hamming(records: Any, synthetic: Any) -> np.ndarray:
@@ -100,28 +73,10 @@ def median_rule(
     right = 2 * hits  # each hit leaves one other record on the right side too
     low, high = clopper_pearson(right, 2 * count)
     auroc = float(roc_area(*counts_of(is_member, -distance)))
-    share = hits / count
-    return Attack(right / (2 * count), low, high, share, share, auroc, count)
+    return Attack(right / (2 * count), low, high, auroc, count)
 
 
 def clopper_pearson(hits: int, count: int, level: float = 0.95) -> tuple[float, float]:
     """Exact interval of a proportion."""
     found = stats.binomtest(hits, count).proportion_ci(level, "exact")
     return float(found.low), float(found.high)
-
-
-def membership_hamming(
-    generator: np.random.Generator,
-    train: Dataset,
-    holdout: Dataset,
-    synthetic: Dataset,
-    most: int = 5000,
-) -> Attack:
-    """The attack on `min(most, hold-out)` training and held-out patients each."""
-    count = min(most, len(train.ids), len(holdout.ids))
-    table = binary_records(synthetic)
-    distances = []
-    for data in (train, holdout):
-        rows = generator.permutation(len(data.ids))[:count]
-        distances.append(nearest_hamming(binary_records(data)[rows], table))
-    return median_rule(generator, *distances)

@@ -87,8 +87,8 @@ def draw(
     arrays: Arrays,
     config: AlignmentConfig,
     keys: jax.Array,
-    z: jax.Array,
-    label: jax.Array,
+    z: Any,
+    label: Any,
 ) -> jax.Array:
     """A draw of the latent [B, l']; row i depends on keys[i], z[i], label[i] alone.
 

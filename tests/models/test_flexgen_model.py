@@ -157,7 +157,7 @@ def test_imputation_needs_something_to_start_from():
 
 
 def test_a_schema_without_a_modality_is_refused():
-    with pytest.raises(InputError, match="has no static column"):
+    with pytest.raises(InputError, match="no static feature"):
         flexgen(schema(static=()))
 
 

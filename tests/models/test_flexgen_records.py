@@ -29,14 +29,6 @@ def count_frames(made):
     return records.joint(counts)
 
 
-def test_a_schema_needs_both_tables():
-    for missing in ("static", "temporal"):
-        other = schema(**{missing: ()})
-        with pytest.raises(InputError, match=f"has no {missing} column"):
-            records.check_schema(other)
-    records.check_schema(MADE)
-
-
 @pytest.mark.parametrize("which", ["static", "temporal"])
 def test_a_modality_that_no_patient_has_is_refused(which):
     has = {"static": np.ones(6, bool), "temporal": np.ones(6, bool)}

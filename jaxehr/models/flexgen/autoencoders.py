@@ -186,9 +186,9 @@ def elbo_loss(
 
 
 def block_rows(part: Part) -> int:
-    """Patients whose outputs take about `BLOCK_BYTES`; at least 16, at most 1024."""
+    """Patients whose outputs take about `BLOCK_BYTES`; at least 16, at most 256."""
     bytes_each = 4 * max(part.steps, 1) * max(part.num_outputs, part.num_inputs)
-    return int(min(max(BLOCK_BYTES // bytes_each, 16), 1024))
+    return int(min(max(BLOCK_BYTES // bytes_each, 16), 256))
 
 
 @functools.lru_cache(maxsize=64)
@@ -212,7 +212,8 @@ def encode_all(
     if not count:
         empty = np.zeros((0, autoencoder.latent), np.float32)
         return empty, empty
-    size = min(rows_per_block or block_rows(autoencoder.part), count)
+    # Blocks are full, or a patient's latent would depend on how many there are.
+    size = rows_per_block or block_rows(autoencoder.part)
     run = encoder_program(autoencoder)
     params, data = jax.device_put((params, data))
     blocks = []

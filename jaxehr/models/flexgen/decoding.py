@@ -1,7 +1,7 @@
 """From latents to patients: both decoders, a block of patients at a time."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -44,6 +44,17 @@ def rows_on_host(rows: np.ndarray, leaf: jax.Array) -> np.ndarray:
     return np.asarray(leaf)[rows]
 
 
+def blocks_of(count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Patients of each block, and which places of the block are no padding.
+
+    Every block has `ROWS` places, so that a patient does not depend on how many there
+    are; padding repeats the last patient.
+    """
+    for first in range(0, count, ROWS):
+        rows = np.minimum(np.arange(first, first + ROWS), count - 1)
+        yield rows, np.arange(min(ROWS, count - first))
+
+
 def decode_patients(
     layout: Layout,
     config: FlexgenConfig,
@@ -62,11 +73,8 @@ def decode_patients(
     """
     run = program(layout, config, mode)
     weights = jax.device_put({w: params["weights"][w] for w in MODALITIES})
-    count, blocks = len(z), []
-    for first in range(0, max(count, 1), ROWS):
-        # Every block has the same size: padding repeats the last patient.
-        rows = np.minimum(np.arange(first, first + ROWS), max(count - 1, 0))
-        kept = np.arange(first, min(first + ROWS, count)) - first
+    blocks, done = [], 0
+    for rows, kept in blocks_of(len(z)):
         out = run(
             weights, keys[rows], jnp.asarray(z[rows]), jnp.asarray(frames.label[rows])
         )
@@ -83,6 +91,7 @@ def decode_patients(
             temporal.block,
         )
         blocks.append(preprocessing.decode(params["fitted"], layout, drawn))
+        done += len(kept)
         if progress:
-            progress(min(first + ROWS, count))
+            progress(done)
     return concatenate(blocks)

@@ -1,5 +1,6 @@
 """The modality that a real patient lacks, drawn from the one that is known."""
 
+import functools
 from typing import Any
 
 import jax
@@ -13,12 +14,13 @@ from jaxehr.core.keys import patient_keys
 from jaxehr.core.sparse import SparseTable, from_dense
 from jaxehr.models.flexgen.alignment import Posterior
 from jaxehr.models.flexgen.config import FlexgenConfig
-from jaxehr.models.flexgen.decoding import decode_patients
+from jaxehr.models.flexgen.decoding import blocks_of, decode_patients
 from jaxehr.models.flexgen.layout import Layout
 from jaxehr.models.flexgen.outcome import draw_outcome
 from jaxehr.models.flexgen.records import Frames
 from jaxehr.models.flexgen.stages import rows_of
 from jaxehr.ot import imputers
+from jaxehr.ot.config import AlignmentConfig
 
 
 def check(config: FlexgenConfig, cohort: Cohort) -> None:
@@ -37,69 +39,62 @@ def check(config: FlexgenConfig, cohort: Cohort) -> None:
         )
 
 
-def impute_missing(
+def draw_missing(
     layout: Layout,
     config: FlexgenConfig,
     key: jax.Array,
     params: Params,
-    cohort: Cohort,
     found: Posterior,
     numbers: np.ndarray,
 ) -> Cohort:
-    """One draw of every missing modality; observed ones come back untouched.
+    """Patients [N] with both modalities, each from the one that is known.
 
     The patient's own label is not read: see `outcome`.
 
     Args:
-      found: what the encoders say of `cohort`. numbers: Int [N], which give each
-        patient a key of their own.
+      found: what the encoders say of patients who lack one modality. numbers: Int [N],
+        which give each patient a key of its own.
     """
-    lacking = np.flatnonzero(~(found.has_static & found.has_temporal))
-    if not len(lacking):
-        return cohort
     keys = jax.random.split(key, 4)
-    numbered = jnp.asarray(numbers[lacking])
-    part: Any = Posterior(*(leaf[lacking] for leaf in found))
-    label, guess = (
-        likely_labels(params["alignment"]["outcome"], keys[3], numbered, part),
-        {},
-    )
-    directions = (("forward", part.temporal_mean), ("backward", part.static_mean))
-    for (name, known), subkey in zip(directions, keys[:2], strict=True):
-        each = patient_keys(subkey, numbered)
-        guess[name] = imputers.draw(
-            params["alignment"][name],
-            config.alignment,
-            each,
-            jnp.asarray(known),
-            jnp.asarray(label),
-        )
-    z = np.concatenate([guess["backward"], guess["forward"]], -1)
-    everyone = np.ones(len(lacking), bool)
-    drawn = decode_patients(
+    run = latent_program(config.alignment)
+    arrays = jax.device_put(params["alignment"])
+    blocks = []
+    for rows, kept in blocks_of(len(numbers)):
+        part = Posterior(*(leaf[rows] for leaf in found))
+        each = [patient_keys(key, jnp.asarray(numbers[rows])) for key in keys[:3]]
+        blocks.append([np.asarray(leaf)[kept] for leaf in run(arrays, each, part)])
+    z, label = (np.concatenate(leaves) for leaves in zip(*blocks, strict=True))
+    everyone = np.ones(len(numbers), bool)
+    return decode_patients(
         layout,
         config,
         params,
-        patient_keys(keys[2], numbered),
+        patient_keys(keys[3], jnp.asarray(numbers)),
         z,
         Frames(label, everyone, everyone),
     )
-    return merge(cohort, drawn, lacking)
 
 
-def likely_labels(
-    outcome: Params, key: jax.Array, numbers: jax.Array, part: Posterior
-) -> np.ndarray:
-    """A class for each patient [N], drawn from what the known modality says of it."""
-    keys = patient_keys(key, numbers)
-    by = {
-        which: np.asarray(draw_outcome(outcome[which], keys, known))
-        for which, known in (
-            ("temporal", part.temporal_mean),
-            ("static", part.static_mean),
-        )
-    }
-    return np.where(part.has_temporal, by["temporal"], by["static"]).astype(np.int32)
+@functools.lru_cache(maxsize=16)
+def latent_program(config: AlignmentConfig) -> Any:
+    """(alignment, three keys a patient, Posterior) -> z [B, 2l], temporal first, and
+    the classes [B] that the known modality speaks for; compiled."""
+
+    def run(arrays: Params, keys: list[jax.Array], part: Posterior) -> Any:
+        spoken = {
+            which: draw_outcome(arrays["outcome"][which], keys[0], known)
+            for which, known in (
+                ("temporal", part.temporal_mean),
+                ("static", part.static_mean),
+            )
+        }
+        label = jnp.where(part.has_temporal, spoken["temporal"], spoken["static"])
+        guess = functools.partial(imputers.draw, config=config, label=label)
+        static = guess(arrays["forward"], keys=keys[1], z=part.temporal_mean)
+        temporal = guess(arrays["backward"], keys=keys[2], z=part.static_mean)
+        return jnp.concatenate([temporal, static], -1), label
+
+    return jax.jit(run)
 
 
 def merge(cohort: Cohort, drawn: Cohort, rows: np.ndarray) -> Cohort:

@@ -18,7 +18,8 @@ from jaxehr.core.keys import patient_keys
 from jaxehr.models.flexgen import imputation, latent, preprocessing, records
 from jaxehr.models.flexgen.config import FlexgenConfig, FlexgenSampling
 from jaxehr.models.flexgen.decoding import decode_patients
-from jaxehr.models.flexgen.stages import Stages
+from jaxehr.models.flexgen.layout import make_layout
+from jaxehr.models.flexgen.stages import Stages, presence, rows_of
 from jaxehr.models.flexgen.training import (
     alternate,
     autoencode_in,
@@ -42,7 +43,7 @@ def flexgen(schema: Schema, config: FlexgenConfig | None = None) -> GenerativeMo
     a patient lacks.
     """
     config = config or FlexgenConfig()
-    records.check_schema(schema)
+    make_layout(schema, config)  # refuses a schema without one of the modalities
     bound = functools.partial
     return GenerativeModel(
         bound(fit, schema, config),
@@ -143,10 +144,16 @@ def impute(
       InputError: the run cannot impute; a patient has neither modality.
     """
     imputation.check(config, cohort)
+    lacking = np.flatnonzero(
+        ~(presence(cohort, "static") & presence(cohort, "temporal"))
+    )
+    if not len(lacking):
+        return cohort
     layout = layout_of(schema, config, params["fitted"])
-    data = preprocessing.encode(params["fitted"], layout, cohort)
+    data = preprocessing.encode(params["fitted"], layout, rows_of(cohort, lacking))
     found = posterior(layout, config, params["weights"], data)
     numbers = np.arange(num_patients(cohort)) if index is None else np.asarray(index)
-    return imputation.impute_missing(
-        layout, config, key, params, cohort, found, numbers.astype(np.int32)
+    drawn = imputation.draw_missing(
+        layout, config, key, params, found, numbers[lacking].astype(np.int32)
     )
+    return imputation.merge(cohort, drawn, lacking)

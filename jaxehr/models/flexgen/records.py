@@ -26,16 +26,6 @@ class Frames(NamedTuple):
     has_temporal: Any
 
 
-def check_schema(schema: Schema) -> None:
-    """Raises unless there are columns of both modalities."""
-    for name in ("static", "temporal"):
-        if not getattr(schema, name):
-            raise InputError(
-                f"flexgen aligns a static and a temporal part, but the cohort has no "
-                f"{name} column; use another model, such as cdmt."
-            )
-
-
 def check_cohort(schema: Schema, cohort: Cohort, method: str) -> None:
     """Raises unless both modalities can be learned and aligned.
 

@@ -256,6 +256,7 @@ def alternate(
     data = preprocessing.encode(parts["fitted"], layout, known(config, cohort))
     start = {which: parts[which] for which in MODALITIES}
     weights, state = start, None
+    objective = turns.joint_objective(layout, config, parts["fitted"], start)
     for turn in range(config.turns):
         keys = jax.random.split(jax.random.fold_in(key, turn), 3)
         found = posterior(layout, config, weights, data)
@@ -267,8 +268,8 @@ def alternate(
         trained = stages.run(
             f"turn-{turn}",
             keys[2],
-            turns.joint_objective(layout, config, parts["fitted"], whitening, start),
-            turns.Joint(data, imputers),
+            objective,
+            turns.Joint(data, imputers, whitening),
             config.train,
             start=state,
         )

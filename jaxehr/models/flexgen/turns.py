@@ -26,10 +26,14 @@ LATEST = 5  # the decoders see latents noised up to this part (a fifth) of the l
 
 
 class Joint(NamedTuple):
-    """The data of a turn: patients, and the imputers of both directions."""
+    """The data of a turn: patients, imputers of both directions, whitening.
+
+    All of it is data, so that every turn is the same program.
+    """
 
     patients: Encoded
     common: Params
+    whitening: latent.Whitening
 
 
 def plan_turns(config: FlexgenConfig) -> dict[str, int]:
@@ -46,7 +50,7 @@ def take(layout: Layout, data: Joint, rows: jax.Array) -> Joint:
         found = Records(whole.label, whole.length, getattr(whole, which))
         parts[which] = preprocessing.take(part, found, rows).block
     each: list[Any] = [jnp.asarray(leaf)[rows] for leaf in whole[:4]]
-    return Joint(Encoded(*each, **parts), data.common)
+    return data._replace(patients=Encoded(*each, **parts))
 
 
 def records_of(patients: Encoded, which: str) -> Records:
@@ -76,7 +80,6 @@ def joint_objective(
     layout: Layout,
     config: FlexgenConfig,
     fitted: Params,
-    whitening: latent.Whitening,
     start: Params,
 ) -> Objective:
     """One batch: both bounds, the diffusion's loss, the decoders' on denoised latents.
@@ -87,12 +90,14 @@ def joint_objective(
     models = {which: make_autoencoder(layout, config, which) for which in MODALITIES}
     bounds = {which: model.objective(fitted) for which, model in models.items()}
     draw = functools.partial(complete, config.alignment)
-    diffusion = latent.objective(config, layout.num_classes, whitening, draw)
+    score_of = functools.partial(
+        latent.objective, config, layout.num_classes, complete=draw
+    )
 
     latents = functools.partial(encoded_latents, models)
 
     def init(key: jax.Array, batch: Joint) -> Params:
-        score = diffusion.init(key, latents(start, batch))
+        score = score_of(batch.whitening).init(key, latents(start, batch))
         return {**start, "score": score}
 
     def loss(params: Params, key: jax.Array, batch: Joint) -> Any:
@@ -104,9 +109,10 @@ def joint_objective(
             total = total + bound
             metrics |= {f"{which}_{name}": value for name, value in told.items()}
         encoded = latents(params, batch)
+        diffusion = score_of(batch.whitening)
         score, _ = diffusion.loss(params["score"], keys[2], encoded)
         denoised = estimate(
-            config, layout, whitening, draw, params["score"], keys[3:], encoded
+            config, layout, batch.whitening, draw, params["score"], keys[3:], encoded
         )
         decoded = decoders_loss(config, models, params, denoised, batch.patients)
         metrics |= {"score": score, "decoders": decoded}

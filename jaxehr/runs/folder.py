@@ -27,6 +27,7 @@ RUN_FILE, PARAMS, METRICS, CHECKPOINTS = (
     "checkpoints",
 )
 FORMAT = 1
+WAITS = 20  # tenths of a second
 # Fields that may change when a run goes on: they do not change what a step does.
 LIMITS = ("config.train.max_minutes", "config.train.keep")
 
@@ -54,11 +55,17 @@ def opened(folder: pathlib.Path, info: dict[str, Any]) -> Iterator[None]:
 
 
 def remove(folder: pathlib.Path) -> None:
-    """Removes a folder into which threads of Orbax may still write for a moment."""
-    for _ in range(50):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
+    """Removes a folder into which TensorStore may still write for a moment.
+
+    After the first error nobody can wait for its other writes, and each makes the
+    folder again: it has to stay away for a while.
+    """
+    gone = 0
+    for _ in range(WAITS * 10):
+        gone = 0 if folder.exists() else gone + 1
+        if gone == WAITS:
             return
+        shutil.rmtree(folder, ignore_errors=True)
         time.sleep(0.1)
 
 

@@ -57,10 +57,12 @@ class Checkpoints:
         return jax.tree.unflatten(form, leaves), dict(found["extra"])
 
     def close(self) -> None:
-        """Waits until everything is on disk."""
+        """Waits until everything is on disk; ends the writing threads in any case."""
         with self.storage():
-            self._manager.wait_until_finished()
-            self._manager.close()
+            try:
+                self._manager.wait_until_finished()
+            finally:
+                self._manager.close()
 
     @contextmanager
     def storage(self) -> Iterator[None]:

@@ -6,9 +6,10 @@ Challenge 2012 a as FIDDLE's binary columns (steps of 4 h, so that a cell takes 
 minutes on 2 CPU cores), mortality as label. A cell hides the static part of p % of the
 training patients and the temporal part of q % of others, trains, draws as many
 complete synthetic patients, and compares them with the real patients of b; it also
-imputes what it hid. One JSON file a cell; the same command goes on where it stopped.
-Autoencoders are trained once for each pattern and seed and serve all methods. Table,
-figure and summary are written anew after each cell.
+imputes what it hid. One line of cells.jsonl a cell; the same command goes on where it
+stopped. Autoencoders are trained once for each pattern and seed and serve all methods.
+Table, figure and summary are written anew after each cell; work/ holds the cohorts and
+autoencoders and may be removed.
 """
 
 import dataclasses
@@ -39,9 +40,10 @@ METHODS = (
     "gromov",
 )
 FLOORS = ("independent", "independent-by-class")  # no model: columns shuffled
-FIRST, SECOND = ((0, 0), (40, 40), (20, 20)), ((10, 10), (30, 30))
-ONE_SIDED = tuple((p, 0) for p in (40, 80, 20, 60)) + tuple(
-    (0, q) for q in (40, 80, 20, 60)
+# Percent without static and without temporal part, the most telling first.
+PATTERNS = (
+    *((0, 0), (40, 40), (20, 20), (80, 0), (0, 80), (10, 10), (30, 30)),
+    *((40, 0), (0, 40), (20, 0), (0, 20), (60, 0), (0, 60)),
 )
 NOT_SETTINGS = ("train", "test", "out", "budget", "cells", "seeds")
 
@@ -62,10 +64,6 @@ class Cell(NamedTuple):
     def name(self) -> str:
         return f"{self.pattern}/{self.method}/{self.seed}"
 
-    @property
-    def file(self) -> str:
-        return f"{self.pattern}-{self.method}-{self.seed}.json"
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Missing:
@@ -76,7 +74,7 @@ class Missing:
     test: tyro.conf.Positional[pathlib.Path]
     """The same for set b: the real test patients."""
     out: pathlib.Path = pathlib.Path("results/flexgen_missing")
-    """The folder to make or go on with: cells/, parts/, table.md, figure.png, ..."""
+    """The folder to make or go on with: cells.jsonl, table.md, figure.png, work/."""
     budget: float = 0.0
     """Minutes after which no further cell is begun; 0 = no limit."""
     cells: tuple[str, ...] = ()
@@ -122,24 +120,22 @@ def plan(seeds: int) -> Iterator[Cell]:
     """All cells, the most informative first."""
     for seed in range(seeds):
         yield from (Cell(0, 0, name, seed) for name in FLOORS)
-        yield from cells_of(FIRST, seed)
-    for patterns in (SECOND, ONE_SIDED):
-        for seed in range(seeds):
-            yield from cells_of(patterns, seed)
-
-
-def cells_of(patterns: Any, seed: int) -> Iterator[Cell]:
-    """The cells of some patterns; where nothing is hidden all methods are one."""
-    for static, temporal in patterns:
-        methods = METHODS if static or temporal else ("complete",)
-        yield from (Cell(static, temporal, method, seed) for method in methods)
+        for static, temporal in PATTERNS:
+            # Where nothing is hidden all methods are one.
+            methods = METHODS if static or temporal else ("complete",)
+            yield from (Cell(static, temporal, method, seed) for method in methods)
 
 
 def main(arguments: Missing) -> None:
     """Runs the cells that are left, then says how many there are."""
     import jax
 
-    from experiments.flexgen_missing_report import SETTINGS, read_cells, write_report
+    from experiments.flexgen_missing_report import (
+        SETTINGS,
+        append_cell,
+        read_cells,
+        write_report,
+    )
     from jaxehr.core.checks import InputError
     from jaxehr.core.files import write_json
     from jaxehr.report.json_out import plain
@@ -153,10 +149,11 @@ def main(arguments: Missing) -> None:
         if name not in NOT_SETTINGS
     }
     done = read_cells(arguments.out, settings)
+    finished = {tuple(cell[name] for name in Cell._fields) for cell in done}
+    left = [cell for cell in wanted if cell not in finished]
     begun, longest, world = time.perf_counter(), 0.0, None
-    for cell in wanted:
-        if (arguments.out / "cells" / cell.file).is_file():
-            continue
+    while left:
+        cell = left[0]
         minutes = (time.perf_counter() - begun) / 60
         if arguments.budget and minutes + longest > arguments.budget:
             break
@@ -165,17 +162,17 @@ def main(arguments: Missing) -> None:
         world = world or load(arguments)
         start = time.perf_counter()
         found = run_cell(arguments, world, cell) | {"settings": settings}
-        (arguments.out / "cells").mkdir(parents=True, exist_ok=True)
-        write_json(arguments.out / "cells" / cell.file, plain(found))
+        append_cell(arguments.out, found)
         jax.clear_caches()  # or the programs of all cells stay in memory
         seconds = time.perf_counter() - start
         longest = max(longest, seconds / 60)
         done.append(found)
+        left.pop(0)
         write_report(arguments.out, done, settings)
         print(f"{cell.name}: {seconds:.0f} s", flush=True)
-    left = sum(not (arguments.out / "cells" / c.file).is_file() for c in wanted)
     write_report(arguments.out, done, settings)
-    print(f"{len(wanted) - left} of {len(wanted)} cells; {arguments.out / 'table.md'}")
+    ended = len(wanted) - len(left)
+    print(f"{ended} of {len(wanted)} cells; {arguments.out / 'table.md'}")
 
 
 def chosen(cell: Cell, patterns: tuple[str, ...]) -> bool:
@@ -194,7 +191,7 @@ def load(arguments: Missing) -> World:
     from jaxehr.data.physionet2012 import Physionet2012Options, read
     from jaxehr.data.store import load_cohort, save_cohort
 
-    folders = [arguments.out / name for name in ("cohort-train", "cohort-test")]
+    folders = [arguments.out / "work" / name for name in ("train", "test")]
     if not all(folder.is_dir() for folder in folders):
         options = Physionet2012Options(bin_hours=arguments.bin_hours)
         sets = [read([path], options) for path in (arguments.train, arguments.test)]
@@ -254,7 +251,7 @@ def run_cell(arguments: Missing, world: World, cell: Cell) -> dict[str, Any]:
     else:
         config = model_config(arguments, cell.method)
         left, hidden = part.hide(world.train, cell.static, cell.temporal, cell.seed)
-        path = arguments.out / "parts" / f"{cell.pattern}-{cell.seed}.npz"
+        path = arguments.out / "work" / f"{cell.pattern}-{cell.seed}.npz"
         parts = part.fit_parts(path, schema, config, keys[0], left)
         clock.lap("autoencoders")
         fit, valid = left

@@ -60,32 +60,43 @@ GROUPS = {
     "temporal part missing": lambda p, q: p == 0,
 }
 Found = list[dict[str, Any]]
-SETTINGS = "settings.json"
+SETTINGS, CELLS = "settings.json", "cells.jsonl"
 
 
 def read_cells(out: pathlib.Path, settings: dict[str, Any]) -> Found:
-    """The cells of an earlier call.
+    """The cells of an earlier call; a line that was cut off is dropped.
 
     Raises:
       InputError: they were made with other settings.
     """
     found, plain = [], json.loads(json.dumps(settings))
-    begun = [out / SETTINGS] if (out / SETTINGS).is_file() else []
-    for path in (*begun, *sorted((out / "cells").glob("*.json"))):
-        cell = read_json(path)
-        if path in begun:
-            cell = {"settings": cell}
-        other = [k for k, v in plain.items() if cell["settings"].get(k) != v]
-        if other:
-            name = other[0]
-            raise InputError(
-                f"{path}: was made with another {name} "
-                f"({cell['settings'].get(name)!r}, now {plain[name]!r}); choose "
-                "another --out, or repeat the flags that made it."
-            )
-        if path not in begun:
-            found.append(cell)
+    if (out / SETTINGS).is_file():
+        same_settings(out / SETTINGS, read_json(out / SETTINGS), plain)
+    path = out / CELLS
+    text = path.read_text() if path.is_file() else ""
+    whole = text[: text.rfind("\n") + 1]
+    for line in whole.splitlines():
+        found.append(json.loads(line))
+        same_settings(path, found[-1]["settings"], plain)
+    if whole != text:
+        write_text(path, whole)
     return found
+
+
+def same_settings(path: pathlib.Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Refuses what was made with other settings."""
+    for name, value in new.items():
+        if old.get(name) != value:
+            raise InputError(
+                f"{path}: was made with another {name} ({old.get(name)!r}, now "
+                f"{value!r}); choose another --out, or repeat the flags that made it."
+            )
+
+
+def append_cell(out: pathlib.Path, cell: dict[str, Any]) -> None:
+    """Adds a line for a cell that is done."""
+    with (out / CELLS).open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(plain(cell), allow_nan=False) + "\n")
 
 
 def at(cell: dict[str, Any], path: str) -> float:

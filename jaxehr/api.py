@@ -1,6 +1,7 @@
 """What users call from Python beside training: reading tables, and evaluation."""
 
 import dataclasses
+import pathlib
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,11 +15,12 @@ from jaxehr.core.files import PathLike
 from jaxehr.metrics.evaluate import MetricConfig, comparison, run_metrics
 from jaxehr.registry import METRICS, find, model_entry
 from jaxehr.report import write_report
+from jaxehr.report.croissant import hashes
 from jaxehr.runs import Run
 
 
 class Report(NamedTuple):
-    """What `evaluate` returns; `save` writes report.html and metrics.json."""
+    """What `evaluate` returns; `save` writes the page and the files beside it."""
 
     comparison: Comparison
     results: list[Result]
@@ -31,9 +33,20 @@ class Report(NamedTuple):
         known("number", name, values)
         return values[name]
 
-    def save(self, path: PathLike) -> None:
+    def save(self, path: PathLike, *, synthetic: PathLike | None = None) -> None:
+        """Writes report.html, metrics.json, model_card.md and croissant.json.
+
+        Args:
+          synthetic: the folder of the synthetic cohort, so that croissant.json can
+            name its files.
+        """
         write_report(
-            path, self.comparison, self.results, run=self.run, notes=self.notes
+            path,
+            self.comparison,
+            self.results,
+            run=self.run,
+            notes=self.notes,
+            files=hashes(pathlib.Path(synthetic)) if synthetic else None,
         )
 
 

@@ -64,6 +64,7 @@ def run(words: list[str]) -> int:
         config=QUICK,
         model=model,
         lines=read_lines(out / "run"),
+        folder=out / "synthetic",
     )
     return 0
 

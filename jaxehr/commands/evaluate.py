@@ -1,4 +1,4 @@
-"""`jaxehr evaluate`: real against synthetic; report.html and metrics.json."""
+"""`jaxehr evaluate`: real against synthetic; the report and the files beside it."""
 
 import dataclasses
 import json
@@ -87,6 +87,7 @@ def run(words: list[str]) -> int:
         metrics=list(arguments.metrics) or None,
         model=model,
         lines=read_lines(arguments.run) if arguments.run else [],
+        folder=arguments.synthetic,
     )
     return 0
 
@@ -113,6 +114,7 @@ def report(
     *,
     model: Any,
     lines: Any,
+    folder: pathlib.Path,
     **options: Any,
 ) -> Any:
     """`evaluate` with a progress bar; writes the folder and prints the table."""
@@ -127,7 +129,7 @@ def report(
             progress=lambda name, done, total: bar.update(done, name),
             **options,
         )
-    found.save(out)
+    found.save(out, synthetic=folder)
     show(found.results)
     for note in found.notes:
         print(f"note: {note}")

@@ -7,11 +7,11 @@ from jaxehr.core.files import PathLike, new_folder, write_json, write_text
 from jaxehr.report import align_sections as sections
 from jaxehr.report import align_words as said
 from jaxehr.report.align_sections import percent
-from jaxehr.report.html import template
 from jaxehr.report.json_out import plain
 from jaxehr.report.page import Lines, Rows, Section
 from jaxehr.report.provenance import flatten, versions
 from jaxehr.report.style import look
+from jaxehr.report.template import template
 
 MARKER = "alignment.json"
 TITLE = "Can the missing part of a record be filled in?"

@@ -1,10 +1,8 @@
-"""Writes the report: `report.html`, one offline page, and `metrics.json`."""
+"""Writes the report: one offline page, all numbers, model card, Croissant metadata."""
 
-import importlib.resources
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from jaxehr.core.cohort import num_patients, take
@@ -12,10 +10,13 @@ from jaxehr.core.contracts import Comparison, Result
 from jaxehr.core.files import PathLike, new_folder, write_json, write_text
 from jaxehr.core.sparse import SparseTable
 from jaxehr.metrics.evaluate import with_dense_table
-from jaxehr.report import provenance, sections, words
-from jaxehr.report.json_out import document
+from jaxehr.report import evidence, provenance, sections, words
+from jaxehr.report.card import card
+from jaxehr.report.croissant import croissant
+from jaxehr.report.json_out import document, plain
 from jaxehr.report.page import Section
 from jaxehr.report.style import look
+from jaxehr.report.template import metric_row, template
 
 MARKER = "metrics.json"
 DRAWN_CELLS = 100_000_000  # of a temporal table, for the pictures
@@ -29,8 +30,10 @@ def write_report(
     run: Mapping[str, Any] | None = None,
     title: str = "How close are the synthetic patients to real ones?",
     notes: Sequence[str] = (),
+    files: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes the folder `path` with `report.html` and `metrics.json`.
+    """Writes the folder `path`: the page report.html, every number in metrics.json,
+    model_card.md, and croissant.json for catalogues.
 
     The page needs no network and no script, and the same input gives the same bytes. A
     folder of an earlier report is replaced, any other refused.
@@ -40,6 +43,7 @@ def write_report(
         `machine`, `label`, `sampler`, `losses` (mappings with `step`, `loss`,
         `valid_loss`) and `schedule` (part -> `rho` [T][D] or [1][D], and `names`).
       notes: sentences to stand first among the limits of use.
+      files: SHA-256 of the files of the synthetic cohort, from `croissant.hashes`.
 
     Raises:
       InputError: `path` exists and is not a report, or cannot be written.
@@ -50,6 +54,9 @@ def write_report(
             folder / "report.html", render(comparison, results, run, title, notes)
         )
         write_json(folder / MARKER, document(comparison, results, run, title, notes))
+        write_text(folder / "model_card.md", card(comparison, results, run, notes))
+        described = croissant(comparison.synthetic, run, files or {})
+        write_json(folder / "croissant.json", plain(described))
 
 
 def render(
@@ -78,21 +85,6 @@ def render(
     )
 
 
-def template(name: str) -> jinja2.Template:
-    """A page of ours; all of them fill the blocks of `page.html.j2`."""
-    folder = importlib.resources.files("jaxehr.report")
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(
-            lambda name: folder.joinpath(name).read_text(encoding="utf-8")
-        ),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template(name)
-
-
 def page_sections(
     comparison: Comparison,
     results: list[Result],
@@ -102,6 +94,7 @@ def page_sections(
     """All sections after the table of metrics, in the order of the page."""
     shown, said = drawable(comparison)
     every = [
+        evidence.privacy(results),
         sections.marginals(shown),
         sections.missingness(shown),
         sections.trajectories(shown),
@@ -143,25 +136,3 @@ def drawable(comparison: Comparison) -> tuple[Comparison, list[str]]:
             f"tables are too large: {', '.join(said)}. The metrics see all of them."
         ]
     return Comparison(*made), said
-
-
-def metric_row(result: Result) -> dict[str, Any]:
-    """One metric in words, for the template."""
-    reading = words.read(result)
-    defined = words.is_defined(result)
-    return {
-        "name": result.name,
-        "group": result.group,
-        "title": result.definition.title,
-        "text": result.definition.text,
-        "value": words.number(result.value.value) if defined else "not defined",
-        "interval": words.interval(result) if defined else "",
-        "reference": words.number(result.value.reference),
-        "direction": words.direction(result),
-        "ideal": ""
-        if result.definition.direction == "target"
-        else words.number(result.definition.ideal),
-        "mark": reading.mark,
-        "gap": reading.gap,
-        "sentence": reading.sentence,
-    }

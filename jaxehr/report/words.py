@@ -178,6 +178,21 @@ def privacy_sentence(results: list[Result]) -> str:
     return text
 
 
+def control(result: Result) -> str:
+    """What the attack makes of copies of training patients."""
+    detail = result.value.detail or {}
+    if "leaky_generator" not in detail:
+        return "no control"
+    caught = detail.get("leaky_generator_caught")
+    return f"{number(detail['leaky_generator'])}{'' if caught else ', not recognised'}"
+
+
+def threat(result: Result) -> str:
+    """The sentence of a definition that says what the attacker holds."""
+    text = result.definition.text.removeprefix("Threat model: ").split(". ")[0]
+    return text[:1].upper() + text[1:].removesuffix(".") + "."
+
+
 def attack_names(titles: list[str]) -> str:
     """Each attack once; a title is "attack: number"."""
     return "; ".join(dict.fromkeys(title.split(":")[0] for title in titles))

@@ -19,6 +19,7 @@ import pyarrow.csv
 from jaxehr.core.checks import InputError, known
 from jaxehr.core.cohort import Aggregate, Dataset, Feature, Label, Schema
 from jaxehr.core.files import PathLike
+from jaxehr.core.rules import descending
 from jaxehr.data.archives import ROW, STAY, Format, find_sets, read_members, read_stays
 from jaxehr.data.assemble import assemble
 from jaxehr.data.gridding import (
@@ -94,6 +95,8 @@ DESCRIPTORS: dict[str, Feature] = {
         name="ICUType", kind="categorical", dtype="int64", categories=(1, 2, 3, 4)
     ),
 }
+# invasive and cuff: systolic, mean, diastolic
+PRESSURES = (("SysABP", "MAP", "DiasABP"), ("NISysABP", "NIMAP", "NIDiasABP"))
 ID, TIME, MISSING, MOST_CLASSES = "RecordID", "hour", -1, 10
 FORMAT = Format(
     pattern=r"\d+\.txt",
@@ -342,6 +345,11 @@ def make_schema(
         time_dtype=time_dtype(options.bin_hours),
         step=options.bin_hours,
         label=Label(name=options.label, classes=tuple(np.unique(labels).tolist())),
+        rules=tuple(
+            rule
+            for pressures in PRESSURES
+            for rule in descending(*(name for name in pressures if name in names))
+        ),
     )
 
 

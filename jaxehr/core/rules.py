@@ -15,6 +15,7 @@ that stays is a `Monotone` binary column. Columns are named as in `Schema.column
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, get_args
 
 from jaxehr.core.checks import InputError
@@ -150,7 +151,12 @@ def check_relation(kind: str, relation: str) -> None:
         )
 
 
-def descending(*names: str) -> tuple[Order, ...]:
-    """Each of these columns is at least every later one."""
-    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+def descending(*names: str, among: Iterable[str] | None = None) -> tuple[Order, ...]:
+    """Each of these columns is at least every later one.
+
+    Args:
+      among: the columns that there are; others are left out. None = all are there.
+    """
+    kept = [name for name in names if among is None or name in among]
+    pairs = [(a, b) for i, a in enumerate(kept) for b in kept[i + 1 :]]
     return tuple(Order(columns=pair) for pair in pairs)

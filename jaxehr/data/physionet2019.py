@@ -198,7 +198,7 @@ def make_schema(options: Physionet2019Options) -> Schema:
         time_dtype=time_dtype(options.bin_hours),
         step=options.bin_hours,
         label=Label(name="sepsis", classes=(0, 1)),
-        rules=descending(*(name for name in PRESSURES if name in options.variables)),
+        rules=descending(*PRESSURES, among=options.variables),
     )
 
 

@@ -164,7 +164,7 @@ def test_sampling_with_rules(made, here, refused, capfd):
     content["rules"] = [{"rule": "order", "columns": ["weight", "vital_0"]}]
     path.write_text(json.dumps(content))
     words = ["sample", str(made / "run"), "--n", "60", "--steps", "3"]
-    rules = ["--enforce-rules", "--schema", str(path)]
+    rules = ["--enforce-rules", "--schema", "ruled/schema.json"]
     assert main([*words, *rules, "--out", "s"]) == 0
     counts = json.loads((here / "s" / "provenance.json").read_text())["rules"]
     assert counts["broken_before"]["weight >= vital_0"]["patients"] > 0

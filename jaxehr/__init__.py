@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from jaxehr.api import evaluate as evaluate
     from jaxehr.api import read_tables as read_tables
     from jaxehr.core.checks import InputError as InputError
+    from jaxehr.data.enforce import enforce_rules as enforce_rules
     from jaxehr.data.split import split as split
     from jaxehr.data.store import load_cohort as load_cohort
     from jaxehr.data.store import save_cohort as save_cohort
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "InputError": "jaxehr.core.checks:InputError",
     "Report": "jaxehr.api:Report",
+    "enforce_rules": "jaxehr.data.enforce:enforce_rules",
     "evaluate": "jaxehr.api:evaluate",
     "load": "jaxehr.runs:load_run",
     "load_cohort": "jaxehr.data.store:load_cohort",
@@ -38,6 +40,7 @@ _PUBLIC = {
 __all__ = [
     "InputError",
     "Report",
+    "enforce_rules",
     "evaluate",
     "load",
     "load_cohort",

@@ -107,6 +107,7 @@ METRICS = {
     "tails": "jaxehr.metrics.marginals:tails",
     "rare_categories": "jaxehr.metrics.coverage:rare_categories",
     "prdc": "jaxehr.metrics.coverage:prdc",
+    "rules": "jaxehr.metrics.rules:rules",
     "acf": "jaxehr.metrics.temporal:acf",
     "dtw": "jaxehr.metrics.temporal:dtw",
     "transition": "jaxehr.metrics.temporal:transition",

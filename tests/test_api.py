@@ -7,6 +7,7 @@ import pytest
 
 import jaxehr
 from jaxehr.core.cohort import num_patients
+from jaxehr.core.rules import Order
 from jaxehr.data.simulate import SimulateOptions, simulate
 from jaxehr.models.cdmt.config import CdmtConfig, CdmtSampling
 from jaxehr.training.config import TrainConfig
@@ -97,6 +98,24 @@ def test_training_into_another_run_names_the_fields(data, trained):
         jaxehr.train("cdmt", less, folder, CONFIG, seed=1)
     with pytest.raises(jaxehr.InputError, match="unknown model 'gpt'; known: cdmt"):
         jaxehr.make("gpt", data.schema)
+
+
+def test_rules_are_enforced_and_change_nothing_that_was_trained(data, trained):
+    run, folder = trained
+    rule = Order(columns=("vital_0", "weight"))
+    ruled = data._replace(schema=data.schema.replace(rules=(rule,)))
+    again = jaxehr.train("cdmt", ruled, folder, CONFIG, seed=1)  # goes on, rules added
+    assert jaxehr.load(folder).schema.rules == (rule,)
+    free = jaxehr.sample(run, 40, options=SAMPLING)
+    made = jaxehr.sample(again, 40, options=SAMPLING, enforce_rules=True)
+    counts = made.provenance["rules"]
+    broken = counts["broken_before"]["vital_0 >= weight"]["patients"]
+    assert 0 < broken <= counts["patients_changed"] < 40
+    one, other = free.cohort.static.numeric, made.cohort.static.numeric
+    assert 0 < (one != other).any(1).sum() <= counts["patients_changed"]
+    for few in (made, jaxehr.enforce_rules(free, ruled.schema)):
+        np.testing.assert_array_equal(few.cohort.static.numeric, other)
+    jaxehr.train("cdmt", data, folder, CONFIG, seed=1)
 
 
 def test_saving_over_another_run_is_refused(trained, tmp_path):

@@ -72,7 +72,7 @@ def run(words: list[str]) -> int:
     model = load_run(arguments.run) if arguments.run else None
     real, synthetic = load_cohort(arguments.real), load_cohort(arguments.synthetic)
     holdout = load_cohort(arguments.holdout) if arguments.holdout else None
-    if model is not None and model.schema != real.schema:
+    if model is not None and without_rules(model.schema) != without_rules(real.schema):
         raise InputError(
             f"{arguments.run}: was trained on other columns than {arguments.real} has; "
             "give the run of these cohorts, or leave --run out."
@@ -90,6 +90,11 @@ def run(words: list[str]) -> int:
         folder=arguments.synthetic,
     )
     return 0
+
+
+def without_rules(schema: Any) -> Any:
+    """The schema as far as training takes it."""
+    return schema.replace(rules=())
 
 
 def read_lines(folder: pathlib.Path) -> list[dict[str, Any]]:

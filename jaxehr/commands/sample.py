@@ -1,11 +1,13 @@
 """`jaxehr sample RUN --n N --out COHORT`: draw synthetic patients."""
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 from jaxehr.commands.flags import flag, read_flags, section
 from jaxehr.commands.outputs import check_output
 from jaxehr.core.checks import InputError, known, positive
+from jaxehr.core.cohort import Dataset, Schema
 from jaxehr.core.files import read_json
 from jaxehr.devices import check_seed, configure
 from jaxehr.progress import Progress
@@ -24,11 +26,33 @@ def run(words: list[str]) -> int:
 
     check_output(arguments.out, marker=MARKER, overwrite=arguments.overwrite)
     found = load_run(arguments.run)
+    finish = enforcing(arguments, found.schema)
     label = "balanced" if arguments.balance else arguments.label
-    data = sample(found, arguments.n, label, arguments.seed, arguments.options)
+    data = finish(sample(found, arguments.n, label, arguments.seed, arguments.options))
     save_cohort(data, arguments.out, overwrite=arguments.overwrite)
-    print(f"{arguments.out}: {arguments.n} synthetic patients")
+    told = data.provenance.get("rules")
+    more = f", {told['patients_changed']} changed to keep rules" if told else ""
+    print(f"{arguments.out}: {arguments.n} synthetic patients{more}")
     return 0
+
+
+def enforcing(arguments: Any, schema: Schema) -> Callable[[Dataset], Dataset]:
+    """What is done with drawn patients; refusals come before anything is drawn."""
+    from jaxehr.data.enforce import check_enforceable, enforce_rules
+    from jaxehr.data.schema_json import same_columns, schema_from_json
+
+    given = arguments.schema
+    if not arguments.enforce_rules:
+        if given:
+            raise InputError("--schema names rules to enforce: add --enforce-rules.")
+        return lambda data: data
+    if given:
+        other = schema_from_json(read_json(given), str(given))
+        same_columns(schema, other, ("the run", str(given)))
+        parts = {p: getattr(other, p) for p in ("static", "temporal", "rules")}
+        schema = schema.replace(**parts)
+    check_enforceable(schema)
+    return lambda data: enforce_rules(data, schema)
 
 
 def parse(words: list[str]) -> Any:
@@ -57,6 +81,21 @@ def parse(words: list[str]) -> Any:
             int,
             "Same seed, same patients; patient i is the same for every n.",
             0,
+        ),
+        flag(
+            "enforce_rules",
+            bool,
+            "Change what breaks a rule or a bound of the schema, as little as "
+            "possible; provenance.json counts it.",
+            False,
+        ),
+        flag(
+            "schema",
+            pathlib.Path | None,
+            "Enforce the rules and bounds of this schema.json, of the same columns, "
+            "instead of the run's.",
+            None,
+            metavar="FILE",
         ),
         flag("overwrite", bool, "Replace an older cohort folder.", False),
         section("options", kind),

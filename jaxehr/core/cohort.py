@@ -16,6 +16,8 @@ import numpy as np
 
 from jaxehr.core import sparse
 from jaxehr.core.checks import InputError, known
+from jaxehr.core.rule_checks import check_rules
+from jaxehr.core.rules import Column, Rule
 from jaxehr.core.sparse import SparseTable
 
 Kind = Literal["numeric", "integer", "binary", "categorical", "constant"]
@@ -101,7 +103,10 @@ class Label:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Schema:
-    """Names, kinds and the time grid; row k of a stay is at start + k * step."""
+    """Names, kinds, rules, and the time grid: row k of a stay is at start + k * step.
+
+    `rules` are what `jaxehr.data.rules` counts and enforces; reading checks no rule.
+    """
 
     static: tuple[Feature, ...] = ()
     temporal: tuple[Feature, ...] = ()
@@ -115,6 +120,7 @@ class Schema:
     step: float = 1.0
     label: Label | None = None
     group: str | None = None
+    rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
         for part, reserved in (
@@ -137,6 +143,17 @@ class Schema:
                 f"schema: num_steps {self.num_steps} and step {self.step} "
                 "must be positive."
             )
+        if self.rules:
+            check_rules(self.rules, self.columns)
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """Every feature by name; a static one that is also temporal is "x (static)"."""
+        found = {f.name: Column("temporal", i, f) for i, f in enumerate(self.temporal)}
+        for i, feature in enumerate(self.static):
+            name = f"{feature.name} (static)" if feature.name in found else feature.name
+            found[name] = Column("static", i, feature)
+        return found
 
     @property
     def num_classes(self) -> int:

@@ -135,7 +135,9 @@ def apply(rule: dict[str, Any], data: Dataset) -> Dataset:
         Table(np.zeros((count, 0)), static, seen), temporal, cohort.length, cohort.label
     )
     schema = data.schema.replace(
-        static=features(kept["static"]), temporal=features(kept["temporal"])
+        static=features(kept["static"]),
+        temporal=features(kept["temporal"]),
+        rules=(),  # their columns are gone
     )
     return data._replace(
         schema=schema, cohort=made, provenance=data.provenance | {KEY: rule}

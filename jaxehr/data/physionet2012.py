@@ -3,7 +3,8 @@
 One `RecordID.txt` (Time,Parameter,Value) a stay: the general descriptors at 00:00
 (static; a weight there is one the first time) and dated observations of 37 parameters.
 In the source -1 means missing. A value outside the bounds of `PARAMETERS` (below) is
-set missing, and `provenance` counts such values; nothing else is changed.
+set missing, and `provenance` counts such values; nothing else is changed. The schema
+has the rules systolic >= mean >= diastolic pressure, which reading does not enforce.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ import pyarrow.csv
 from jaxehr.core.checks import InputError, known
 from jaxehr.core.cohort import Aggregate, Dataset, Feature, Label, Schema
 from jaxehr.core.files import PathLike
+from jaxehr.core.rules import descending
 from jaxehr.data.archives import ROW, STAY, Format, find_sets, read_members, read_stays
 from jaxehr.data.assemble import assemble
 from jaxehr.data.gridding import (
@@ -94,6 +96,7 @@ DESCRIPTORS: dict[str, Feature] = {
         name="ICUType", kind="categorical", dtype="int64", categories=(1, 2, 3, 4)
     ),
 }
+INVASIVE, CUFF = ("SysABP", "MAP", "DiasABP"), ("NISysABP", "NIMAP", "NIDiasABP")
 ID, TIME, MISSING, MOST_CLASSES = "RecordID", "hour", -1, 10
 FORMAT = Format(
     pattern=r"\d+\.txt",
@@ -342,6 +345,7 @@ def make_schema(
         time_dtype=time_dtype(options.bin_hours),
         step=options.bin_hours,
         label=Label(name=options.label, classes=tuple(np.unique(labels).tolist())),
+        rules=descending(*INVASIVE, among=names) + descending(*CUFF, among=names),
     )
 
 

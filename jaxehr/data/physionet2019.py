@@ -3,7 +3,8 @@
 Row k of a file is hour k since ICU admission. Vitals and laboratory values are temporal
 features; Age, Gender, Unit1, Unit2 and HospAdmTime are constant in a stay and become
 static ones. NaN means missing. A value outside the bounds of `VARIABLES` (below) is set
-missing, and `provenance` counts such values by variable; nothing else is changed.
+missing, and `provenance` counts such values by variable; nothing else is changed. The
+schema has the rules SBP >= MAP >= DBP, which reading does not enforce.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ import pyarrow as pa
 from jaxehr.core.checks import InputError, known
 from jaxehr.core.cohort import Aggregate, Dataset, Feature, Label, Schema
 from jaxehr.core.files import PathLike
+from jaxehr.core.rules import descending
 from jaxehr.data.archives import ROW, STAY, Format, find_sets, read_stays
 from jaxehr.data.assemble import assemble
 from jaxehr.data.gridding import (
@@ -73,6 +75,7 @@ STATIC: dict[str, Feature] = {
     "Unit2": Feature(name="Unit2", kind="binary", dtype="int64", categories=(0, 1)),
     "HospAdmTime": Feature(name="HospAdmTime", kind="numeric", unit="h"),
 }
+PRESSURES = ("SBP", "MAP", "DBP")
 VITALS = ("HR", "O2Sat", "Temp", "SBP", "MAP", "DBP", "Resp")
 LABELS = ("sepsis", "sepsis-by-hours")
 ID, TIME, TARGET, PATTERN = "patient", "hour", "SepsisLabel", r"p\d+\.psv"
@@ -195,6 +198,7 @@ def make_schema(options: Physionet2019Options) -> Schema:
         time_dtype=time_dtype(options.bin_hours),
         step=options.bin_hours,
         label=Label(name="sepsis", classes=(0, 1)),
+        rules=descending(*PRESSURES, among=options.variables),
     )
 
 

@@ -4,18 +4,29 @@
 {"version": 1, "id": {"name": ..., "dtype": ...}, "group": null,
  "time": {"name", "dtype", "unit", "start", "step", "num_steps"},
  "label": null or {"name", "dtype", "classes": [...]},
- "static": [feature, ...], "temporal": [feature, ...]}
+ "static": [feature, ...], "temporal": [feature, ...], "rules": [rule, ...]}
 ```
 A feature has name and kind, and may have dtype, unit, aggregate, lower and upper
-(numeric kinds), categories (coded kinds, in code order).
+(numeric kinds), categories (coded kinds, in code order). "rules" may be left out; a
+rule is one of
+```
+{"rule": "order", "columns": ["SBP", "DBP"], "relation": ">=", "margin": 0}
+{"rule": "monotone", "column": "fluids", "relation": ">="}
+{"rule": "nothing_after", "event": "death_hour" or {"dead": 1}, "columns": [...]}
+{"rule": "implies", "when": {"sex": "M"}, "then": {"pregnant": 0}}
+```
+where relation, margin and columns of `nothing_after` may be left out, and null is a
+missing value. `jaxehr.core.rules` says what they mean.
 """
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import SCHEMA_VERSION, Feature, Label, Schema
+from jaxehr.core.rules import Case, Implies, Monotone, NothingAfter, Order, Rule
 from jaxehr.data.columns import check_dtypes, listing, text
 
 TOP = {
@@ -26,6 +37,7 @@ TOP = {
     "label": (dict, type(None)),
     "static": (list,),
     "temporal": (list,),
+    "rules": (list,),
 }
 NAMED = {"name": (str,), "dtype": (str,)}
 TIME = {
@@ -44,6 +56,17 @@ FEATURE = {
     "lower": (int, float, type(None)),
     "upper": (int, float, type(None)),
     "categories": (list,),
+}
+# name of a rule: its type, the keys beside "rule", how many of these must be there
+RULES: dict[str, tuple[type[Rule], dict[str, tuple], int]] = {
+    "order": (
+        Order,
+        {"columns": (list,), "relation": (str,), "margin": (int, float)},
+        1,
+    ),
+    "monotone": (Monotone, {"column": (str,), "relation": (str,)}, 1),
+    "nothing_after": (NothingAfter, {"event": (str, dict), "columns": (list,)}, 1),
+    "implies": (Implies, {"when": (dict,), "then": (dict,)}, 2),
 }
 
 
@@ -70,6 +93,7 @@ def schema_to_json(schema: Schema) -> dict[str, Any]:
         },
         "static": [feature_to_json(feature) for feature in schema.static],
         "temporal": [feature_to_json(feature) for feature in schema.temporal],
+        "rules": [rule_to_json(rule) for rule in schema.rules],
     }
 
 
@@ -120,6 +144,7 @@ def schema_from_json(value: Any, where: str) -> Schema:
             id_dtype=ident.get("dtype", "int64"),
             label=None if label is None else label_from_json(label, f"{where}: label"),
             group=value.get("group"),
+            rules=rules_from_json(value.get("rules", []), f"{where}: rules"),
             **grid,
         )
         check_dtypes(schema)
@@ -141,6 +166,61 @@ def features_from_json(values: list[Any], where: str) -> tuple[Feature, ...]:
         )
         features.append(Feature(**parts))
     return tuple(features)
+
+
+def rule_to_json(rule: Rule) -> dict[str, Any]:
+    name = next(name for name, (kind, *_) in RULES.items() if kind is type(rule))
+    found: dict[str, Any] = {"rule": name}
+    for field in dataclasses.fields(rule):
+        value = getattr(rule, field.name)
+        if isinstance(value, Case):
+            found[field.name] = {value.column: as_python(value.value)}
+        else:
+            found[field.name] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def rules_from_json(values: list[Any], where: str) -> tuple[Rule, ...]:
+    rules = []
+    for place, value in enumerate(values):
+        name = value.get("rule") if isinstance(value, dict) else None
+        spot = f"{where}[{place}]" + (f" ({name})" if isinstance(name, str) else "")
+        if not isinstance(name, str) or name not in RULES:
+            raise InputError(
+                f"{spot}: key 'rule' must be one of {', '.join(RULES)}; got "
+                f"{text(value)}."
+            )
+        kind, keys, required = RULES[name]
+        check_object(value, {"rule": (str,), **keys}, tuple(keys)[:required], spot)
+        parts = {key: part_from_json(value[key], spot) for key in value if key in keys}
+        try:
+            rules.append(kind(**parts))
+        except InputError as error:
+            raise InputError(f"{spot}: {error}") from error
+    return tuple(rules)
+
+
+def part_from_json(value: Any, where: str) -> Any:
+    """A case of {column: value}, a tuple of names, or the value as it is."""
+    if isinstance(value, list):
+        check_names(value, where)
+        return tuple(value)
+    if not isinstance(value, dict):
+        return value
+    if len(value) != 1:
+        raise InputError(
+            f"{where}: write one column and its value, {{column: value}}; got "
+            f"{text(value)}."
+        )
+    ((column, case),) = value.items()
+    check_scalars([] if case is None else [case], where)
+    return Case(column, case)
+
+
+def check_names(values: list[Any], where: str) -> None:
+    for value in values:
+        if not isinstance(value, str):
+            raise InputError(f"{where}: columns must be names, got {text(value)}.")
 
 
 def label_from_json(value: Any, where: str) -> Label:

@@ -4,18 +4,13 @@ A generator that leaks through anything but near copies passes them all; the att
 in the same group are the evidence.
 """
 
-import hashlib
-from typing import Any
-
 import jax
 import numpy as np
 
-from jaxehr.core.cohort import Dataset
 from jaxehr.core.contracts import Comparison, Definition, Metric, Value
-from jaxehr.core.sparse import SparseTable
 from jaxehr.metrics.adversarial import proportion
 from jaxehr.metrics.attacks import NO_COLUMN, Interval, constant, in_place, records
-from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
+from jaxehr.metrics.evaluate import DEFAULT, MetricConfig, fingerprints
 from jaxehr.metrics.fidelity import generator, undefined
 from jaxehr.metrics.neighbours import nearest
 from jaxehr.metrics.views import too_few
@@ -47,25 +42,6 @@ def definitions() -> dict[str, Definition]:
             1.0,
         ),
     }
-
-
-def fingerprints(data: Dataset) -> np.ndarray:
-    """A hash of everything known of each patient but the id, bytes [N]."""
-    cohort, count = data.cohort, len(data.cohort.label)
-    parts: list[Any] = []
-    if isinstance(cohort.temporal, SparseTable):
-        table = cohort.temporal
-        parts.append([np.sort(c) for c in np.split(table.cells, table.offsets[1:-1])])
-        cohort = cohort._replace(temporal=())
-    for leaf in jax.tree.leaves(cohort):
-        leaf = np.asarray(leaf).reshape(count, -1)
-        # + 0.0 turns a negative zero into a positive one
-        parts.append(leaf + 0.0 if leaf.dtype.kind == "f" else leaf)
-    hashes = []
-    for i in range(count):
-        whole = b"".join(part[i].tobytes() for part in parts)
-        hashes.append(hashlib.blake2b(whole, digest_size=16).hexdigest())
-    return np.asarray(hashes)
 
 
 def closest(

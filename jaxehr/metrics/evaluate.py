@@ -83,7 +83,8 @@ def comparison(
     """Checks that the data sets belong together; splits off a hold-out if needed.
 
     Rows are put in an order that follows from their content, so that no number depends
-    on the order of the files.
+    on the order of the files. Patients that are in two sets give a warning, by person
+    or by all of their values.
 
     Args:
       real: real patients; with `holdout` all of them count as training patients.
@@ -102,14 +103,60 @@ def comparison(
     for name, data in named.items():
         if num_patients(data.cohort) == 0:
             raise InputError(f"the {name} data hold no patient; nothing to compare.")
+    sets = one_form(list(named.values()))
+    prints = [fingerprints(data) for data in sets]
+    for text in overlaps(sets, prints):
+        warnings.warn(text, stacklevel=2)
+    # Sorted by their hash, names and ids play no part
+    ordered = [
+        take(d, np.argsort(p, kind="stable")) for d, p in zip(sets, prints, strict=True)
+    ]
+    return Comparison(*ordered)
+
+
+def overlaps(sets: list[Dataset], prints: list[np.ndarray]) -> list[str]:
+    """What is in two of the sets real, hold-out, synthetic and should not be.
+
+    Args:
+      prints: `fingerprints` of each set.
+    """
+    real, holdout, synthetic = sets
+    found = []
     common = np.intersect1d(real.groups, holdout.groups)
     if common.size:
-        warnings.warn(
+        found.append(
             f"{common.size} patient(s) are in the training and in the hold-out data, "
-            f"such as {common[0]}; the references are too good.",
-            stacklevel=2,
+            f"such as {common[0]}; the references are too good."
         )
-    return Comparison(*map(canonical_order, one_form(list(named.values()))))
+    new = ~np.isin(holdout.groups, common) & has_values(holdout)
+    equal = int(np.isin(prints[1][new], prints[0]).sum())
+    if equal:
+        again = len(prints[0]) - len(np.unique(prints[0]))
+        found.append(
+            f"{equal} of {len(new)} hold-out patients equal a training patient of "
+            f"another id in every value ({again} of {len(prints[0])} training patients "
+            "repeat another one); if they are the same people, the references are too "
+            "good."
+        )
+    # `jaxehr sample` numbers its patients from 1
+    if synthetic.provenance.get("kind") != "synthetic":
+        ids = np.union1d(real.ids, holdout.ids).astype(str)
+        shared = synthetic.ids[np.isin(synthetic.ids.astype(str), ids)]
+        if shared.size:
+            found.append(
+                f"{shared.size} of {len(synthetic.ids)} synthetic patients have the id "
+                f"of a real one, such as {shared[0]}; make sure that no real person is "
+                "among them."
+            )
+    return found
+
+
+def has_values(data: Dataset) -> np.ndarray:
+    """Bool [N]: some value of the patient is observed (of a sparse table: is 1)."""
+    static, temporal = data.cohort.static, data.cohort.temporal
+    if isinstance(temporal, SparseTable):
+        return static.observed.any(-1) | (temporal.counts > 0)
+    return static.observed.any(-1) | temporal.observed.any((1, 2))
 
 
 def one_form(sets: list[Dataset]) -> list[Dataset]:
@@ -120,8 +167,8 @@ def one_form(sets: list[Dataset]) -> list[Dataset]:
     return [data._replace(cohort=to_dense(data.cohort)) for data in sets]
 
 
-def canonical_order(data: Dataset) -> Dataset:
-    """The patients sorted by a hash of their values; names and ids play no part."""
+def fingerprints(data: Dataset) -> np.ndarray:
+    """A hash of everything known of each patient but the id: text [N]."""
     count, cohort = num_patients(data.cohort), data.cohort
     rows: list[Any] = []
     if isinstance(cohort.temporal, SparseTable):
@@ -131,11 +178,8 @@ def canonical_order(data: Dataset) -> Dataset:
     rows += [leaf.reshape(count, -1) for leaf in leaves]
     # + 0.0 turns a negative zero into a positive one
     rows = [r + 0.0 if getattr(r, "dtype", None) == np.float64 else r for r in rows]
-    digests = [
-        hashlib.blake2b(b"".join(r[i].tobytes() for r in rows), digest_size=16).digest()
-        for i in range(count)
-    ]
-    return take(data, np.asarray(sorted(range(count), key=digests.__getitem__), int))
+    digest = lambda parts: hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
+    return np.asarray([digest(r[i].tobytes() for r in rows) for i in range(count)])
 
 
 def name_key(key: jax.Array, name: str) -> jax.Array:

@@ -30,6 +30,7 @@ FORMAT = 1
 WAITS = 20  # tenths of a second
 # Fields that may change when a run goes on: they do not change what a step does.
 LIMITS = ("config.train.max_minutes", "config.train.keep")
+FREE = (*LIMITS, "schema.rules")
 
 
 @contextmanager
@@ -94,7 +95,7 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     keep = lambda info: {k: v for k, v in info.items() if k not in ignored}
     plain = json.loads(json.dumps(new))  # tuples become lists, as in a file
     found = differences(keep(old), keep(plain))
-    found = [line for line in found if not line.startswith(LIMITS)]
+    found = [line for line in found if not line.startswith(FREE)]
     return [line if len(line) <= 80 else f"{line[:77]}..." for line in found]
 
 
@@ -110,7 +111,10 @@ def identity(info: dict[str, Any]) -> str:
         limits = [name.rpartition(".")[2] for name in LIMITS]
         train = {k: v for k, v in config["train"].items() if k not in limits}
         config = config | {"train": train}
-    text = json.dumps([info.get("model"), config, info.get("schema")], sort_keys=True)
+    schema = info.get("schema")
+    if isinstance(schema, dict):
+        schema = {k: v for k, v in schema.items() if k != "rules"}
+    text = json.dumps([info.get("model"), config, schema], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

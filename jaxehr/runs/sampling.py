@@ -9,6 +9,7 @@ import numpy as np
 from jaxehr.core.checks import InputError, known
 from jaxehr.core.cohort import Cohort, Dataset, Schema, num_patients
 from jaxehr.core.configs import to_dict
+from jaxehr.data.enforce import enforce_rules as enforced
 from jaxehr.runs.model import Run
 
 
@@ -19,12 +20,15 @@ def sample_run(
     label: Any | None = None,
     seed: int = 0,
     options: Any | None = None,
+    enforce_rules: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Dataset:
     """`num` synthetic people with the columns, dtypes and categories of the input.
 
     Args:
       label: None = training frequency, "balanced", or one of the label's classes.
+      enforce_rules: whether the rules and bounds of the schema are enforced; see
+        `jaxehr.enforce_rules`, which also takes other rules than those of the run.
     """
     if num < 1:
         raise InputError(f"the number of patients must be positive, got {num}.")
@@ -41,7 +45,8 @@ def sample_run(
         "label": None if label is None else str(label),
         "seed": seed,
     }
-    return synthetic(run.schema, cohort, made)
+    data = synthetic(run.schema, cohort, made)
+    return enforced(data) if enforce_rules else data
 
 
 def class_code(schema: Schema, label: Any | None) -> Any | None:

@@ -121,6 +121,8 @@ def test_damaged_runs(file, change, texts, run, refused):
         ("run --n 2 --solver rk4", ["'rk4'", "euler", "heun"]),
         ("run --n 2 --steps 0", ["steps must be positive"]),
         ("run --n -4", ["n must be positive"]),
+        ("run --n 2 --schema s.csv", ["--schema names rules", "add --enforce-rules"]),
+        ("run --n 2 --enforce-rules --schema s.csv", ["s.csv: not valid JSON"]),
         ("run --n 2 --out full --overwrite", ["full: is not empty and not ours"]),
     ],
 )
@@ -153,6 +155,30 @@ def test_no_command_uses_the_network(made, here, monkeypatch, capsys):
     assert "tvd" in shown
     assert "e/report.html: open it in a browser" in shown
     assert (here / "e" / "metrics.json").is_file()
+
+
+def test_sampling_with_rules(made, here, refused, capfd):
+    shutil.copytree(made / "cohort", here / "ruled")
+    path = here / "ruled" / "schema.json"
+    content = json.loads(path.read_text())
+    content["rules"] = [{"rule": "order", "columns": ["weight", "vital_0"]}]
+    path.write_text(json.dumps(content))
+    words = ["sample", str(made / "run"), "--n", "60", "--steps", "3"]
+    rules = ["--enforce-rules", "--schema", "ruled/schema.json"]
+    assert main([*words, *rules, "--out", "s"]) == 0
+    counts = json.loads((here / "s" / "provenance.json").read_text())["rules"]
+    assert counts["broken_before"]["weight >= vital_0"]["patients"] > 0
+    told = f"60 synthetic patients, {counts['patients_changed']} changed to keep rules"
+    assert told in capfd.readouterr().out
+    words = ["evaluate", "--real", "ruled", "--holdout", "ruled", "--synthetic", "s"]
+    words += ["--run", str(made / "run"), "--metrics", "rules", "--out", "e"]
+    assert main(words) == 0
+    (metric,) = json.loads((here / "e" / "metrics.json").read_text())["metrics"]
+    assert metric["value"] == 0.0 < metric["reference"]
+    content["static"] = content["static"][1:]
+    path.write_text(json.dumps(content))
+    words = ["sample", made / "run", "--n", "6", *rules, "--out", "other"]
+    refused(words, "schemas of the run and ruled/schema.json differ")
 
 
 def test_evaluation_of_other_columns(made, here, refused):

@@ -16,7 +16,8 @@ from jaxehr.metrics.attacks import (
     records,
     roles_of,
 )
-from jaxehr.metrics.copies import closest, fingerprints
+from jaxehr.metrics.copies import closest
+from jaxehr.metrics.evaluate import fingerprints
 from jaxehr.metrics.inference import blocks_of, combined, linked, secrets_of
 from jaxehr.metrics.nearest_membership import membership_cosine, quintile_records
 from jaxehr.metrics.neighbours import nearest, unit

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from builders import schema, simulate, sparse_pair
 
+from jaxehr.api import evaluate
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Feature, Label, take
+from jaxehr.core.cohort import Feature, Label, concatenate, take
 from jaxehr.core.sparse import SparseTable
 from jaxehr.metrics.dimensions import dimensions
 from jaxehr.metrics.evaluate import MetricConfig, comparison, name_key, run_metrics
@@ -94,6 +95,42 @@ def test_people_on_both_sides_give_a_warning():
     real = simulate(1)
     with pytest.warns(UserWarning, match="400 patient"):
         comparison(real, simulate(3), real)
+
+
+def test_equal_patients_under_another_id_give_a_warning():
+    real, held = simulate(1, missing=0.0), simulate(2)
+    join = lambda x, y: np.concatenate([x[:20], y])
+    ids = np.arange(420) + 5_000_000
+    both = concatenate([take(real, np.arange(20)).cohort, held.cohort])
+    mixed = held._replace(cohort=both, ids=ids, groups=ids)
+    text = r"20 of 420 hold-out patients equal .* \(0 of 400 training patients repeat"
+    with pytest.warns(UserWarning, match=text):
+        comparison(real, simulate(3), mixed)
+    found = evaluate(real, simulate(3), mixed, metrics=["dimensions"])
+    assert [note[:24] for note in found.notes] == ["20 of 420 hold-out patie"]
+    named = mixed._replace(ids=join(real.ids, held.ids))
+    with pytest.warns(UserWarning, match="20 patient.*in the training and in") as told:
+        comparison(real, simulate(3), named._replace(groups=named.ids))
+    assert len(told) == 1  # the same people are told once
+
+
+def test_patients_without_values_are_nobody_in_particular(recwarn):
+    real, held = (simulate(i, missing=1.0) for i in (1, 2))
+    comparison(real, simulate(3), held)
+    sparse = [sparse_pair(i)[0] for i in (1, 3, 2)]
+    comparison(*sparse)
+    assert not recwarn.list
+
+
+def test_synthetic_patients_with_the_id_of_a_real_one_give_a_warning(recwarn):
+    real, held, made = simulate(1), simulate(2), simulate(3)
+    ids = np.where(np.arange(400) < 7, held.ids, made.ids)
+    with pytest.warns(UserWarning, match="7 of 400 synthetic patients have the id of"):
+        comparison(real, made._replace(ids=ids), held)
+    ours = made._replace(ids=ids, provenance={"kind": "synthetic"})
+    recwarn.clear()
+    comparison(real, ours, held)  # numbered from 1 by `jaxehr sample`
+    assert not recwarn.list
 
 
 def feature(law, column, **changes):

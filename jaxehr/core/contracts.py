@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 
 from jaxehr.core.cohort import Cohort, Dataset, Schema
 
@@ -17,14 +18,27 @@ FitFn = Callable[..., Params]
 SampleFn = Callable[..., Cohort]
 # (key, params, cohort) -> Cohort with the missing parts drawn
 ImputeFn = Callable[..., Cohort]
+# (key, params, cohort, *, draws) -> float [N], the training loss of each patient, the
+# mean over `draws` sets of noise that are the same for every patient: a number depends
+# on the key, the parameters and the patient only
+LossFn = Callable[..., np.ndarray]
+# (keys [S], params, cohort, rows [S, n], *, valid=None, steps=0) -> S params: small
+# trainings together, each on its rows, encoded as `params` says; the patients `valid`
+# choose the best average; steps 0 = those of the configuration
+FitManyFn = Callable[..., list[Params]]
 
 
 class GenerativeModel(NamedTuple):
-    """What experiments and the command line see; `cdmt(schema, config)` returns one."""
+    """What experiments and the command line see; `cdmt(schema, config)` returns one.
+
+    `loss` and `fit_many` are for attacks on the model itself.
+    """
 
     fit: FitFn
     sample: SampleFn
     impute: ImputeFn | None = None
+    loss: LossFn | None = None
+    fit_many: FitManyFn | None = None
 
 
 def gather(data: Any, rows: jax.Array) -> Any:

@@ -7,7 +7,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxehr.api import Audit as Audit
     from jaxehr.api import Report as Report
+    from jaxehr.api import audit as audit
     from jaxehr.api import evaluate as evaluate
     from jaxehr.api import read_tables as read_tables
     from jaxehr.core.checks import InputError as InputError
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
     from jaxehr.runs import train_run as train
 
 _PUBLIC = {
+    "Audit": "jaxehr.api:Audit",
     "InputError": "jaxehr.core.checks:InputError",
     "Report": "jaxehr.api:Report",
+    "audit": "jaxehr.api:audit",
     "evaluate": "jaxehr.api:evaluate",
     "load": "jaxehr.runs:load_run",
     "load_cohort": "jaxehr.data.store:load_cohort",
@@ -36,8 +40,10 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "Audit",
     "InputError",
     "Report",
+    "audit",
     "evaluate",
     "load",
     "load_cohort",

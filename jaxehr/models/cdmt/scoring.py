@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from jaxehr.core.cohort import Cohort, Schema, num_patients
-from jaxehr.core.contracts import Params
+from jaxehr.core.contracts import Params, gather
 from jaxehr.diffusion.edm import low_discrepancy
 from jaxehr.models.cdmt import preprocessing
 from jaxehr.models.cdmt.network import Blocks
@@ -55,8 +55,7 @@ def loss(
     for first in range(0, count, size):
         # Blocks are full, or the rounding of a number would depend on their size.
         rows = np.minimum(np.arange(first, first + size), count - 1)
-        batch = jax.tree.map(lambda leaf: leaf[rows], data)
-        found.append(np.asarray(run(*common, key, batch)))
+        found.append(np.asarray(run(*common, key, gather(data, rows))))
     return np.concatenate(found)[:count]
 
 

@@ -7,7 +7,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxehr.api import Audit as Audit
     from jaxehr.api import Report as Report
+    from jaxehr.api import audit as audit
     from jaxehr.api import evaluate as evaluate
     from jaxehr.api import read_tables as read_tables
     from jaxehr.core.checks import InputError as InputError
@@ -22,8 +24,10 @@ if TYPE_CHECKING:
     from jaxehr.runs import train_run as train
 
 _PUBLIC = {
+    "Audit": "jaxehr.api:Audit",
     "InputError": "jaxehr.core.checks:InputError",
     "Report": "jaxehr.api:Report",
+    "audit": "jaxehr.api:audit",
     "enforce_rules": "jaxehr.data.enforce:enforce_rules",
     "evaluate": "jaxehr.api:evaluate",
     "load": "jaxehr.runs:load_run",
@@ -38,8 +42,10 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "Audit",
     "InputError",
     "Report",
+    "audit",
     "enforce_rules",
     "evaluate",
     "load",

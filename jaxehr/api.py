@@ -10,13 +10,31 @@ import jax
 
 from jaxehr.core.checks import InputError, known
 from jaxehr.core.cohort import Dataset
-from jaxehr.core.contracts import Comparison, Result
+from jaxehr.core.contracts import Attacked, Comparison, Result, Scored
 from jaxehr.core.files import PathLike
-from jaxehr.metrics.evaluate import MetricConfig, comparison, run_metrics
-from jaxehr.registry import METRICS, find, model_entry
+from jaxehr.metrics.evaluate import NO_MODEL, MetricConfig, comparison, run_metrics
+from jaxehr.metrics.exposure import beyond, exposure_of, neighbours
+from jaxehr.metrics.release import (
+    Policy,
+    Verdict,
+    check_policy,
+    default_policy,
+    judge,
+)
+from jaxehr.registry import (
+    METRICS,
+    ON_REQUEST,
+    chosen_metrics,
+    find,
+    model_entry,
+)
 from jaxehr.report import write_report
+from jaxehr.report.audit import Findings, write_audit
 from jaxehr.report.croissant import hashes
 from jaxehr.runs import Run
+from jaxehr.runs.attacked import attacked, refuse_unknown
+
+MOST_EXPOSED = 20  # training patients that an audit lists
 
 
 class Report(NamedTuple):
@@ -75,6 +93,8 @@ def evaluate(
     config: MetricConfig | None = None,
     metrics: list[str] | None = None,
     run: dict[str, Any] | None = None,
+    model: Run | None = None,
+    keep: Callable[[str, Scored], None] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Report:
     """Compares synthetic with real patients.
@@ -82,12 +102,26 @@ def evaluate(
     Args:
       real: the training cohort. Without `holdout`, the people that training leaves out
         (a hashed share of it, see `jaxehr.train`) are the hold-out.
-      metrics: names of metric families (`jaxehr list metrics`); None = all.
+      metrics: names of metric families (`jaxehr list metrics`); None = all but those
+        on request.
       run: a description of the model for the report, from `describe_run`.
+      model: the run itself, trained on `real`, for attacks on it.
+      keep, progress: of `run_metrics`.
     """
-    for name in metrics or []:
-        known("metric", name, METRICS)
     config = config or MetricConfig()
+    chosen = {name: find(METRICS[name])(config) for name in chosen_metrics(metrics)}
+    pair, notes = compare(real, synthetic, holdout)
+    inside: Attacked | str = attacked(model, real, pair) if model else NO_MODEL
+    results = run_metrics(
+        jax.random.key(seed), pair, chosen, model=inside, keep=keep, progress=progress
+    )
+    return Report(pair, results, run, notes)
+
+
+def compare(
+    real: Dataset, synthetic: Dataset, holdout: Dataset | None
+) -> tuple[Comparison, list[str]]:
+    """The data side by side, and what is doubtful of that."""
     made = synthetic.provenance.get("run", {})
     fraction = made.get("holdout_fraction") or 0.2
     with warnings.catch_warnings(record=True) as caught:
@@ -99,9 +133,112 @@ def evaluate(
             "The model was trained on all of these people: its hold-out is not new to "
             "it, and the comparison with the hold-out is too favourable."
         )
-    chosen = {name: find(METRICS[name])(config) for name in metrics or METRICS}
-    results = run_metrics(jax.random.key(seed), pair, chosen, progress=progress)
-    return Report(pair, results, run, notes)
+    return pair, notes
+
+
+class Audit(NamedTuple):
+    """What `audit` returns; `save` writes audit.html and audit.json."""
+
+    findings: Findings
+
+    @property
+    def passed(self) -> bool:
+        """Whether every limit of the policy is kept."""
+        return self.findings.passed
+
+    def save(self, path: PathLike, *, releasable: bool = False) -> None:
+        write_audit(path, self.findings, releasable=releasable)
+
+
+def audit(
+    real: Dataset,
+    synthetic: Dataset,
+    holdout: Dataset | None = None,
+    *,
+    policy: Policy | None = None,
+    model: Run | None = None,
+    shadow: bool = False,
+    seed: int = 0,
+    config: MetricConfig | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Audit:
+    """Makes all attacks on privacy and holds what they reach against limits.
+
+    Args:
+      real: the training cohort. Without `holdout`, the people that training left out
+        are the hold-out; the synthetic patients must then be drawn by a run on `real`.
+      policy: number -> {"max": limit on the upper end of its interval, "max_excess":
+        the same for its excess over real patients}; None = `default_policy`.
+      model: the run itself, trained on `real`, for attacks on it.
+      shadow: make `membership_shadow` too, which trains `config.shadows` models.
+
+    Raises:
+      InputError: it is not known who is new to the model; a bad policy.
+    """
+    policy = default_policy() if policy is None else policy
+    check_policy(policy, attack_numbers())
+    refuse_unknown(real, synthetic, holdout)
+    scored: dict[str, Scored] = {}
+    found = evaluate(
+        real,
+        synthetic,
+        holdout,
+        seed=seed,
+        config=config,
+        metrics=[n for n in privacy_metrics() if shadow or n not in ON_REQUEST],
+        run=describe_run(model, synthetic) if model else {},
+        model=model,
+        keep=scored.__setitem__,
+        progress=progress,
+    )
+    verdicts = judge(found.results, policy)
+    return Audit(findings_of(found, verdicts, scored))
+
+
+def findings_of(
+    found: Report, verdicts: list[Verdict], scored: dict[str, Scored]
+) -> Findings:
+    """What the pages of an audit show; `scored` are the patients by attack."""
+    return Findings(
+        found.comparison,
+        found.results,
+        verdicts,
+        most_exposed(found.comparison, scored),
+        beyond(scored),
+        found.run or {},
+        found.notes,
+    )
+
+
+def privacy_metrics() -> list[str]:
+    """The families of attacks, those on request included."""
+    return [name for name, path in METRICS.items() if find(path)().group == "privacy"]
+
+
+def attack_numbers() -> list[str]:
+    """The numbers that a policy may limit, and diagnostics."""
+    return [n for family in privacy_metrics() for n in find(METRICS[family])().names]
+
+
+def most_exposed(
+    compared: Comparison, scored: dict[str, Scored]
+) -> list[dict[str, Any]]:
+    """The training patients whom the attacks suspect most; see `exposure`."""
+    if not scored:
+        return []
+    exposure = exposure_of(scored, len(compared.train.ids))
+    rows = exposure.order[:MOST_EXPOSED]
+    near = neighbours(compared, rows)
+    return [
+        {
+            "id": compared.train.ids[row].item(),
+            "attack": exposure.attacks[exposure.share[:, row].argmin()],
+            "share": float(exposure.smallest[row]),
+            "nearest_synthetic": compared.synthetic.ids[other].item(),
+            "distance": float(distance),
+        }
+        for row, other, distance in zip(rows, near.row, near.distance, strict=True)
+    ]
 
 
 def describe_run(run: Run, synthetic: Dataset, lines: list[dict] | None = None) -> dict:

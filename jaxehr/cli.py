@@ -23,6 +23,8 @@ commands:
   impute RUN COHORT --out COHORT           draw the part that patients lack
   evaluate --real COHORT --synthetic COHORT --out REPORT
                                            compare; report.html and metrics.json
+  audit --real COHORT --holdout COHORT --synthetic COHORT
+                                           may they be released? exit code 0 or 1
   report alignment RUN                     how the parts of records were matched
   list [models|sources|metrics]            what there is
   demo                                     all of it on a small real cohort
@@ -36,6 +38,7 @@ COMMANDS = {
     "sample": "jaxehr.commands.sample",
     "impute": "jaxehr.commands.impute",
     "evaluate": "jaxehr.commands.evaluate",
+    "audit": "jaxehr.commands.audit",
     "report": "jaxehr.commands.report",
     "list": "jaxehr.commands.listing",
     "demo": "jaxehr.commands.demo",

@@ -1,6 +1,7 @@
 """Names -> what they stand for. Values are import paths, so that listing stays fast."""
 
 import importlib
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from jaxehr.core.checks import known
@@ -126,6 +127,8 @@ METRICS = {
     "membership_hamming": "jaxehr.metrics.nearest_membership:membership_hamming",
     "membership_cosine": "jaxehr.metrics.nearest_membership:membership_cosine",
     "membership_domias": "jaxehr.metrics.nearest_membership:membership_domias",
+    "membership_loss": "jaxehr.metrics.model_loss:membership_loss",
+    "membership_shadow": "jaxehr.metrics.shadows:membership_shadow",
     "nnaa": "jaxehr.metrics.adversarial:nnaa",
     "mir": "jaxehr.metrics.adversarial:mir",
     "attribute_inference": "jaxehr.metrics.inference:attribute_inference",
@@ -133,6 +136,17 @@ METRICS = {
     "singling_out": "jaxehr.metrics.singling:singling_out",
     "copies": "jaxehr.metrics.copies:copies",
 }
+
+# Not among the metrics that are made when none is named, and why.
+ON_REQUEST = {"membership_shadow": "trains 16 models; on request only"}
+
+
+def chosen_metrics(names: Iterable[str] | None = None) -> list[str]:
+    """The metrics that are named, or all but those on request."""
+    names = list(names or [])
+    for name in names:
+        known("metric", name, METRICS)
+    return names or [name for name in METRICS if name not in ON_REQUEST]
 
 
 def find(path: str) -> Any:

@@ -7,10 +7,10 @@ from typing import Any
 
 from jaxehr.commands.flags import flag, read_flags
 from jaxehr.commands.outputs import check_output
-from jaxehr.core.checks import InputError, known
+from jaxehr.core.checks import InputError
 from jaxehr.devices import check_seed, configure
 from jaxehr.progress import Progress
-from jaxehr.registry import METRICS
+from jaxehr.registry import chosen_metrics
 
 MARKER = "metrics.json"  # an older report is replaced
 FLAGS = [
@@ -38,14 +38,15 @@ FLAGS = [
     flag(
         "run",
         pathlib.Path | None,
-        "The run folder, to show the learned noise schedule and the training losses.",
+        "The run folder, to show the learned noise schedule and the training losses, "
+        "and to attack the model itself.",
         None,
         metavar="RUN",
     ),
     flag(
         "metrics",
         tuple[str, ...],
-        "Only these metrics (`jaxehr list metrics`); empty = all.",
+        "Only these metrics (`jaxehr list metrics`); empty = all but those on request.",
         (),
     ),
     flag("quick", bool, "Fewer seeds, epochs and rows: a first look.", False),
@@ -57,8 +58,7 @@ FLAGS = [
 def run(words: list[str]) -> int:
     text = "Compare synthetic with real patients: report.html and metrics.json."
     arguments = read_flags("jaxehr evaluate", text, FLAGS, words)
-    for name in arguments.metrics:
-        known("metric", name, METRICS)
+    chosen_metrics(arguments.metrics)
     check_seed(arguments.seed)
     check_output(arguments.out, marker=MARKER, overwrite=True)
     configure()
@@ -84,7 +84,7 @@ def run(words: list[str]) -> int:
         holdout=holdout,
         seed=arguments.seed,
         config=config,
-        metrics=list(arguments.metrics) or None,
+        metrics=list(arguments.metrics),
         model=model,
         lines=read_lines(arguments.run) if arguments.run else [],
         folder=arguments.synthetic,
@@ -117,6 +117,7 @@ def report(
     synthetic: Any,
     out: pathlib.Path,
     *,
+    metrics: list[str] | None = None,
     model: Any,
     lines: Any,
     folder: pathlib.Path,
@@ -126,11 +127,13 @@ def report(
     from jaxehr.api import describe_run, evaluate
 
     described = describe_run(model, synthetic, lines) if model is not None else None
-    with Progress("evaluating", len(options.get("metrics") or METRICS)) as bar:
+    with Progress("evaluating", len(chosen_metrics(metrics))) as bar:
         found = evaluate(
             real,
             synthetic,
+            metrics=metrics,
             run=described,
+            model=model,
             progress=lambda name, done, total: bar.update(done, name),
             **options,
         )

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from jaxehr.core.checks import known
-from jaxehr.registry import METRICS, MODELS, SOURCES, find
+from jaxehr.registry import METRICS, MODELS, ON_REQUEST, SOURCES, find
 
 USAGE = """usage: jaxehr list [models] [sources] [metrics]
 
@@ -24,7 +24,8 @@ def metrics() -> list[tuple[str, str]]:
     rows = []
     for name, path in METRICS.items():
         titles = [number.title for number in find(path)().names.values()]
-        rows.append((name, "; ".join(titles)))
+        remark = f" ({ON_REQUEST[name]})" if name in ON_REQUEST else ""
+        rows.append((name, "; ".join(titles) + remark))
     return rows
 
 

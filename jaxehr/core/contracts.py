@@ -1,9 +1,10 @@
 """The interfaces between layers: generative models, training objectives, metrics."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from jaxehr.core.cohort import Cohort, Dataset, Schema
 
@@ -17,17 +18,30 @@ FitFn = Callable[..., Params]
 SampleFn = Callable[..., Cohort]
 # (key, params, cohort) -> Cohort with the missing parts drawn
 ImputeFn = Callable[..., Cohort]
+# (key, params, cohort, *, draws) -> float [N], the training loss of each patient, the
+# mean over `draws` sets of noise that are the same for every patient: a number depends
+# on the key, the parameters and the patient only
+LossFn = Callable[..., np.ndarray]
+# (keys [S], params, cohort, rows [S, n], *, valid=None, steps=0) -> S params: small
+# trainings together, each on its rows, encoded as `params` says; the patients `valid`
+# choose the best average; steps 0 = those of the configuration
+FitManyFn = Callable[..., list[Params]]
 
 
 class GenerativeModel(NamedTuple):
-    """What experiments and the command line see; `cdmt(schema, config)` returns one."""
+    """What experiments and the command line see; `cdmt(schema, config)` returns one.
+
+    `loss` and `fit_many` are for attacks on the model itself.
+    """
 
     fit: FitFn
     sample: SampleFn
     impute: ImputeFn | None = None
+    loss: LossFn | None = None
+    fit_many: FitManyFn | None = None
 
 
-def gather(data: Any, rows: jax.Array) -> Any:
+def gather(data: Any, rows: Any) -> Any:
     """The patients `rows` of arrays that all have patients in front."""
     return jax.tree.map(lambda leaf: leaf[rows], data)
 
@@ -57,8 +71,8 @@ class Value(NamedTuple):
     detail: Any = None  # dict of JSON-able extras, e.g. one number per feature
 
 
-class MetricFn(Protocol):
-    def __call__(self, key: jax.Array, real: "Comparison") -> dict[str, Value]: ...
+# (key, real, ...) -> number -> Value; see `Metric.takes`
+MetricFn = Callable[..., dict[str, Value]]
 
 
 class Comparison(NamedTuple):
@@ -73,13 +87,32 @@ class Comparison(NamedTuple):
         return self.train.schema
 
 
+class Attacked(NamedTuple):
+    """A trained model that attacks may look into, and whom it learned from."""
+
+    model: GenerativeModel
+    params: Params
+    learned: np.ndarray  # Bool [training patients]; the others only chose the weights
+
+
+class Scored(NamedTuple):
+    """What an attack says of single patients: higher = "training patient"."""
+
+    rows: np.ndarray  # Int [n]: who was asked about, rows of `Comparison.train`
+    members: np.ndarray  # [n] their scores
+    others: np.ndarray  # [m] scores of hold-out patients
+
+
 class Metric(NamedTuple):
     """Numbers computed together; `names` are the keys that `run` returns."""
 
     run: MetricFn
-    group: str  # fidelity | temporal | discriminability | utility
+    group: str  # fidelity | temporal | discriminability | utility | privacy
     names: dict[str, "Definition"]
     sparse: bool = False  # takes a `SparseTable` as it is; others see a dense one
+    # What `run` gets by name beside the data: "model", an `Attacked` (without one the
+    # metric is not defined), "keep", a function or None that receives a `Scored`.
+    takes: tuple[str, ...] = ()
 
 
 class Definition(NamedTuple):

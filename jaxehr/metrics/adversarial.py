@@ -123,7 +123,8 @@ def nnaa(config: MetricConfig = DEFAULT) -> Metric:
         out = {}
         for name in names:
             three = [found[name], reference[name], control[name]]
-            out[name] = in_place(three, len(holdout))
+            nothing = 0.0 if name == "nnaa_loss" else None
+            out[name] = in_place(three, len(holdout), nothing)
             if name != "nnaa_loss":  # copies lie below the reference
                 low = control[name].high < reference[name].value
                 out[name].detail["leaky_generator_caught"] = bool(low)
@@ -234,18 +235,20 @@ def mir(config: MetricConfig = DEFAULT) -> Metric:
         others = held[:size]
         # Deviation: all synthetic patients are searched, not as many as are asked; a
         # sample of them hides copies.
-        found = {}
         seen = {"synthetic": synthetic, "fresh": fresh, "leak": members}
-        for kind, table in seen.items():
-            found[kind] = [
-                nearest(x, table).distance[:, 0] ** 2 for x in (members, others)
-            ]
+        far = lambda rows, table: nearest(rows, table).distance[:, 0] ** 2
+        found = {
+            kind: (far(members, table), far(others, table))
+            for kind, table in seen.items()
+        }
         out = {}
         for name in names:
             common = name == "mir_common"
-            risks = [risk(found[k][0], found[k][1], common) for k in seen]
-            mine = found["synthetic"]
-            risks[0] = risk_with_chance(rng, mine[0], mine[1], common, config.resamples)
+            risks = [
+                risk_with_chance(rng, *found[kind], common, config.resamples)
+                for kind in ("synthetic", "fresh")
+            ]
+            risks.append(risk(*found["leak"], common))
             out[name] = in_place(risks, size)
         return out
 

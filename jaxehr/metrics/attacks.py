@@ -2,11 +2,11 @@
 
 An attack gives every record a score, higher for "training patient". As many training
 as hold-out records are asked. The same attack is made three times: on the synthetic
-patients, on fresh real ones in their place (half of the hold-out; the reference), and
-on copies of training patients (the control, which has to be caught).
+patients, on fresh real ones in their place (half of the hold-out; the reference, which
+must not be caught), and on copies of training patients (the control, which has to be).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ import scipy.sparse
 from scipy import stats
 
 from jaxehr.core.cohort import Dataset
-from jaxehr.core.contracts import Comparison, Definition, Metric, Value
+from jaxehr.core.contracts import Comparison, Definition, Metric, Scored, Value
 from jaxehr.metrics.evaluate import MetricConfig
 from jaxehr.metrics.fidelity import generator, undefined
 from jaxehr.metrics.membership import clopper_pearson, median_rule
@@ -24,6 +24,8 @@ from jaxehr.metrics.pooled import fit_frame, profile, vectors
 from jaxehr.metrics.views import too_few
 
 FALSE_ALARMS = 0.01
+SIGNIFICANT = 0.025  # chance below which a number is worse than that of hold-out people
+NOTHING = {"advantage": 0.0, "auroc": 0.5, "tpr": FALSE_ALARMS}  # is learned
 NO_COLUMN = "no column that varies among the real patients"
 Scores = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
@@ -148,29 +150,47 @@ def three_times(
     key: jax.Array, prefix: str, roles: Roles, scores: Scores
 ) -> dict[str, Value]:
     """The attack on synthetic, fresh and copied patients."""
-    found, rng = {}, generator(key)
-    for kind in ("synthetic", "fresh", "leak"):
-        found[kind] = measure(rng, *scores(kind))
-    out = {}
-    for name, got in found["synthetic"].items():
-        three = [got, found["fresh"][name], found["leak"][name]]
-        out[f"{prefix}_{name}"] = in_place(three, len(roles.members))
-    return out
+    rng, kinds = generator(key), ("synthetic", "fresh", "leak")
+    three = [measure(rng, *scores(kind)) for kind in kinds]
+    return all_in_place(prefix, three, len(roles.members))
 
 
-def in_place(three: list[Interval], records: int) -> Value:
-    """The number with its reference; the control is caught if its interval
-    lies above that of the reference. `three`: synthetic, fresh, copied."""
-    got, fresh, control = three
-    detail = {
-        "records": records,
-        "reference_interval": [fresh.low, fresh.high],
-        "leaky_generator": control.value,
-        "leaky_generator_interval": [control.low, control.high],
-        "leaky_generator_caught": bool(control.low > fresh.high),
+def all_in_place(
+    prefix: str, three: Sequence[dict[str, Interval] | None], records: int
+) -> dict[str, Value]:
+    """`in_place` for every number of `measure`."""
+    return {
+        f"{prefix}_{name}": in_place(
+            [found and found[name] for found in three], records, nothing
+        )
+        for name, nothing in NOTHING.items()
     }
+
+
+def in_place(three: list[Any], records: int, nothing: float | None = None) -> Value:
+    """The number with its reference, the controls in `detail`.
+
+    Copies are caught if their interval lies above that of the reference; fresh patients
+    are (and must not be) if theirs lies above `nothing`, the number of an attack that
+    learns nothing, or if `chance` says so.
+
+    Args:
+      three: intervals of synthetic, fresh and copied patients; None = no control.
+    """
+    got, fresh, control = three
+    detail = {"records": records, "reference_interval": [fresh.low, fresh.high]}
+    if control is not None:
+        detail |= {
+            "leaky_generator": control.value,
+            "leaky_generator_interval": [control.low, control.high],
+            "leaky_generator_caught": bool(control.low > fresh.high),
+        }
     if got.chance is not None:
         detail["chance"] = got.chance
+    if fresh.chance is not None:
+        detail["fresh_sample_caught"] = bool(fresh.chance < SIGNIFICANT)
+    elif nothing is not None:
+        detail["fresh_sample_caught"] = bool(fresh.low > nothing)
     return Value(got.value, fresh.value, got.low, got.high, "", detail)
 
 
@@ -228,14 +248,18 @@ def attack(
     """A metric from the vectors of patients and the score of a record."""
     prefix = next(iter(names)).removesuffix("_advantage")
 
-    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+    def run(key: jax.Array, real: Comparison, *, keep: Any = None) -> dict[str, Value]:
         if reason := too_few(*real):
             return undefined(names, reason)
         rows = rows_of(real)
         if constant(rows[0]):
             return undefined(names, NO_COLUMN)
         roles = roles_of(generator(key), real, config.pooled_rows)
+        if keep is not None:
+            everyone = np.arange(len(real.train.ids))
+            asked = by_role(roles._replace(members=everyone), *rows)
+            keep(Scored(everyone, *scores(asked)("synthetic")))
         chosen = scores(by_role(roles, *rows))
         return three_times(jax.random.fold_in(key, 1), prefix, roles, chosen)
 
-    return Metric(run, "privacy", names, sparse=True)
+    return Metric(run, "privacy", names, sparse=True, takes=("keep",))

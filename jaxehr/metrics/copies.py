@@ -88,8 +88,9 @@ def copies(config: MetricConfig = DEFAULT) -> Metric:
         asked, fresh = np.array_split(holdout, 2)
         sets = (synthetic, holdout), (fresh, asked), (train[: len(asked)], asked)
         got = [closest(seen, train, others, rng) for seen, others in sets]
-        for i, name in enumerate(("dcr_share", "nndr")):
-            out[name] = in_place([one[i] for one, _ in got], len(synthetic))
+        for i, (name, nothing) in enumerate((("dcr_share", 0.5), ("nndr", None))):
+            three = [one[i] for one, _ in got]
+            out[name] = in_place(three, len(synthetic), nothing)
         caught = got[2][0][1].high < got[1][0][1].value  # copies have a small ratio
         out["nndr"].detail["leaky_generator_caught"] = bool(caught)
         out["dcr_share"].detail.update(got[0][1])

@@ -6,6 +6,7 @@ adding or removing a metric changes no other number.
 """
 
 import dataclasses
+import functools
 import hashlib
 import warnings
 from collections.abc import Callable, Mapping
@@ -16,7 +17,14 @@ import numpy as np
 
 from jaxehr.core.checks import InputError, positive
 from jaxehr.core.cohort import Dataset, Table, num_patients, take, to_dense
-from jaxehr.core.contracts import Comparison, Metric, Result, Value
+from jaxehr.core.contracts import (
+    Attacked,
+    Comparison,
+    Metric,
+    Result,
+    Scored,
+    Value,
+)
 from jaxehr.core.sparse import SparseTable
 from jaxehr.data.schema_json import same_columns
 from jaxehr.data.split import split
@@ -50,12 +58,26 @@ class MetricConfig:
     """Pairs of patients for dynamic time warping."""
     resamples: int = 200
     """Bootstrap draws behind the confidence intervals (ours)."""
+    loss_draws: int = 16
+    """Noise levels behind a patient's loss, for attacks on the model itself."""
+    control_steps: int = 600
+    """Optimiser steps of their control, a model overfitted on purpose."""
+    shadows: int = 16
+    """Shadow models; an even number, at least 8."""
+    shadow_steps: int = 0
+    """Optimiser steps of each; 0 = as many as the model itself made."""
 
     def __post_init__(self) -> None:
         values = dataclasses.asdict(self)
-        if values.pop("max_rows") < 0:
-            raise InputError(f"max_rows must not be negative, got {self.max_rows}.")
+        for name in ("max_rows", "shadow_steps"):
+            if values.pop(name) < 0:
+                value = getattr(self, name)
+                raise InputError(f"{name} must not be negative, got {value}.")
         positive(**values)
+        if self.shadows % 2 or self.shadows < 8:
+            raise InputError(
+                f"shadows must be an even number of at least 8, got {self.shadows}."
+            )
 
 
 DEFAULT = MetricConfig()
@@ -69,7 +91,10 @@ QUICK = MetricConfig(
     draws=2,
     trees=100,
     pairs=300,
+    loss_draws=8,
+    control_steps=300,
 )
+NO_MODEL = "no model was given"
 
 
 def comparison(
@@ -193,12 +218,16 @@ def run_metrics(
     compared: Comparison,
     metrics: Mapping[str, Metric],
     *,
+    model: Attacked | str = NO_MODEL,
+    keep: Callable[[str, Scored], None] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Result]:
     """Runs every metric; equal keys and data give equal numbers.
 
     Args:
       metrics: name in the registry -> metric.
+      model: the model that attacks may look into, or why there is none.
+      keep: receives (name, scores of all training patients) from membership attacks.
       progress: called with (name, metrics done, metrics in all) before each metric, and
         with ("", all, all) at the end.
     """
@@ -208,7 +237,8 @@ def run_metrics(
             progress(name, done, len(metrics))
         if seen is None and not metric.sparse:
             seen = dense_tables(compared)
-        values = run_one(name_key(key, name), metric, compared, seen)
+        given = {"model": model, "keep": keep and functools.partial(keep, name)}
+        values = run_one(name_key(key, name), metric, compared, seen, given)
         results += [
             Result(number, metric.group, definition, values[number])
             for number, definition in metric.names.items()
@@ -219,14 +249,20 @@ def run_metrics(
 
 
 def run_one(
-    key: jax.Array, metric: Metric, compared: Comparison, seen: Comparison | str | None
+    key: jax.Array,
+    metric: Metric,
+    compared: Comparison,
+    seen: Comparison | str | None,
+    given: Mapping[str, Any],
 ) -> dict[str, Value]:
-    """Runs a metric on the view it takes; a text in `seen` says why there is none."""
-    if metric.sparse:
-        return metric.run(key, compared)
-    if isinstance(seen, str):
-        return {name: Value(None, reason=seen) for name in metric.names}
-    return metric.run(key, compared if seen is None else seen)
+    """Runs a metric on the view it takes; a text in place of what it needs says why
+    there is none."""
+    view = compared if metric.sparse or seen is None else seen
+    wanted = {name: given[name] for name in metric.takes}
+    for need in (view, *wanted.values()):
+        if isinstance(need, str):
+            return {name: Value(None, reason=need) for name in metric.names}
+    return metric.run(key, view, **wanted)
 
 
 def dense_tables(compared: Comparison) -> Comparison | str:

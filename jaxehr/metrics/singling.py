@@ -175,5 +175,6 @@ def both(kind: str, found: list[Any], size: int) -> dict[str, Value]:
             names, f"fewer than {LEAST} {kind} conditions fit exactly one patient"
         )
     return {
-        name: in_place([one[i] for one in found], size) for i, name in enumerate(names)
+        name: in_place([one[i] for one in found], size, nothing)
+        for i, (name, nothing) in enumerate(zip(names, (None, 0.0), strict=True))
     }

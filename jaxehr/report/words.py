@@ -7,6 +7,8 @@ import numpy as np
 
 from jaxehr.core.cohort import Dataset, num_patients
 from jaxehr.core.contracts import Comparison, Definition, Result
+from jaxehr.metrics.attacks import SIGNIFICANT
+from jaxehr.metrics.release import DIAGNOSTICS
 
 ARROWS = {
     "lower": "↓ lower is better",
@@ -21,9 +23,6 @@ GROUPS = {
     "utility": "Does a model trained on synthetic patients work on real ones?",
     "privacy": "Privacy: what attacks learn of training patients",
 }
-# Distances to the nearest patient pass generators that leak: no evidence.
-DIAGNOSTICS = ("exact_copies", "dcr_share", "nndr", "nnaa_train", "nnaa_holdout")
-SIGNIFICANT = 0.025
 HEADLINE_GROUPS = ("utility", "discriminability", "fidelity", "temporal")
 
 

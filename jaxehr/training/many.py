@@ -7,7 +7,7 @@ the caches (all of them at once by `vmap` was slower), and side by side elsewher
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,19 @@ from jaxehr.training.steps import (
 )
 
 
+class Indexed(NamedTuple):
+    """Some rows of a table, as numbers: no patient is copied for any seed."""
+
+    rows: Any  # Int [n]
+    table: Any  # pytree of arrays [N, ...]
+
+
+def indexed(objective: Objective) -> Objective:
+    """`objective` on `Indexed` data."""
+    take = lambda data, index: objective.take(data.table, data.rows[index])
+    return objective._replace(take=take)
+
+
 def fit_many(
     keys: jax.Array,
     objective: Objective,
@@ -33,7 +46,7 @@ def fit_many(
     *,
     config: TrainConfig,
     valid: Any | None = None,
-    rows: tuple[Any, Any] | None = None,
+    rows: tuple[Any, Any | None] | None = None,
     shared: bool = True,
 ) -> Params:
     """Trains S times and keeps for each seed the average with the best validation loss.
@@ -44,8 +57,8 @@ def fit_many(
       data: pytree of arrays [N, ...]; with `shared=False` [S, N, ...].
       config: `steps` are made; every `eval_every` steps `valid` is looked at.
       valid: like `data`; None = the last average is returned.
-      rows: (training rows [S, n], validation rows [S, m]) of `data`, instead of
-        `valid`: each seed trains on its own part of one table.
+      rows: (training rows [S, n], validation rows [S, m] or None) of `data`, instead
+        of `valid`: each seed trains on its own part of one table.
 
     Returns:
       The parameters with a leading seed axis, equal to S separate trainings.
@@ -95,10 +108,10 @@ def fitting(objective: Objective, config: TrainConfig, shared: bool, width: int)
     def one(each: Any, common: Any) -> Params:
         key, rows = each[:2]
         data, valid = common if shared else each[2:]
-        if rows is not None:
-            take = lambda chosen: jax.tree.map(lambda leaf: leaf[chosen], data)
-            data, valid = map(take, rows)
-        return fit_one(key, objective, config, data, valid)
+        if rows is None:
+            return fit_one(key, objective, config, data, valid)
+        data, valid = (None if r is None else Indexed(r, data) for r in rows)
+        return fit_one(key, indexed(objective), config, data, valid)
 
     return over_seeds(one, width)
 

@@ -12,7 +12,12 @@ from jaxehr.core.cohort import valid_steps
 from jaxehr.diffusion.edm import low_discrepancy
 from jaxehr.diffusion.embeddings import pad_logits
 from jaxehr.models.cdmt.network import Blocks
-from jaxehr.models.cdmt.objective import column_scale, make_objective, row_weights
+from jaxehr.models.cdmt.objective import (
+    column_scale,
+    make_objective,
+    row_weights,
+    scales_of,
+)
 
 KEY = jax.random.key(11)
 MADE = schema()
@@ -271,7 +276,7 @@ def test_chunks_average_to_the_batch():
     model, fitted, batch = parts()
     rng = np.random.default_rng(2)
     for weigh, like in zip(
-        row_weights(model, fitted),
+        row_weights(*scales_of(model, fitted)),
         (batch.numeric, batch.codes, batch.static_numeric, batch.static_codes),
         strict=True,
     ):
@@ -288,7 +293,7 @@ def test_row_weights_give_the_mean_over_what_exists():
     found = [
         np.mean(weigh(ones(like), batch))
         for weigh, like in zip(
-            row_weights(model, fitted),
+            row_weights(*scales_of(model, fitted)),
             (batch.numeric, batch.codes, batch.static_numeric, batch.static_codes),
             strict=True,
         )
@@ -310,8 +315,8 @@ def test_normalised_cross_entropy():
 @pytest.mark.parametrize("norm", ["entropy", "log_k"])
 def test_norm_scales_each_column(norm):
     model, fitted, batch = parts(categorical_norm=norm)
-    weigh = row_weights(model, fitted).coded
-    plain = row_weights(parts()[0], fitted).coded
+    weigh = row_weights(*scales_of(model, fitted)).coded
+    plain = row_weights(*scales_of(parts()[0], fitted)).coded
     scale = column_scale(model.config, fitted["frequency"]["temporal"])
     for column, factor in enumerate(scale):
         leaf = np.zeros(batch.codes.shape)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Cohort, Schema, num_patients
 from jaxehr.core.contracts import Callback, GenerativeModel, Params
-from jaxehr.models.cdmt import preprocessing, sampling
+from jaxehr.models.cdmt import preprocessing, sampling, scoring
 from jaxehr.models.cdmt.config import CdmtConfig, CdmtSampling
 from jaxehr.models.cdmt.layout import make_layout
 from jaxehr.models.cdmt.objective import (
@@ -35,7 +35,10 @@ def cdmt(schema: Schema, config: CdmtConfig | None = None) -> GenerativeModel:
     config = config or CdmtConfig()
     model = make_model(make_layout(schema, config), config)
     return GenerativeModel(
-        functools.partial(fit, schema, model), functools.partial(sample, schema, model)
+        functools.partial(fit, schema, model),
+        functools.partial(sample, schema, model),
+        loss=functools.partial(scoring.loss, model),
+        fit_many=functools.partial(scoring.fit_many, schema, model),
     )
 
 

@@ -164,7 +164,7 @@ def denoise(
 
 def make_objective(model: Model, fitted: dict[str, Any]) -> Objective:
     """The loss of one batch: a mean over patients, so chunks of a batch add up."""
-    weigh = row_weights(model, fitted)
+    weigh = row_weights(*scales_of(model, fitted))
 
     def loss(params: Params, key: jax.Array, batch: Batch) -> Any:
         rows = batch.label.shape[0]
@@ -181,13 +181,17 @@ def make_objective(model: Model, fitted: dict[str, Any]) -> Objective:
         out = denoise(model, params, x, sigma, t, frame)
         each = losses(model, params, batch, x, x0, sigma, out, t)
         means = Blocks(*(jnp.mean(w(leaf, batch)) for w, leaf in zip(weigh, each)))
-        config = model.config
-        numeric = means.numeric + config.weight_static * means.static_numeric
-        coded = means.coded + config.weight_static * means.static_coded
-        total = config.weight_numeric * numeric + config.weight_categorical * coded
-        return total, {"loss_numeric": means.numeric, "loss_coded": means.coded}
+        told = {"loss_numeric": means.numeric, "loss_coded": means.coded}
+        return weighted(model.config, means), told
 
     return Objective(lambda key, batch: init_params(model, fitted, key, batch), loss)
+
+
+def weighted(config: CdmtConfig, each: Blocks) -> jax.Array:
+    """The loss from that of every block of columns [cdmt2026, Eq. 9]."""
+    numeric = each.numeric + config.weight_static * each.static_numeric
+    coded = each.coded + config.weight_static * each.static_coded
+    return config.weight_numeric * numeric + config.weight_categorical * coded
 
 
 def corrupt(
@@ -248,21 +252,33 @@ def losses(
     )
 
 
-def row_weights(model: Model, fitted: dict[str, Any]) -> Blocks:
-    """Functions from the loss of every element to one loss per patient.
+class Scales(NamedTuple):
+    """What the losses are divided by: numbers, or traced ones."""
+
+    steps: Any  # mean number of steps in training
+    share: Any  # of training patients with a static part
+    temporal: Any  # [D] or a number: see `column_scale`
+    static: Any
+
+
+def scales_of(model: Model, fitted: dict[str, Any]) -> Scales:
+    """The scales that training on `fitted` uses."""
+    return Scales(
+        float(fitted["mean_length"]),
+        float(fitted["static_share"]),
+        column_scale(model.config, fitted["frequency"]["temporal"]),
+        column_scale(model.config, fitted["frequency"]["static"]),
+    )
+
+
+def row_weights(steps: Any, share: Any, temporal: Any, static: Any) -> Blocks:
+    """Functions from the loss of every element to one loss per patient; see `Scales`.
 
     Means run over columns and valid steps. The divisor is the training mean of the
     number of steps, not each batch's own: so a batch's loss is the mean of its chunks.
     """
-    steps, share = float(fitted["mean_length"]), float(fitted["static_share"])
-    scale = {
-        where: column_scale(model.config, fitted["frequency"][where])
-        for where in ("temporal", "static")
-    }
 
-    def over_time(
-        factor: np.ndarray | float,
-    ) -> Callable[[jax.Array, Batch], jax.Array]:
+    def over_time(factor: Any) -> Callable[[jax.Array, Batch], jax.Array]:
         def weigh(leaf: jax.Array, batch: Batch) -> jax.Array:
             valid = jnp.arange(leaf.shape[1])[None, :] < batch.length[:, None]
             kept = jnp.where(valid[..., None], leaf * factor, 0.0)
@@ -270,16 +286,14 @@ def row_weights(model: Model, fitted: dict[str, Any]) -> Blocks:
 
         return weigh
 
-    def once(factor: np.ndarray | float) -> Callable[[jax.Array, Batch], jax.Array]:
+    def once(factor: Any) -> Callable[[jax.Array, Batch], jax.Array]:
         def weigh(leaf: jax.Array, batch: Batch) -> jax.Array:
             kept = jnp.where(batch.has_static[:, None], leaf * factor, 0.0)
             return kept.sum(1) / (share * max(leaf.shape[1], 1))
 
         return weigh
 
-    return Blocks(
-        over_time(1.0), over_time(scale["temporal"]), once(1.0), once(scale["static"])
-    )
+    return Blocks(over_time(1.0), over_time(temporal), once(1.0), once(static))
 
 
 def column_scale(config: CdmtConfig, frequency: np.ndarray) -> np.ndarray | float:

@@ -15,7 +15,13 @@ import numpy as np
 from jaxehr.core.cohort import Cohort, Schema, num_patients
 from jaxehr.core.contracts import Callback, GenerativeModel, Params
 from jaxehr.core.keys import patient_keys
-from jaxehr.models.flexgen import imputation, latent, preprocessing, records
+from jaxehr.models.flexgen import (
+    imputation,
+    latent,
+    preprocessing,
+    records,
+    scoring,
+)
 from jaxehr.models.flexgen.config import FlexgenConfig, FlexgenSampling
 from jaxehr.models.flexgen.decoding import decode_patients
 from jaxehr.models.flexgen.layout import make_layout
@@ -49,6 +55,7 @@ def flexgen(schema: Schema, config: FlexgenConfig | None = None) -> GenerativeMo
         bound(fit, schema, config),
         bound(sample, schema, config),
         bound(impute, schema, config),
+        bound(scoring.loss, schema, config),
     )
 
 

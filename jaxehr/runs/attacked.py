@@ -1,0 +1,63 @@
+"""Whom a run learned from, so that attacks ask about people it really saw."""
+
+from typing import Any
+
+import numpy as np
+
+from jaxehr.core.checks import InputError
+from jaxehr.core.cohort import Dataset
+from jaxehr.core.contracts import Attacked, Comparison
+from jaxehr.runs.model import Run
+from jaxehr.runs.training import fingerprint, to_learn_from
+
+
+def attacked(run: Run, real: Dataset, compared: Comparison) -> Attacked | str:
+    """The model of a run for attacks on it, or why it cannot be attacked.
+
+    Args:
+      real: the cohort that the run was trained on, whole.
+      compared: what `comparison` made of it.
+    """
+    if run.info.get("cohort") != fingerprint(real):
+        return (
+            "the model was trained on another cohort than the real one, so it is not "
+            "known whom it learned from"
+        )
+    fraction = run.info["holdout_fraction"]
+    seen, judged = to_learn_from(real, fraction, {}, run.info["seed"])
+    known = np.concatenate([seen.groups, judged.groups])
+    common = int(np.isin(compared.holdout.groups, known).sum())
+    if common:
+        return f"the model was trained on {common} of the hold-out patients too"
+    learned = np.isin(compared.train.ids, seen.ids)
+    return Attacked(run.model, run.params, learned)
+
+
+def refuse_unknown(real: Dataset, synthetic: Dataset, holdout: Dataset | None) -> None:
+    """Raises unless it is known who is new to the model that drew `synthetic`.
+
+    Raises:
+      InputError: people on both sides; nobody, or other people, left out in training.
+    """
+    made: dict[str, Any] = synthetic.provenance.get("run", {})
+    left_out = 0.0
+    if made.get("cohort") == fingerprint(real):
+        left_out = made.get("holdout_fraction", 0.0)
+    if holdout is None and not left_out:
+        raise InputError(
+            "it is not known whom the model never saw: the synthetic patients were not "
+            "drawn by a run on this cohort that left people out; give --holdout."
+        )
+    if holdout is None:
+        return
+    common = np.intersect1d(real.groups, holdout.groups).size
+    if common:
+        raise InputError(
+            f"{common} people are both real (training) and hold-out patients; leave "
+            "them out of one of the cohorts."
+        )
+    if left_out:
+        raise InputError(
+            f"training left out {left_out:g} of the real patients, who would count as "
+            "trained on; leave --holdout away (they are the hold-out then)."
+        )

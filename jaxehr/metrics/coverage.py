@@ -29,6 +29,7 @@ from jaxehr.metrics.views import distinct, too_few
 NEIGHBOURS = 5
 BLOCK = 512  # rows of a block of distances
 RARE = 0.01
+ALL_EQUAL = "all real patients are equal"
 SHARES = {
     "precision": (
         "Precision",
@@ -86,16 +87,11 @@ def prdc(config: MetricConfig = DEFAULT) -> Metric:
     def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
         if reason := too_few(*real):
             return undefined(names, reason)
-        profiles = [profile(data) for data in real]
-        frame, rng = fit_frame(*profiles), generator(key)
-        counts = [len(p.share) for p in profiles]
-        size = min(config.pooled_rows, *counts)
-        train, holdout, synthetic = (
-            vectors(frame, p, rng.permutation(n)[:size]).astype(np.float64)
-            for p, n in zip(profiles, counts, strict=True)
-        )
-        if np.ptp(holdout, axis=0).max(initial=0.0) == 0.0:
-            return undefined(names, "all real patients are equal")
+        rng = generator(key)
+        train, holdout, synthetic = drawn_vectors(rng, real, config.pooled_rows)
+        if not_varied(holdout):
+            return undefined(names, ALL_EQUAL)
+        size = len(holdout)
         found, floor = (
             neighbourhoods(holdout, synthetic),
             neighbourhoods(holdout, train),
@@ -117,13 +113,31 @@ def prdc(config: MetricConfig = DEFAULT) -> Metric:
     return Metric(run, "fidelity", names, sparse=True)
 
 
+def drawn_vectors(
+    rng: np.random.Generator, real: Comparison, most: int
+) -> list[np.ndarray]:
+    """Vectors of random patients, as many of each data set: float64 [n, D]."""
+    profiles = [profile(data) for data in real]
+    frame, counts = fit_frame(*profiles), [len(p.share) for p in profiles]
+    size = min(most, *counts)
+    return [
+        vectors(frame, p, rng.permutation(n)[:size]).astype(np.float64)
+        for p, n in zip(profiles, counts, strict=True)
+    ]
+
+
+def not_varied(rows: np.ndarray) -> bool:
+    """Whether all rows are equal."""
+    return bool(np.ptp(rows, axis=0).max(initial=0.0) == 0.0)
+
+
 def neighbourhoods(real: np.ndarray, synthetic: np.ndarray) -> Hits:
     """Balls of rows [n, D] and [m, D]; distances are made a block at a time.
 
     A distance equal to a radius counts as inside, up to rounding, so that equal
     patients are in each other's balls.
     """
-    slack = 1e-10 * max((real**2).sum(1).max(), (synthetic**2).sum(1).max(), 1e-300)
+    slack = rounding(real, synthetic)
     around_real, around_synthetic = radii(real) + slack, radii(synthetic) + slack
     inside = np.zeros(len(synthetic))
     recall, coverage = np.zeros(len(real), bool), np.zeros(len(real), bool)
@@ -135,6 +149,11 @@ def neighbourhoods(real: np.ndarray, synthetic: np.ndarray) -> Hits:
         coverage[rows] = held.any(1)
         recall[rows] = (distance <= around_synthetic).any(1)
     return Hits(inside > 0, recall, coverage, inside / NEIGHBOURS)
+
+
+def rounding(a: np.ndarray, b: np.ndarray) -> float:
+    """What squared distances of equal patients may come to."""
+    return 1e-10 * max((a**2).sum(1).max(), (b**2).sum(1).max(), 1e-300)
 
 
 def radii(rows: np.ndarray) -> np.ndarray:

@@ -3,13 +3,13 @@
 import jax
 import numpy as np
 from builders import compared, schema, simulate, sparse_pair
+from jaxehr.metrics.forest import bootstrap, compared_areas, rows_of, utility_forest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from jaxehr.core.contracts import Comparison
 from jaxehr.metrics.evaluate import MetricConfig
 from jaxehr.metrics.fidelity import generator
-from jaxehr.metrics.forest import bootstrap, compared_areas, rows_of, utility_forest
 
 KEY = jax.random.key(0)
 SMALL = MetricConfig(trees=30, resamples=50)

@@ -1,0 +1,111 @@
+"""Alpha-precision and beta-recall: typical and outlying patients apart [alaa2022].
+
+The alpha-support of a data set is the ball around its mean that holds the share alpha
+of its patients. Vectors are [s, mean_t X] of n real (x) and n synthetic (y) patients.
+Deviation: the authors first learn an embedding whose supports are balls.
+"""
+
+import jax
+import numpy as np
+
+from jaxehr.core.contracts import Comparison, Definition, Metric, Value
+from jaxehr.metrics.coverage import (
+    ALL_EQUAL,
+    BLOCK,
+    NEIGHBOURS,
+    drawn_vectors,
+    not_varied,
+    radii,
+    rounding,
+)
+from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
+from jaxehr.metrics.fidelity import generator, undefined
+from jaxehr.metrics.mmd import squared_distances
+from jaxehr.metrics.views import too_few
+
+
+def alpha_precision(config: MetricConfig = DEFAULT) -> Metric:
+    """Both curves against the diagonal: 1 - 2 integral |P(alpha) - alpha|."""
+    how = " Pooled over time; 1 less twice the area between curve and diagonal."
+    names = {
+        "alpha_precision": Definition(
+            "Alpha-precision",
+            "Are as many synthetic patients as typical as real ones? Share of synthetic "
+            "patients within the ball that holds the share alpha of real ones." + how,
+            "higher",
+            1.0,
+            "[alaa2022]",
+        ),
+        "beta_recall": Definition(
+            "Beta-recall",
+            "Do typical synthetic patients stand for as many real ones? Share of real "
+            f"patients with one of the share beta of most typical synthetic ones among "
+            f"their {NEIGHBOURS} nearest." + how,
+            "higher",
+            1.0,
+            "[alaa2022]",
+        ),
+    }
+
+    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+        if reason := too_few(*real):
+            return undefined(names, reason)
+        rng = generator(key)
+        train, holdout, synthetic = drawn_vectors(rng, real, config.pooled_rows)
+        if not_varied(holdout):
+            return undefined(names, ALL_EQUAL)
+        draws = rng.integers(0, len(holdout), (config.resamples, len(holdout)))
+        out = {}
+        for name, levels in zip(names, (typical_levels, covered_levels)):
+            found = levels(holdout, synthetic)
+            value, reference = agreement(found), agreement(levels(holdout, train))
+            spread = 1.96 * float(agreement(found[draws]).std())
+            low, high = max(value - spread, 0.0), min(value + spread, 1.0)
+            detail = {"rows": len(holdout)}
+            out[name] = Value(float(value), float(reference), low, high, "", detail)
+        return out
+
+    return Metric(run, "fidelity", names, sparse=True)
+
+
+def agreement(levels: np.ndarray) -> np.ndarray:
+    """1 - 2 integral_0^1 |P(a) - a| da, P(a) the share of `levels` [..., n] up to a.
+
+    The integral is the distance of the quantiles: sum_i int |u_(i) - p| dp over the p
+    from (i - 1) / n to i / n.
+    """
+    count = levels.shape[-1]
+    ordered, ends = np.sort(levels, -1), np.arange(count + 1) / count
+    signed = lambda z: z * np.abs(z) / 2  # its derivative is |z|
+    parts = signed(ends[1:] - ordered) - signed(ends[:-1] - ordered)
+    return 1.0 - 2.0 * parts.sum(-1)
+
+
+def from_centre(rows: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    return np.sqrt(((rows - centre) ** 2).sum(1))
+
+
+def typical_levels(real: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
+    """The alpha from which on each synthetic patient is in the real support: [m]."""
+    centre = real.mean(0)
+    ordered = np.sort(from_centre(real, centre))
+    distance = from_centre(synthetic, centre)
+    sides = [np.searchsorted(ordered, distance, side) for side in ("left", "right")]
+    return np.mean(sides, axis=0) / len(real)
+
+
+def covered_levels(real: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
+    """The beta from which on the synthetic support covers each real patient: [n].
+
+    It does when it holds a synthetic patient no farther than the real one's k-th
+    nearest other real patient; 1 where no synthetic patient is that near.
+    """
+    order = np.argsort(from_centre(synthetic, synthetic.mean(0)), kind="stable")
+    ordered, reach = synthetic[order], radii(real) + rounding(real, synthetic)
+    found = np.ones(len(real))
+    for first in range(0, len(real), BLOCK):
+        rows = slice(first, first + BLOCK)
+        near = squared_distances(real[rows], ordered) <= reach[rows, None]
+        level = (near.argmax(1) + 0.5) / len(ordered)
+        found[rows] = np.where(near.any(1), level, 1.0)
+    return found

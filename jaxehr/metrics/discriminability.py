@@ -45,17 +45,7 @@ def two_sample(
       view: the stacked table, and the places of its columns.
       explained: whether the detail says what the classifier used most.
     """
-    bound = f" At most {config.max_rows:,} of each." if config.max_rows else ""
-    names = {
-        name: Definition(
-            title,
-            "AUC of a classifier that tells synthetic from real hold-out patients, "
-            f"mean over seeds; 0.5 = it cannot. Without the label.{bound}",
-            "target",
-            0.5,
-            "[lopezpaz2017]",
-        )
-    }
+    names = {name: definition(title, config)}
 
     def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
         if reason := too_few(*real):
@@ -65,14 +55,9 @@ def two_sample(
             return undefined(names, "no column that varies")
         size = min(*sizes, *([config.max_rows] if config.max_rows else []))
         rng, seeds = generator(key), config.seeds
-        pairs = [draw_pair(rng, sizes, size) for _ in range(seeds)]
-        # first synthetic against hold-out, then training against hold-out
-        both = [Jobs(*map(np.stack, zip(*side))) for side in zip(*pairs)]
-        jobs = Jobs(*map(np.concatenate, zip(*both)))
-        key = jax.random.fold_in(key, 1)
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(
-            np.arange(2 * seeds) % seeds
-        )
+        jobs = draw_jobs(rng, sizes, size, seeds)
+        fold = jax.vmap(jax.random.fold_in, (None, 0))
+        keys = fold(jax.random.fold_in(key, 1), np.arange(2 * seeds) % seeds)
         models = learner.fit(config, keys, 2, table, jobs.train)
         chance = learner.chance(2, models, table, jobs.test)[..., 1]
         if not np.isfinite(chance).all():
@@ -89,6 +74,28 @@ def two_sample(
         return {name: over_seeds(areas[:seeds], areas[seeds:], detail)}
 
     return Metric(run, "discriminability", names)
+
+
+def definition(title: str, config: MetricConfig) -> Definition:
+    """What a two-sample test says."""
+    bound = f" At most {config.max_rows:,} of each." if config.max_rows else ""
+    return Definition(
+        title,
+        "AUC of a classifier that tells synthetic from real hold-out patients, mean "
+        f"over seeds; 0.5 = it cannot. Without the label.{bound}",
+        "target",
+        0.5,
+        "[lopezpaz2017]",
+    )
+
+
+def draw_jobs(
+    rng: np.random.Generator, sizes: list[int], size: int, seeds: int
+) -> Jobs:
+    """Synthetic against hold-out for each seed, then training against hold-out."""
+    pairs = [draw_pair(rng, sizes, size) for _ in range(seeds)]
+    both = [Jobs(*map(np.stack, zip(*side))) for side in zip(*pairs)]
+    return Jobs(*map(np.concatenate, zip(*both)))
 
 
 def draw_pair(

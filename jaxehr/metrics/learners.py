@@ -34,7 +34,6 @@ class Learner(NamedTuple):
     fit: Callable[[MetricConfig, jax.Array, int, Rows, np.ndarray], Any]
     # (classes, models, table, rows [S, m]) -> chances [S, m, K]
     chance: Callable[[int, Any, Rows, np.ndarray], np.ndarray]
-    trainings: int = 0  # so many are enough for one set of rows; 0 = `config.seeds`
 
 
 def network(name: str) -> Learner:
@@ -57,9 +56,7 @@ def network(name: str) -> Learner:
     return Learner(fit, chance)
 
 
-def scikit(
-    build: Callable[[MetricConfig, int, int], Any], trainings: int = 0
-) -> Learner:
+def scikit(build: Callable[[MetricConfig, int, int], Any]) -> Learner:
     """A classifier of scikit-learn; `build` gets the seed and the size of a solution.
 
     Trees of a forest grow on all cores. Else there is one thread: where cores are
@@ -91,7 +88,7 @@ def scikit(
                 out[i][:, known] = models[i].predict_proba(table.x[chosen])
         return out
 
-    return Learner(fit, chance, trainings)
+    return Learner(fit, chance)
 
 
 def build_logistic(config: MetricConfig, seed: int, size: int) -> LogisticRegression:
@@ -110,12 +107,12 @@ def build_boosting(
     config: MetricConfig, seed: int, size: int
 ) -> HistGradientBoostingClassifier:
     return HistGradientBoostingClassifier(
-        early_stopping=False, max_bins=BINS, random_state=seed
+        early_stopping=False,  # pyright: ignore[reportArgumentType]
+        max_bins=BINS,
+        random_state=seed,
     )
 
 
-# Between forests of many trees, and logistic fits, on the same rows there is little or
-# no difference.
-LOGISTIC = scikit(build_logistic, trainings=1)
-FOREST = scikit(build_forest, trainings=1)
+LOGISTIC = scikit(build_logistic)
+FOREST = scikit(build_forest)
 BOOSTING = scikit(build_boosting)

@@ -30,8 +30,8 @@ def alpha_precision(config: MetricConfig = DEFAULT) -> Metric:
     names = {
         "alpha_precision": Definition(
             "Alpha-precision",
-            "Are as many synthetic patients as typical as real ones? Share of synthetic "
-            "patients within the ball that holds the share alpha of real ones." + how,
+            "Are synthetic patients as typical as real ones? Share of them within the "
+            "ball that holds the share alpha of real ones." + how,
             "higher",
             1.0,
             "[alaa2022]",
@@ -58,11 +58,12 @@ def alpha_precision(config: MetricConfig = DEFAULT) -> Metric:
         out = {}
         for name, levels in zip(names, (typical_levels, covered_levels)):
             found = levels(holdout, synthetic)
-            value, reference = agreement(found), agreement(levels(holdout, train))
+            value = float(agreement(found))
+            reference = float(agreement(levels(holdout, train)))
             spread = 1.96 * float(agreement(found[draws]).std())
             low, high = max(value - spread, 0.0), min(value + spread, 1.0)
             detail = {"rows": len(holdout)}
-            out[name] = Value(float(value), float(reference), low, high, "", detail)
+            out[name] = Value(value, reference, low, high, "", detail)
         return out
 
     return Metric(run, "fidelity", names, sparse=True)

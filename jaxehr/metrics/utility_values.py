@@ -23,6 +23,7 @@ from jaxehr.metrics.resampling import (
 )
 from jaxehr.metrics.subgroups import Group, largest_loss
 
+ESTEBAN, CDMT = "[esteban2017]", "[cdmt2026, Sec. 5]"
 ONE_CLASS = "the hold-out holds one class only"
 NO_SLOPE = "chances that are all equal, or that separate the classes, have no slope"
 
@@ -71,7 +72,7 @@ def definitions(family: Family, config: MetricConfig) -> dict[str, Definition]:
     """The numbers of a family in the order of the table."""
     most = f"Trained on at most {config.max_rows:,} random patients a side."
     bound = f" {most}" if config.max_rows else ""
-    source = "[flexgen2024, Table 3]" if family.name == "forest" else "[esteban2017]"
+    source = "[flexgen2024, Table 3]" if family.name == "forest" else ESTEBAN
     found = {}
     for name, area in family.areas.items():
         kind = "AUPR" if area.measure is aupr else "AUROC"
@@ -101,50 +102,40 @@ def more_definitions(family: Family, config: MetricConfig) -> dict[str, Definiti
     one = list(family.learners)[family.augmented]
     alone = f" ({one})" if len(family.learners) > 1 else ""
     times = "" if config.augment == 1.0 else f"{config.augment:g} times "
+    trts = (
+        f"AUROC on synthetic patients of {what}, trained on real ones; the reference "
+        "is tested on real hold-out patients. Far above it: synthetic patients are too "
+        "easy; far below: they do not show the label as real ones do."
+    )
+    score = (
+        f"Mean squared error of the chances that {what}, trained on synthetic "
+        "patients, gives real hold-out patients; the reference is trained on real ones."
+    )
+    slope = (
+        "b of logit P(label) = a + b logit(p) among real hold-out patients, p the "
+        f"chance, in [{CUT:g}, {1 - CUT:g}], from {what}, trained on synthetic "
+        "ones. Below 1: too extreme; above 1: too timid."
+    )
+    subgroup = (
+        "AUROC trained on real less trained on synthetic patients, within each value "
+        "of a static column, decade of age or third of another number; the largest, of "
+        f"{what}. The interval allows for the choice."
+    )
+    added = (
+        f"AUROC on real hold-out patients of {what}{alone}, trained on real and {times}"
+        "as many synthetic patients, less that trained on the real ones alone; paired "
+        "as the loss."
+    )
+    table = {
+        "trts": ("Train on real, test on synthetic", trts, "target", None, ESTEBAN),
+        "brier": ("Brier score", score, "lower", 0.0, "[brier1950]"),
+        "slope": ("Calibration slope", slope, "target", 1.0, "[cox1958]"),
+        "subgroup_loss": ("Largest loss in a subgroup", subgroup, "lower", 0.0, ""),
+        "gain": ("Gain by added synthetic patients", added, "higher", 1.0, CDMT),
+    }
     return {
-        f"{kind}_trts": Definition(
-            f"Train on real, test on synthetic, {kind}",
-            f"AUROC on synthetic patients of {what}, trained on real ones; the "
-            "reference is tested on real hold-out patients. Far above it: synthetic "
-            "patients are too easy; far below: they do not show the label as real do.",
-            "target",
-            None,
-            "[esteban2017]",
-        ),
-        f"{kind}_brier": Definition(
-            f"Brier score, {kind}",
-            f"Mean squared error of the chances that {what}, trained on synthetic "
-            "patients, gives real hold-out patients; the reference is trained on real.",
-            "lower",
-            0.0,
-            "[brier1950]",
-        ),
-        f"{kind}_slope": Definition(
-            f"Calibration slope, {kind}",
-            "b of logit P(label) = a + b logit(p) among real hold-out patients, p the "
-            f"chance, in [{CUT:g}, {1 - CUT:g}], from {what}, trained on synthetic "
-            "ones. Below 1: too extreme; above 1: too timid.",
-            "target",
-            1.0,
-            "[cox1958]",
-        ),
-        f"{kind}_subgroup_loss": Definition(
-            f"Largest loss in a subgroup, {kind}",
-            "AUROC trained on real less trained on synthetic patients, within each "
-            "value of a static column, decade of age or third of another number; the "
-            f"largest, of {what}. The interval allows for the choice.",
-            "lower",
-            0.0,
-        ),
-        f"{kind}_gain": Definition(
-            f"Gain by added synthetic patients, {kind}{alone}",
-            f"AUROC on real hold-out patients of {what}{alone}, trained on real and "
-            f"{times}as many synthetic patients, less that trained on the real ones "
-            "alone; paired as the loss.",
-            "higher",
-            1.0,
-            "[cdmt2026, Sec. 5]",
-        ),
+        f"{kind}_{name}": Definition(f"{title}, {kind}", *rest)
+        for name, (title, *rest) in table.items()
     }
 
 

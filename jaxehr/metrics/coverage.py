@@ -137,7 +137,7 @@ def neighbourhoods(real: np.ndarray, synthetic: np.ndarray) -> Hits:
     A distance equal to a radius counts as inside, up to rounding, so that equal
     patients are in each other's balls.
     """
-    slack = rounding(real, synthetic)
+    slack = 1e-10 * max((real**2).sum(1).max(), (synthetic**2).sum(1).max(), 1e-300)
     around_real, around_synthetic = radii(real) + slack, radii(synthetic) + slack
     inside = np.zeros(len(synthetic))
     recall, coverage = np.zeros(len(real), bool), np.zeros(len(real), bool)
@@ -149,11 +149,6 @@ def neighbourhoods(real: np.ndarray, synthetic: np.ndarray) -> Hits:
         coverage[rows] = held.any(1)
         recall[rows] = (distance <= around_synthetic).any(1)
     return Hits(inside > 0, recall, coverage, inside / NEIGHBOURS)
-
-
-def rounding(a: np.ndarray, b: np.ndarray) -> float:
-    """What squared distances of equal patients may come to."""
-    return 1e-10 * max((a**2).sum(1).max(), (b**2).sum(1).max(), 1e-300)
 
 
 def radii(rows: np.ndarray) -> np.ndarray:

@@ -44,7 +44,7 @@ class Family(NamedTuple):
     title: str  # in the words after "of"
     learners: dict[str, Learner]
     view: Callable[..., Any]  # (side that trains, all data) -> data set -> rows
-    areas: dict[str, Area]
+    areas: dict[str, Area]  # each classifier in the same order, then others
     augmented: int  # the classifier that is also trained on both sides
     trainings: int = 0  # 0 = `MetricConfig.seeds`
 
@@ -99,8 +99,7 @@ def definitions(family: Family, config: MetricConfig) -> dict[str, Definition]:
 def more_definitions(family: Family, config: MetricConfig) -> dict[str, Definition]:
     """What follows from the same models."""
     what, kind = family.title, family.name
-    one = list(family.learners)[family.augmented]
-    alone = f" ({one})" if len(family.learners) > 1 else ""
+    one = list(family.areas.values())[family.augmented].what
     times = "" if config.augment == 1.0 else f"{config.augment:g} times "
     trts = (
         f"AUROC on synthetic patients of {what}, trained on real ones; the reference "
@@ -122,7 +121,7 @@ def more_definitions(family: Family, config: MetricConfig) -> dict[str, Definiti
         f"{what}. The interval allows for the choice."
     )
     added = (
-        f"AUROC on real hold-out patients of {what}{alone}, trained on real and {times}"
+        f"AUROC on real hold-out patients of {one}, trained on real and {times}"
         "as many synthetic patients, less that trained on the real ones alone; paired "
         "as the loss."
     )

@@ -16,10 +16,10 @@ from jaxehr.data.missing import drop_modalities
 from jaxehr.data.split import split
 from jaxehr.metrics.dimensions import dimensions
 from jaxehr.metrics.evaluate import MetricConfig, comparison, run_metrics
-from jaxehr.metrics.forest import utility_forest
 from jaxehr.metrics.imputation import Baseline, baseline, imputation_error, nrmse
 from jaxehr.metrics.mmd import mmd_pooled
 from jaxehr.metrics.pooled import pool_sparse
+from jaxehr.metrics.utility import utility_forest
 from jaxehr.models.flexgen import model, training
 from jaxehr.models.flexgen.config import FlexgenConfig
 
@@ -147,7 +147,7 @@ def compare(
     key: jax.Array, world: Any, made: Dataset, trees: int
 ) -> dict[str, dict[str, float | None]]:
     """Dimension-wise R^2, MMD and random forest, against the real test patients."""
-    config = MetricConfig(pooled_rows=2000, trees=trees)
+    config = MetricConfig(pooled_rows=2000, trees=trees, max_rows=0)
     metrics = {
         "dimensions": dimensions(config),
         "mmd_pooled": mmd_pooled(config),

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from sklearn.metrics import roc_auc_score
 
 from jaxehr.core.contracts import Objective, Params
 from jaxehr.metrics.evaluate import MetricConfig
@@ -138,24 +137,20 @@ def fit_classifiers(
     classes: int,
     table: Rows,
     rows: tuple[np.ndarray, np.ndarray],
-    *,
-    tests: tuple[Rows, np.ndarray],
     config: MetricConfig,
     epochs: int,
-) -> np.ndarray:
-    """Trains a classifier for every seed and applies it to test rows.
+) -> Params:
+    """Trains a classifier for every seed.
 
     Args:
       keys: [S].
       name: one of `NETWORKS`.
       rows: training rows [S, n] and validation rows [S, m] of `table`.
-      tests: a table and the rows [S, k] of it to predict.
 
     Returns:
-      Probabilities [S, k, classes], by the weights after the pass over the training
-      rows whose cross-entropy on the validation rows was the lowest.
+      The weights after the pass over the training rows whose cross-entropy on the
+      validation rows was the lowest, with a leading axis [S].
     """
-    found = classifier(name, classes)
     base = TrainConfig(batch_size=config.batch_size, chunk_rows=CHUNK_ROWS)
     count = rows[0].shape[1]
     per_epoch = max(count // layout(base, count).batch, 1)
@@ -167,11 +162,17 @@ def fit_classifiers(
         ema_decay=0.0,  # the weights themselves
         valid_draws=1,
     )
-    params = fit_many(
-        keys, found.objective, on_device(table), config=training, rows=as_int32(rows)
-    )
-    test, chosen = tests
-    logits = apply_many(params, found.logits, on_device(test), rows=as_int32(chosen))
+    objective = classifier(name, classes).objective
+    data, chosen = on_device(table), as_int32(rows)
+    return fit_many(keys, objective, data, config=training, rows=chosen)
+
+
+def apply_classifiers(
+    params: Params, name: str, classes: int, table: Rows, rows: np.ndarray
+) -> np.ndarray:
+    """Chances [S, k, classes] of the rows [S, k] of `table`, by the weights of each."""
+    function = classifier(name, classes).logits
+    logits = apply_many(params, function, on_device(table), rows=as_int32(rows))
     return np.asarray(jax.nn.softmax(logits, axis=-1), np.float64)
 
 
@@ -187,20 +188,3 @@ def on_device(table: Rows) -> Rows:
 def join(tables: list[Rows]) -> Rows:
     """One table below the other."""
     return Rows(*map(np.concatenate, zip(*tables, strict=True)))
-
-
-def area(label: np.ndarray, chance: np.ndarray) -> float:
-    """Area under the ROC curve; with several classes the mean of each against the rest.
-
-    Args:
-      label: Int [N].
-      chance: [N] of class 1, or [N, classes]. Classes that `label` lacks are left out.
-    """
-    if not np.isfinite(chance).all():
-        return float("nan")
-    if chance.ndim == 1:
-        return float(roc_auc_score(label, chance))
-    if chance.shape[1] == 2:
-        return float(roc_auc_score(label, chance[:, 1]))
-    each = [roc_auc_score(label == k, chance[:, k]) for k in np.unique(label)]
-    return float(np.mean(each))

@@ -29,6 +29,7 @@ from jaxehr.metrics.views import distinct, too_few
 NEIGHBOURS = 5
 BLOCK = 512  # rows of a block of distances
 RARE = 0.01
+ALL_EQUAL = "all real patients are equal"
 SHARES = {
     "precision": (
         "Precision",
@@ -86,16 +87,11 @@ def prdc(config: MetricConfig = DEFAULT) -> Metric:
     def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
         if reason := too_few(*real):
             return undefined(names, reason)
-        profiles = [profile(data) for data in real]
-        frame, rng = fit_frame(*profiles), generator(key)
-        counts = [len(p.share) for p in profiles]
-        size = min(config.pooled_rows, *counts)
-        train, holdout, synthetic = (
-            vectors(frame, p, rng.permutation(n)[:size]).astype(np.float64)
-            for p, n in zip(profiles, counts, strict=True)
-        )
-        if np.ptp(holdout, axis=0).max(initial=0.0) == 0.0:
-            return undefined(names, "all real patients are equal")
+        rng = generator(key)
+        train, holdout, synthetic = drawn_vectors(rng, real, config.pooled_rows)
+        if not_varied(holdout):
+            return undefined(names, ALL_EQUAL)
+        size = len(holdout)
         found, floor = (
             neighbourhoods(holdout, synthetic),
             neighbourhoods(holdout, train),
@@ -115,6 +111,24 @@ def prdc(config: MetricConfig = DEFAULT) -> Metric:
         return out
 
     return Metric(run, "fidelity", names, sparse=True)
+
+
+def drawn_vectors(
+    rng: np.random.Generator, real: Comparison, most: int
+) -> list[np.ndarray]:
+    """Vectors of random patients, as many of each data set: float64 [n, D]."""
+    profiles = [profile(data) for data in real]
+    frame, counts = fit_frame(*profiles), [len(p.share) for p in profiles]
+    size = min(most, *counts)
+    return [
+        vectors(frame, p, rng.permutation(n)[:size]).astype(np.float64)
+        for p, n in zip(profiles, counts, strict=True)
+    ]
+
+
+def not_varied(rows: np.ndarray) -> bool:
+    """Whether all rows are equal."""
+    return bool(np.ptp(rows, axis=0).max(initial=0.0) == 0.0)
 
 
 def neighbourhoods(real: np.ndarray, synthetic: np.ndarray) -> Hits:

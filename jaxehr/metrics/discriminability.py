@@ -1,7 +1,8 @@
 """Classifier two-sample tests: can a classifier tell synthetic from real patients?
 
 AUC 0.5: it cannot. Real patients are the hold-out, so a model that copies its training
-patients gains nothing. [lopezpaz2017]; classifiers as in [cdmt2026, Sec. 5.1].
+patients gains nothing. [lopezpaz2017]; classifiers as in [cdmt2026, Sec. 5.1], and
+gradient boosting [friedman2001], which finds thresholds and interactions.
 """
 
 from collections.abc import Callable
@@ -9,15 +10,18 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
 from jaxehr.core.contracts import Comparison, Definition, Metric, Value
-from jaxehr.metrics.classifiers import Rows, area, cut_validation, fit_classifiers
+from jaxehr.metrics.classifiers import Rows
 from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
 from jaxehr.metrics.fidelity import generator, undefined
-from jaxehr.metrics.views import fit_lens, flat, sequences, too_few
+from jaxehr.metrics.importance import used_most
+from jaxehr.metrics.learners import BOOSTING, LOGISTIC, Learner, network
+from jaxehr.metrics.ranking import counts_of, roc_area
+from jaxehr.metrics.views import Place, fit_lens, flat, flat_places, sequences, too_few
 
 TEST_SHARE = 0.3
+View = Callable[[Comparison], tuple[Rows, list[Place]]]
 
 
 class Jobs(NamedTuple):
@@ -27,46 +31,71 @@ class Jobs(NamedTuple):
     test: np.ndarray  # Int [S, m]
 
 
-# (config, key, table, jobs) -> probability of "synthetic" on the test rows [S, m]
-Judge = Callable[[MetricConfig, jax.Array, Rows, Jobs], np.ndarray]
+def two_sample(
+    name: str,
+    title: str,
+    learner: Learner,
+    view: View,
+    config: MetricConfig,
+    explained: bool = False,
+) -> Metric:
+    """AUC over seeds, beside real training patients against the hold-out.
 
-
-def two_sample(name: str, title: str, judge: Judge, view: Any, config: Any) -> Metric:
-    """A metric from a judge: AUC over seeds, beside real training against hold-out."""
-    names = {
-        name: Definition(
-            title,
-            "AUC of a classifier that tells synthetic from real hold-out patients, "
-            "mean over seeds; 0.5 = it cannot. Without the label.",
-            "target",
-            0.5,
-            "[lopezpaz2017]",
-        )
-    }
+    Args:
+      view: the stacked table, and the places of its columns.
+      explained: whether the detail says what the classifier used most.
+    """
+    names = {name: definition(title, config)}
 
     def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
         if reason := too_few(*real):
             return undefined(names, reason)
-        table, sizes = view(real), [len(data.ids) for data in real]
+        (table, places), sizes = view(real), [len(data.ids) for data in real]
         if table.x.shape[-1] == 0:
             return undefined(names, "no column that varies")
         size = min(*sizes, *([config.max_rows] if config.max_rows else []))
-        rng = generator(key)
-        pairs = [draw_pair(rng, sizes, size) for _ in range(config.seeds)]
-        # first synthetic against hold-out, then training against hold-out
-        both = [Jobs(*map(np.stack, zip(*side))) for side in zip(*pairs)]
-        jobs = Jobs(*map(np.concatenate, zip(*both)))
-        chance = judge(config, jax.random.fold_in(key, 1), table, jobs)
+        rng, seeds = generator(key), config.seeds
+        jobs = draw_jobs(rng, sizes, size, seeds)
+        fold = jax.vmap(jax.random.fold_in, (None, 0))
+        keys = fold(jax.random.fold_in(key, 1), np.arange(2 * seeds) % seeds)
+        models = learner.fit(config, keys, 2, table, jobs.train)
+        chance = learner.chance(2, models, table, jobs.test)[..., 1]
         if not np.isfinite(chance).all():
             return undefined(names, "the classifier diverged")
-        areas = [
-            area(table.label[rows], p)
-            for rows, p in zip(jobs.test, chance, strict=True)
-        ]
-        found, reference = areas[: config.seeds], areas[config.seeds :]
-        return {name: over_seeds(found, reference, {"rows_per_side": size})}
+        drawn = zip(table.label[jobs.test], chance, strict=True)
+        areas = [float(roc_area(*counts_of(label, p))) for label, p in drawn]
+        detail: dict[str, Any] = {"rows_per_side": size}
+        if explained:
+            own = jax.tree.map(lambda leaf: leaf[:seeds], models)
+            tests = jobs.test[:seeds]
+            detail["used_most"] = used_most(
+                rng, learner, own, table, tests, places, real.schema
+            )
+        return {name: over_seeds(areas[:seeds], areas[seeds:], detail)}
 
     return Metric(run, "discriminability", names)
+
+
+def definition(title: str, config: MetricConfig) -> Definition:
+    """What a two-sample test says."""
+    bound = f" At most {config.max_rows:,} of each." if config.max_rows else ""
+    return Definition(
+        title,
+        "AUC of a classifier that tells synthetic from real hold-out patients, mean "
+        f"over seeds; 0.5 = it cannot. Without the label.{bound}",
+        "target",
+        0.5,
+        "[lopezpaz2017]",
+    )
+
+
+def draw_jobs(
+    rng: np.random.Generator, sizes: list[int], size: int, seeds: int
+) -> Jobs:
+    """Synthetic against hold-out for each seed, then training against hold-out."""
+    pairs = [draw_pair(rng, sizes, size) for _ in range(seeds)]
+    both = [Jobs(*map(np.stack, zip(*side))) for side in zip(*pairs)]
+    return Jobs(*map(np.concatenate, zip(*both)))
 
 
 def draw_pair(
@@ -107,71 +136,40 @@ def stack(real: Comparison, x: list[np.ndarray], length: list[np.ndarray]) -> Ro
     return Rows(*map(np.concatenate, (x, length, label)))
 
 
-def flat_table(real: Comparison) -> Rows:
+def flat_table(real: Comparison) -> tuple[Rows, list[Place]]:
+    """All steps side by side."""
     lens = fit_lens(*real)
     x = [flat(lens, data) for data in real]
-    return stack(real, x, [np.ones(len(part), np.int32) for part in x])
+    table = stack(real, x, [np.ones(len(part), np.int32) for part in x])
+    return table, flat_places(lens)
 
 
-def sequence_table(real: Comparison) -> Rows:
+def sequence_table(real: Comparison) -> tuple[Rows, list[Place]]:
+    """Step after step."""
     lens = fit_lens(*real)
     parts = [sequences(lens, data) for data in real]
-    return stack(real, [p.x for p in parts], [p.length for p in parts])
-
-
-def logistic_judge(
-    config: MetricConfig, key: jax.Array, table: Rows, jobs: Jobs
-) -> np.ndarray:
-    """scikit-learn's logistic regression, L2 with C = 1."""
-    # Newton needs the matrix of second derivatives: far faster while that is small.
-    solver = "newton-cholesky" if table.x.shape[1] <= 1000 else "lbfgs"
-
-    def one(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        model = LogisticRegression(C=1.0, max_iter=1000, solver=solver)
-        model.fit(table.x[train], table.label[train])
-        return model.predict_proba(table.x[test])[:, 1]
-
-    return np.stack([one(*rows) for rows in zip(*jobs, strict=True)])
-
-
-def neural_judge(name: str) -> Judge:
-    """A classifier of `jaxehr.metrics.classifiers`; the best pass on 10 % counts."""
-
-    def judge(
-        config: MetricConfig, key: jax.Array, table: Rows, jobs: Jobs
-    ) -> np.ndarray:
-        epochs = config.mlp_epochs if name == "mlp" else config.epochs
-        seeds = jax.vmap(lambda i: jax.random.fold_in(key, i))(
-            np.arange(len(jobs.train)) % config.seeds
-        )
-        chance = fit_classifiers(
-            seeds,
-            name,
-            2,
-            table,
-            cut_validation(jobs.train),
-            tests=(table, jobs.test),
-            config=config,
-            epochs=epochs,
-        )
-        return chance[..., 1]
-
-    return judge
+    return stack(real, [p.x for p in parts], [p.length for p in parts]), []
 
 
 def c2st_logistic(config: MetricConfig = DEFAULT) -> Metric:
     """Two-sample test by logistic regression on all steps side by side."""
     title = "Two-sample test, logistic"
-    return two_sample("c2st_logistic", title, logistic_judge, flat_table, config)
+    return two_sample("c2st_logistic", title, LOGISTIC, flat_table, config, True)
+
+
+def c2st_boosting(config: MetricConfig = DEFAULT) -> Metric:
+    """Two-sample test by gradient boosting on all steps side by side."""
+    title = "Two-sample test, boosting"
+    return two_sample("c2st_boosting", title, BOOSTING, flat_table, config, True)
 
 
 def c2st_mlp(config: MetricConfig = DEFAULT) -> Metric:
     """Two-sample test by a network 128-64 on all steps side by side."""
     title = "Two-sample test, network"
-    return two_sample("c2st_mlp", title, neural_judge("mlp"), flat_table, config)
+    return two_sample("c2st_mlp", title, network("mlp"), flat_table, config)
 
 
 def c2st_lstm(config: MetricConfig = DEFAULT) -> Metric:
     """Two-sample test by an LSTM over the steps."""
     title = "Two-sample test, LSTM"
-    return two_sample("c2st_lstm", title, neural_judge("lstm"), sequence_table, config)
+    return two_sample("c2st_lstm", title, network("lstm"), sequence_table, config)

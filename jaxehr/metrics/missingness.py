@@ -32,8 +32,7 @@ from jaxehr.metrics.fidelity import (
     nanmean,
     undefined,
 )
-from jaxehr.metrics.forest import bootstrap, class_mean, ends
-from jaxehr.metrics.ranking import roc_area
+from jaxehr.metrics.resampling import auroc, measured, one_vs_rest, trial
 from jaxehr.metrics.utility import no_label
 from jaxehr.metrics.views import distinct, too_few
 
@@ -232,18 +231,15 @@ def mask_auroc(config: MetricConfig = DEFAULT) -> Metric:
         found = with_gaps(real)
         if not found["train"].names:
             return undefined([name], COMPLETE)
-        held = real.holdout
-        label, classes = np.asarray(held.cohort.label), real.schema.num_classes
-        weight = bootstrap(generator(key), len(held.ids), config.resamples)
+        tested = trial(generator(key), real.holdout, 1, config.resamples)
         areas, test = [], gap_shares(found["holdout"])
         for side, data in (("synthetic", real.synthetic), ("train", real.train)):
             model = make_pipeline(StandardScaler(), LogisticRegression(C=RIDGE))
             model.fit(gap_shares(found[side]), np.asarray(data.cohort.label))
-            chance = np.zeros((len(test), classes))
+            chance = np.zeros((len(test), real.schema.num_classes))
             chance[:, np.asarray(model.classes_, int)] = model.predict_proba(test)
-            areas.append(class_mean(roc_area, label, chance, weight))
-        value, reference = float(areas[0][0]), float(areas[1][0])
-        return {name: Value(value, reference, *ends(areas[0][1:]))}
+            areas.append(one_vs_rest(auroc, tested.label, chance, tested.patients))
+        return {name: measured(areas[0], areas[1][0], "one class only")}
 
     return Metric(run, "missingness", {name: definition}, sparse=True)
 

@@ -1,89 +1,137 @@
 """Train on synthetic, test on real (TSTR), beside train on real, test on real (TRTR).
 
-Three classifiers learn the label from the numbers, masks, codes and static columns
-[cdmt2026, Sec. 5.1]; the test patients are the real hold-out. Everything fitted,
-scaling and imputation included, is fitted on the side that trains.
+Classifiers learn the label: three networks [cdmt2026, Sec. 5.1], a random forest
+[flexgen2024, Table 3] and a logistic regression [fiddle2020]. Each is trained once on
+synthetic and once on real patients, and one of a family on both; every number follows
+from what these models predict of real hold-out and of synthetic patients. Everything
+fitted, scaling and imputation included, is fitted on the side that trains.
+S trainings, n rows.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxehr.core.cohort import Dataset
-from jaxehr.core.contracts import Comparison, Definition, Metric, Value
-from jaxehr.metrics.classifiers import (
-    Rows,
-    area,
-    cut_validation,
-    fit_classifiers,
-    join,
-)
-from jaxehr.metrics.discriminability import over_seeds
+from jaxehr.core.cohort import Dataset, concatenate, take
+from jaxehr.core.contracts import Comparison, Metric, Value
+from jaxehr.metrics.classifiers import Rows, join
 from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
 from jaxehr.metrics.fidelity import generator, undefined
+from jaxehr.metrics.learners import FOREST, LOGISTIC, Learner, network
+from jaxehr.metrics.pooled import fit_frame, profile, vectors
+from jaxehr.metrics.resampling import aupr, auroc, trial
+from jaxehr.metrics.subgroups import groups_of_patients
+from jaxehr.metrics.utility_values import (
+    Area,
+    Family,
+    Judged,
+    Predicted,
+    definitions,
+    values,
+)
 from jaxehr.metrics.views import fit_lens, sequences, too_few
 
-CLASSIFIERS = {
-    "bilstm": "bidirectional LSTM",
-    "transformer": "Transformer",
-    "cnnlstm": "convolutions and LSTM",
-}
+See = Callable[[Dataset], Rows]
 
 
 class Side(NamedTuple):
-    """Rows to train on, and the hold-out seen through their lens."""
+    """Patients to learn from, those of each training, and patients to predict."""
 
-    table: Rows
-    test: Rows
+    train: Rows
+    rows: np.ndarray  # Int [S, n]
+    tests: list[Rows]
 
 
 def tstr(config: MetricConfig = DEFAULT) -> Metric:
-    """AUC on real hold-out patients of classifiers trained on synthetic ones."""
-    text = (
-        "AUC on real hold-out patients of a classifier trained on synthetic ones ({}), "
-        "mean over seeds; the reference is trained on real ones."
-    )
-    names = {
-        f"tstr_{name}": Definition(
-            f"Train on synthetic, {title}",
-            text.format(title),
-            "higher",
-            1.0,
-            "[esteban2017]",
-        )
-        for name, title in CLASSIFIERS.items()
+    """Utility by three networks over the steps."""
+    return utility(networks(), config)
+
+
+def utility_forest(config: MetricConfig = DEFAULT) -> Metric:
+    """Utility by a random forest on pooled patients."""
+    return utility(pooled_family("forest", "random forest", FOREST), config)
+
+
+def utility_logistic(config: MetricConfig = DEFAULT) -> Metric:
+    """Utility by a logistic regression on pooled patients."""
+    return utility(pooled_family("logistic", "logistic regression", LOGISTIC), config)
+
+
+def networks() -> Family:
+    """Three networks and their mean."""
+    titles = {
+        "bilstm": "bidirectional LSTM",
+        "transformer": "Transformer",
+        "cnnlstm": "convolutions and LSTM",
     }
-    names["tstr_mean"] = Definition(
-        "Train on synthetic, mean",
-        text.format("mean of all classifiers"),
-        "higher",
-        1.0,
-        "[esteban2017]",
-    )
+    areas = {
+        f"tstr_{name}": Area(auroc, [i], title, f"a network ({title})")
+        for i, (name, title) in enumerate(titles.items())
+    }
+    what = "three networks (mean)"
+    areas["tstr_mean"] = Area(auroc, [0, 1, 2], "mean of networks", what)
+    learners = {name: network(name) for name in titles}
+    return Family("neural", what, learners, see_sequences, areas, 2)
+
+
+def pooled_family(name: str, title: str, learner: Learner) -> Family:
+    """One classifier of vectors [s, mean_t X]."""
+    what = f"a {title} on static values and means over time"
+    areas = {
+        f"{name}_auroc": Area(auroc, [0], f"{name}, AUROC", what),
+        f"{name}_aupr": Area(aupr, [0], f"{name}, AUPR", what),
+    }
+    # With all patients every training is the same, or nearly so for many trees.
+    return Family(name, what, {name: learner}, see_pooled, areas, 0, trainings=1)
+
+
+def see_sequences(train: Dataset, *every: Dataset) -> See:
+    """Steps through a lens fitted on `train`."""
+    lens = fit_lens(train, *every)
+    return lambda data: Rows(*sequences(lens, data), data.cohort.label)
+
+
+def see_pooled(train: Dataset, *every: Dataset) -> See:
+    """Vectors in a frame fitted on `train`; masks stand for what any data set lacks."""
+    frame = fit_frame(profile(train), *map(profile, every))
+
+    def see(data: Dataset) -> Rows:
+        x = vectors(frame, profile(data))
+        return Rows(x, np.ones(len(x), np.int32), data.cohort.label)
+
+    return see
+
+
+def utility(family: Family, config: MetricConfig) -> Metric:
+    """All numbers of a family of classifiers."""
+    names = definitions(family, config)
 
     def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
         if reason := too_few(*real) or no_label(real):
             return undefined(names, reason)
-        sides = [side_of(real.synthetic, real), side_of(real.train, real)]
-        if sides[0].table.x.shape[-1] == 0:
+        key_rows, key_fit, key_draws = jax.random.split(key, 3)
+        seeds = family.trainings or config.seeds
+        rows = [picks(key_rows, len(data.ids), seeds, config.max_rows) for data in real]
+        made = take(real.synthetic, rows[2][0])
+        sides = sides_of(key_rows, family, real, made, rows, config.augment)
+        if sides[0].train.x.shape[-1] == 0:
             return undefined(names, "no column that varies")
-        out, classes = {}, real.schema.num_classes
-        for i, name in enumerate(CLASSIFIERS):
-            key_one = jax.random.fold_in(key, i)
-            areas = areas_of(key_one, name, classes, sides, config)
-            if not np.isfinite(areas).all():
-                return undefined(names, f"the classifier {name} diverged")
-            out[f"tstr_{name}"] = over_seeds(areas[0], areas[1], {})
-        found = [value.detail for value in out.values()]
-        every = [
-            [v for detail in found for v in detail[kind]]
-            for kind in ("per_seed", "per_seed_reference")
-        ]
-        out["tstr_mean"] = over_seeds(every[0], every[1], {})
-        return out
+        predicted = predict(key_fit, family, real.schema.num_classes, sides, config)
+        if not all(np.isfinite(chance).all() for chance in predicted):
+            return undefined(names, "a classifier diverged")
+        rng = generator(key_draws)
+        held = trial(rng, real.holdout, seeds, config.resamples)
+        tried = trial(rng, made, seeds, config.resamples)
+        tried = tried._replace(trainings=held.trainings)
+        groups = groups_of_patients(*real)
+        used = rows[0].shape[1]
+        added = {"real": used, "synthetic": sides[2].rows.shape[1] - used}
+        judged = Judged(predicted, held, tried, groups, added)
+        return values(family, config, judged)
 
-    return Metric(run, "utility", names)
+    return Metric(run, "utility", names, sparse=family.view is see_pooled)
 
 
 def no_label(real: Comparison) -> str:
@@ -96,61 +144,97 @@ def no_label(real: Comparison) -> str:
     return ""
 
 
-def side_of(train: Dataset, real: Comparison) -> Side:
-    """Rows of `train` and of the hold-out through a lens fitted on `train`."""
-    lens = fit_lens(train, *real)
-    labelled = lambda data: Rows(*sequences(lens, data), data.cohort.label)
-    return Side(labelled(train), labelled(real.holdout))
+def picks(key: jax.Array, count: int, trainings: int, most: int) -> np.ndarray:
+    """Rows of each training in random order, at most `most` (0 = all): Int [S, n].
+
+    Data sets of one size give the same rows, so that a copy gives the same numbers.
+    """
+    each = [generator(jax.random.fold_in(key, i)) for i in range(trainings)]
+    return np.stack([rng.permutation(count)[: most or count] for rng in each])
 
 
-def areas_of(
-    key: jax.Array, name: str, classes: int, sides: list[Side], config: MetricConfig
-) -> np.ndarray:
-    """AUC [sides, seeds]; every side starts from the same initial weights.
+def sides_of(
+    key: jax.Array,
+    family: Family,
+    real: Comparison,
+    made: Dataset,
+    rows: list[np.ndarray],
+    share: float,
+) -> list[Side]:
+    """Training on synthetic patients, on real ones, and on both.
+
+    Args:
+      made: synthetic patients to test on.
+      rows: of each training, in each data set.
+      share: synthetic patients for each real one in training on both.
+    """
+    trained, _, drawn = rows
+    more = len(real.train.ids) + drawn[:, : round(share * trained.shape[1])]
+    rng = generator(jax.random.fold_in(key, len(trained)))
+    both = rng.permuted(np.concatenate([trained, more], 1), axis=1)
+
+    def side(train: Dataset, rows: np.ndarray, *tests: Dataset) -> Side:
+        see = family.view(train, *real)
+        return Side(see(train), rows, [see(data) for data in tests])
+
+    return [
+        side(real.synthetic, drawn, real.holdout),
+        side(real.train, trained, real.holdout, made),
+        side(below(real.train, real.synthetic), both, real.holdout),
+    ]
+
+
+def below(first: Dataset, second: Dataset) -> Dataset:
+    """The patients of both."""
+    cohort = concatenate([first.cohort, second.cohort])
+    join = lambda a, b: np.concatenate([np.asarray(a, str), np.asarray(b, str)])
+    ids, groups = join(first.ids, second.ids), join(first.groups, second.groups)
+    return first._replace(cohort=cohort, ids=ids, groups=groups)
+
+
+def predict(
+    key: jax.Array,
+    family: Family,
+    classes: int,
+    sides: list[Side],
+    config: MetricConfig,
+) -> Predicted:
+    """Trains every classifier on each side once; all predictions of interest."""
+    found = []
+    for i, learner in enumerate(family.learners.values()):
+        chosen = sides if i == family.augmented else sides[:2]
+        key_one = jax.random.fold_in(key, i)
+        found.append(predict_sides(key_one, learner, classes, chosen, config))
+    stack = lambda side, test: np.stack([each[side][test] for each in found])
+    both = found[family.augmented][2][0][None]
+    return Predicted(stack(0, 0), stack(1, 0), stack(1, 1), both)
+
+
+def predict_sides(
+    key: jax.Array,
+    learner: Learner,
+    classes: int,
+    sides: list[Side],
+    config: MetricConfig,
+) -> list[list[np.ndarray]]:
+    """Chances [S, M, K] by side and test; every side starts from the same keys.
 
     Sides of one size train in one program, so that the seeds of both fill all devices.
     """
-    sizes = [len(side.table.label) for side in sides]
-    sizes = [min(size, config.max_rows or size) for size in sizes]
-    rng = generator(jax.random.fold_in(key, config.seeds))
-    args = (key, rng, name, classes)
-    if len(set(sizes)) == 1:
-        return train_sides(*args, sides, sizes[0], config)
-    each = [
-        train_sides(*args, [s], n, config) for s, n in zip(sides, sizes, strict=True)
-    ]
-    return np.concatenate(each)
-
-
-def train_sides(
-    key: jax.Array,
-    rng: np.random.Generator,
-    name: str,
-    classes: int,
-    sides: list[Side],
-    size: int,
-    config: MetricConfig,
-) -> np.ndarray:
-    """AUC [sides, seeds]; each seed trains on `size` random patients of its side."""
-    seeds = np.tile(np.arange(config.seeds), len(sides))
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(seeds)
-    rows, tests = [], []
-    first = test = 0
-    for side in sides:
-        count, held = len(side.table.label), len(side.test.label)
-        for _ in range(config.seeds):
-            rows.append(first + rng.permutation(count)[:size])
-            tests.append(test + np.arange(held))
-        first, test = first + count, test + held
-    chance = fit_classifiers(
-        keys,
-        name,
-        classes,
-        join([side.table for side in sides]),
-        cut_validation(np.stack(rows)),
-        tests=(join([side.test for side in sides]), np.stack(tests)),
-        config=config,
-        epochs=config.epochs,
-    )
-    label = sides[0].test.label
-    return np.array([area(label, p) for p in chance]).reshape(len(sides), config.seeds)
+    seeds, sizes = len(sides[0].rows), [side.rows.shape[1] for side in sides]
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(seeds))
+    found: list[list[np.ndarray]] = [[] for _ in sides]
+    for size in sorted(set(sizes)):
+        alike = [i for i, own in enumerate(sizes) if own == size]
+        table = join([sides[i].train for i in alike])
+        first = np.cumsum([0, *(len(sides[i].train.label) for i in alike)])
+        rows = [sides[i].rows + start for i, start in zip(alike, first)]
+        each = keys[np.arange(seeds * len(alike)) % seeds]
+        models = learner.fit(config, each, classes, table, np.concatenate(rows))
+        for place, i in enumerate(alike):
+            part = slice(place * seeds, (place + 1) * seeds)
+            own = jax.tree.map(lambda leaf, part=part: leaf[part], models)
+            for test in sides[i].tests:
+                every = np.tile(np.arange(len(test.label)), (seeds, 1))
+                found[i].append(learner.chance(classes, own, test, every))
+    return found

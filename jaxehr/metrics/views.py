@@ -26,6 +26,7 @@ from jaxehr.data.impute import impute_numeric
 
 TINY = 1e-9  # a standard deviation below this fraction of the scale is rounding noise
 MIN_PATIENTS = 50
+STAY = "length of stay"
 
 
 class Part(NamedTuple):
@@ -157,6 +158,34 @@ def flat(lens: Lens, data: Dataset) -> np.ndarray:
         share = data.cohort.length[:, None] / lens.schema.num_steps
         parts.append(share.astype(np.float32))
     return np.concatenate(parts, -1)
+
+
+class Place(NamedTuple):
+    """What a column of `flat` is about."""
+
+    feature: str
+    step: int | None  # None: static
+    missing: bool  # a mask
+
+
+def flat_places(lens: Lens) -> list[Place]:
+    """The places of the columns of `flat`, in its order."""
+    temporal, static = column_owners(lens.temporal), column_owners(lens.static)
+    names = distinct([n for n, _ in temporal], [n for n, _ in static])[len(temporal) :]
+    steps = range(lens.schema.num_steps if lens.schema.temporal else 0)
+    places = [Place(name, t, mask) for t in steps for name, mask in temporal]
+    places += [Place(n, None, m) for n, (_, m) in zip(names, static, strict=True)]
+    return places + [Place(STAY, None, False)] * lens.lengths_vary
+
+
+def column_owners(part: Part) -> list[tuple[str, bool]]:
+    """Name of the feature behind each of `columns`, and whether it is a mask."""
+    found = [f.name for f in numeric_features(part.features)]
+    for feature in coded_features(part.features):
+        first = 1 if feature.kind in ("binary", "constant") else 0
+        found += [feature.name] * (feature.cardinality - first)
+    masked = [f.name for f, m in zip(part.features, part.masked, strict=True) if m]
+    return [(name, False) for name in found] + [(name, True) for name in masked]
 
 
 def sequences(lens: Lens, data: Dataset) -> Sequences:

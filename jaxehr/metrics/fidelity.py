@@ -72,7 +72,7 @@ def from_sums(
 
     The interval is value +- 1.96 standard deviations over resampled groups, cut at the
     bounds: percentiles would be off, for a distance of resamples is larger than the
-    distance.
+    distance. Columns with a reference but no value are named as left out.
     """
     if exact is None:
         total = {k: jax.tree.map(lambda leaf: leaf.sum(0), v) for k, v in sets.items()}
@@ -95,9 +95,20 @@ def from_sums(
         spread = 1.96 * float(np.nanstd([draw[name] for draw in draws]))
         least, most = (bounds or {}).get(name, (0.0, np.inf))
         low, high = max(value - spread, least), min(value + spread, most)
-        detail = {"per_feature": found.detail[name]} if name in found.detail else None
+        detail = columns_of(name, found, reference)
         out[name] = Value(value, reference.numbers[name], low, high, "", detail)
     return out
+
+
+def columns_of(name: str, found: Distance, reference: Distance) -> dict | None:
+    """The detail of a number: by column, and the columns that could not be compared."""
+    if name not in found.detail:
+        return None
+    ours, theirs = found.detail[name], reference.detail[name]
+    detail: dict[str, Any] = {"per_feature": ours}
+    if ours.keys() < theirs.keys():  # the worst column alone may be another one
+        detail["left_out"] = [column for column in theirs if column not in ours]
+    return detail
 
 
 def correlation(config: MetricConfig = DEFAULT) -> Metric:
@@ -187,11 +198,21 @@ def correlations(sums: np.ndarray) -> np.ndarray:
     return covariance / np.sqrt(np.outer(variance, variance))
 
 
+def correlation_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """|difference| of the correlations [D, D]; NaN beside a column constant in b.
+
+    A column that is constant in a only correlates with nothing there: left out, it
+    would make a better number than a poor one does.
+    """
+    one, other = correlations(a), correlations(b)
+    return np.abs(np.where(np.isnan(one), 0.0, one) - other)
+
+
 def correlation_distance(
     name: str, columns: list[str], a: np.ndarray, b: np.ndarray
 ) -> Distance:
-    """Mean over the pairs defined on both sides; the detail holds means by column."""
-    error = np.abs(correlations(a) - correlations(b))
+    """Mean over the pairs that vary on the real side b; by column in the detail."""
+    error = correlation_error(a, b)
     np.fill_diagonal(error, np.nan)
     rows = {n: nanmean(row) for n, row in zip(columns, error, strict=True)}
     detail = {column: value for column, value in rows.items() if np.isfinite(value)}

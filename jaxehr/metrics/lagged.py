@@ -11,7 +11,7 @@ from jaxehr.core.contracts import Comparison, Definition, Metric, Value
 from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
 from jaxehr.metrics.fidelity import (
     Distance,
-    correlations,
+    correlation_error,
     from_sums,
     generator,
     groups_of,
@@ -72,11 +72,9 @@ def lagged(
 def lag_distance(
     name: str, columns: list[str], a: dict[str, np.ndarray], b: dict[str, np.ndarray]
 ) -> Distance:
-    """Over the pairs that vary on both sides; the detail is by the earlier column."""
+    """Over the pairs that vary on the real side b; by the earlier column in detail."""
     count = len(columns)
-    errors = [
-        np.abs(correlations(a[lag]) - correlations(b[lag]))[:count, count:] for lag in a
-    ]
+    errors = [correlation_error(a[lag], b[lag])[:count, count:] for lag in a]
     error = np.stack(errors)  # [lags, earlier, later]
     rows = {c: nanmean(error[:, i]) for i, c in enumerate(columns)}
     detail = {column: value for column, value in rows.items() if np.isfinite(value)}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from builders import compared, schema, simulate
 
-from jaxehr.core.cohort import take
+from jaxehr.core.cohort import make_cohort, take
 from jaxehr.metrics.evaluate import MetricConfig
 from jaxehr.metrics.fidelity import correlation, tvd
 from jaxehr.metrics.mmd import mmd, mmd_squared
@@ -67,6 +67,23 @@ def test_correlation_error_equals_numpy():
     np.testing.assert_allclose(found.value, expected, rtol=1e-6)
     expected = np.abs(corr(real.train) - corr(real.holdout))[upper].mean()
     np.testing.assert_allclose(found.reference, expected, rtol=1e-6)
+
+
+def test_a_column_that_is_constant_among_synthetic_patients_correlates_with_nothing():
+    synthetic = simulate(3)
+    numeric = synthetic.cohort.temporal.numeric.copy()
+    numeric[..., 0] = 4.5
+    table = synthetic.cohort.temporal._replace(numeric=numeric)
+    cohort = synthetic.cohort
+    cohort = make_cohort(cohort.static, table, cohort.length, cohort.label)
+    flat, real = synthetic._replace(cohort=cohort), compared(synthetic)
+    found = correlation(SMALL).run(KEY, real._replace(synthetic=flat))
+    lens = fit_lens(*real)
+    x, valid = sequences_of_numbers(lens, real.holdout)
+    truth = np.corrcoef(x[valid].astype(float), rowvar=False)[0, 1:]
+    value = found["correlation_mae"].detail["per_feature"]["x0"]
+    # x0 beside the three others; imputed steps differ a little
+    np.testing.assert_allclose(value, np.abs(truth).mean(), atol=0.05)
 
 
 def test_tvd_by_hand():

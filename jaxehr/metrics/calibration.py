@@ -33,19 +33,22 @@ def recalibration(
         return nothing, nothing
     basis = np.stack([np.ones_like(x), (x - centre) / scale], -1)
     parts = np.array_split(weight, -(-len(weight) // DRAWS))
-    found = np.concatenate([newton(basis, np.asarray(label, float), w) for w in parts])
+    label = np.asarray(label, float)
+    start = np.nan_to_num(newton(basis, label, weight[:1], np.zeros((1, 2))))
+    found = np.concatenate([newton(basis, label, part, start) for part in parts])
     slope = found[:, 1] / scale
     return found[:, 0] - slope * centre, slope
 
 
-def newton(basis: np.ndarray, label: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def newton(
+    basis: np.ndarray, label: np.ndarray, weight: np.ndarray, start: np.ndarray
+) -> np.ndarray:
     """Logistic regressions on two columns [M, 2], one for each row of weights: [W, 2].
 
-    Steps are at most 1 long. Where classes are separated the steps never end.
+    Steps are at most 1 long. Where classes are separated the steps never end: NaN.
     """
     square = basis[:, :, None] * basis[:, None, :]  # [M, 2, 2]
-    found = np.zeros((len(weight), 2))
-    step = np.ones_like(found)
+    found, settled = np.tile(start, (len(weight), 1)), np.zeros((len(weight), 1), bool)
     for _ in range(MOST_ROUNDS):
         chance = expit(found @ basis.T)
         slope = (weight * (label - chance)) @ basis
@@ -54,5 +57,7 @@ def newton(basis: np.ndarray, label: np.ndarray, weight: np.ndarray) -> np.ndarr
         step = np.linalg.solve(curve, slope[..., None])[..., 0]
         step /= np.maximum(np.abs(step).max(1, keepdims=True), 1.0)
         found = found + step
-    settled = np.abs(step).max(1, keepdims=True) < 1e-6
+        settled = np.abs(step).max(1, keepdims=True) < 1e-7
+        if settled.all():
+            break
     return np.where(settled, found, np.nan)

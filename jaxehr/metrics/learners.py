@@ -24,7 +24,8 @@ from jaxehr.metrics.evaluate import MetricConfig
 from jaxehr.metrics.fidelity import generator
 
 MIN_LEAF = 3
-BINS = 63  # a quarter of scikit-learn's: twice as fast, and finds as much
+# A quarter of scikit-learn's bins, half of its leaves: a third of the time, as good.
+BINS, LEAVES = 63, 15
 
 
 class Learner(NamedTuple):
@@ -109,6 +110,7 @@ def build_boosting(
     return HistGradientBoostingClassifier(
         early_stopping=False,  # pyright: ignore[reportArgumentType]
         max_bins=BINS,
+        max_leaf_nodes=LEAVES,
         random_state=seed,
     )
 

@@ -58,6 +58,24 @@ def test_warping_equals_the_plain_loop_for_any_lengths():
     np.testing.assert_allclose(single, expected, rtol=1e-5)
 
 
+def test_warping_is_that_of_dtaidistance():
+    """Its default is the root of squared costs; ours, "euclidean", adds distances."""
+    dtw_ndim = pytest.importorskip("dtaidistance.dtw_ndim")
+    dtw_1d = pytest.importorskip("dtaidistance.dtw")
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(2, 10, 9, 3))
+    n, m = rng.integers(1, 10, (2, 10))
+    joint, single = warping_distances(x, y, n, m)
+    for i in range(10):
+        a, b = x[i, : n[i]], y[i, : m[i]]
+        expected = dtw_ndim.distance(a, b, inner_dist="euclidean")
+        np.testing.assert_allclose(joint[i], expected, rtol=1e-5)
+        for d in range(3):
+            column = a[:, d].copy(), b[:, d].copy()
+            expected = dtw_1d.distance(*column, inner_dist="euclidean")
+            np.testing.assert_allclose(single[i, d], expected, rtol=1e-5)
+
+
 def test_warping_is_symmetric_zero_on_itself_and_ignores_repeats():
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(2, 5, 6, 2)).astype(np.float32)

@@ -11,10 +11,10 @@ from jaxehr.core.contracts import Comparison, Result
 from jaxehr.core.files import PathLike, new_folder, write_json, write_text
 from jaxehr.metrics.release import BOUNDS, DIAGNOSTICS, Verdict
 from jaxehr.report import provenance, words
-from jaxehr.report.html import template
 from jaxehr.report.json_out import metric_entry, plain
 from jaxehr.report.page import Lines, Rows, Section
 from jaxehr.report.style import look
+from jaxehr.report.template import template
 
 MARKER = "audit.json"
 TITLE = "May the synthetic patients be released?"

@@ -37,7 +37,7 @@ def card(
         seeds=", ".join(f"{k} {v}" for k, v in found.items()) or "not known",
         versions=versions,
         version_text=", ".join(f"{k} {v}" for k, v in versions.items()),
-        verdict=words.count_readings(results) if results else "Nothing was measured.",
+        verdict=" ".join(words.verdict(results)),
         rows=[metric_row(result) for result in defined],
         privacy=words.privacy_sentence(results),
         attacks=[

@@ -130,6 +130,32 @@ def bars(
     return picture(figure, name, f"Bar chart. {caption}", caption)
 
 
+def losses(name: str, found: dict[str, float], title: str) -> Picture:
+    """Horizontal bars of what is lost, the largest first."""
+    labels = [shorten(label, 24) for label in found]
+    rows, values = np.arange(len(labels)), list(found.values())
+    left = 16 + 6 * max(len(label) for label in labels)
+    figure, (axes,) = panels(340, 64 + 20 * len(labels), left=left, right=44)
+    axes.barh(rows, values, height=0.6, color=SYNTHETIC)
+    for row, value in zip(rows, values):
+        axes.annotate(
+            minus(f"{value:.3f}"),
+            (max(value, 0.0), row),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center_baseline",
+            fontsize=9,
+            color=MUTED,
+        )
+    axes.set_yticks(rows, labels)
+    axes.tick_params("y", length=0)
+    axes.invert_yaxis()
+    axes.set_title(title, x=0)
+    axes.set_xlabel("AUC lost when shuffled")
+    caption = f"{title}: {next(iter(found))} is used most."
+    return picture(figure, name, f"Bar chart. {caption}", caption)
+
+
 def missing_over_time(
     feature: Feature, schema: Schema, curves: list[np.ndarray], overall: list[float]
 ) -> Picture:

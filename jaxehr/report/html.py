@@ -72,15 +72,18 @@ def render(
         group = words.GROUPS.get(result.group, result.group)
         groups.setdefault(group, []).append(metric_row(result))
     with look():
+        leading = evidence.sections(comparison, results)
         parts = page_sections(comparison, results, run, notes)
     return template("report.html.j2").render(
         title=title,
         about=words.size_sentence(comparison),
         model=run.get("model", ""),
-        verdict=words.count_readings(results) if results else "No metric was computed.",
+        verdict=words.verdict(results),
         privacy=words.privacy_sentence(results),
+        untried=words.untried_sentence(results),
         headlines=[metric_row(result) for result in words.headlines(results)],
         groups=groups,
+        leading=leading,
         sections=parts,
     )
 
@@ -94,7 +97,6 @@ def page_sections(
     """All sections after the table of metrics, in the order of the page."""
     shown, said = drawable(comparison)
     every = [
-        evidence.privacy(results),
         sections.marginals(shown),
         sections.missingness(shown),
         sections.trajectories(shown),

@@ -139,6 +139,38 @@ def count_readings(results: list[Result]) -> str:
     return ", ".join(parts) + "."
 
 
+def verdict(results: list[Result]) -> list[str]:
+    """The sentences at the top: use in place of real patients, then resemblance."""
+    if not results:
+        return ["No metric was computed."]
+    losses = [r for r in results if "verdict" in (r.value.detail or {})]
+    said = [use_sentence(_representative(losses))] if losses else []
+    return [*said, count_readings(results)]
+
+
+def use_sentence(loss: Result) -> str:
+    """What is lost by training on synthetic patients, against the stated margin."""
+    detail, kind = loss.value.detail, loss.definition.title.partition(", ")[2]
+    shown = {
+        "non-inferior": "Synthetic patients serve in place of real ones",
+        "inferior": "Synthetic patients do not serve in place of real ones",
+        "not shown": "Not shown: that synthetic patients serve in place of real ones",
+    }[detail["verdict"]]
+    low, high = (change(end) for end in (loss.value.high, loss.value.low))
+    return (
+        f"{shown}: after training on them, AUROC on real hold-out patients ({kind}) is "
+        f"{change(loss.value.value)} than after training on real ones (95 % interval: "
+        f"{low} to {high}; margin {number(detail['margin'])})."
+    )
+
+
+def change(loss: float | None) -> str:
+    """A loss of AUROC as "0.02 lower" or "0.02 higher"."""
+    if loss is None:
+        return "unknown"
+    return f"{number(abs(loss))} {'higher' if loss < 0 else 'lower'}"
+
+
 def attacks(results: list[Result]) -> list[Result]:
     """The numbers of attacks on privacy that are defined, diagnostics left out."""
     return [
@@ -175,6 +207,13 @@ def privacy_sentence(results: list[Result]) -> str:
     if blind:
         text += f" Too weak to see even copied patients: {'; '.join(blind)}."
     return text
+
+
+def untried_sentence(results: list[Result]) -> str:
+    """Which stronger attackers were not tried."""
+    if any(r.name.startswith("membership_loss") for r in attacks(results)):
+        return "Attackers stronger than these were not tried."
+    return "Other attackers, such as one who holds the model itself, were not tried."
 
 
 def control(result: Result) -> str:

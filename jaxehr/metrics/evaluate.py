@@ -162,12 +162,13 @@ def overlaps(sets: list[Dataset], prints: list[np.ndarray]) -> list[str]:
         )
     new = ~np.isin(holdout.groups, common) & has_values(holdout)
     equal = int(np.isin(prints[1][new], prints[0]).sum())
-    if equal:
-        again = len(prints[0]) - len(np.unique(prints[0]))
+    _, again = np.unique(prints[0], return_counts=True)
+    twins = int(again[again > 1].sum())
+    if equal * len(prints[0]) > twins * len(new):  # more than there are by chance
         found.append(
             f"{equal} of {len(new)} hold-out patients equal a training patient of "
-            f"another id in every value ({again} of {len(prints[0])} training patients "
-            "repeat another one); if they are the same people, the references are too "
+            f"another id in every value ({twins} of {len(prints[0])} training patients "
+            "equal another one); if they are the same people, the references are too "
             "good."
         )
     # `jaxehr sample` numbers its patients from 1

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from scipy import stats
 
 from jaxehr.core.contracts import Comparison, Definition, Metric, Value
 from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
@@ -83,11 +84,15 @@ def mmd_squared(a: np.ndarray, b: np.ndarray) -> float:
 def from_draws(
     values: Any, references: Any, detail: dict[str, Any], least: float = 0.0
 ) -> Value:
-    """Means over draws; the interval is that of the mean, none for a single draw."""
+    """Means over draws; Student's interval of the mean, none for a single draw.
+
+    It holds the choice of rows only, not the drawing of the patients themselves.
+    """
     value, reference = float(np.mean(values)), float(np.mean(references))
     if len(values) == 1:
         return Value(value, reference, detail=detail)
-    spread = 1.96 * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    quantile = float(stats.t.ppf(0.975, len(values) - 1))
+    spread = quantile * float(np.std(values, ddof=1)) / len(values) ** 0.5
     low, high = max(value - spread, least), value + spread
     return Value(value, reference, low, high, "", detail)
 

@@ -4,6 +4,8 @@ The paper names these metrics without formulas; the definitions here are ours.
 N patients, T steps, D numeric columns; only steps before the end of a stay count.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -154,7 +156,7 @@ def dtw(config: MetricConfig = DEFAULT) -> Metric:
         for name in names:
             pairs = value[name]  # [pairs, columns or 1]
             mean = pairs.mean(1)
-            spread = 1.96 * float(mean.std()) / len(mean) ** 0.5
+            spread = 1.96 * pair_error(mean, synthetic.rows, holdout.rows)
             detail = {}
             if name == "dtw_univariate":
                 by_column = pairs.mean(0).tolist()
@@ -173,20 +175,38 @@ def dtw(config: MetricConfig = DEFAULT) -> Metric:
     return Metric(run, "temporal", names)
 
 
-def pick(
-    rng: np.random.Generator, x: np.ndarray, data: Dataset, pairs: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Random patients with at least one step: x [pairs, T, D] and their lengths."""
+class Picked(NamedTuple):
+    """Random patients with at least one step."""
+
+    x: np.ndarray  # [pairs, T, D]
+    length: np.ndarray  # Int [pairs]
+    rows: np.ndarray  # Int [pairs]: their places in the data set
+
+
+def pick(rng: np.random.Generator, x: np.ndarray, data: Dataset, pairs: int) -> Picked:
     length = np.asarray(data.cohort.length)
-    rows = np.flatnonzero(length > 0)
-    chosen = rng.choice(rows, pairs)
-    return x[chosen], length[chosen]
+    chosen = rng.choice(np.flatnonzero(length > 0), pairs)
+    return Picked(x[chosen], length[chosen], chosen)
 
 
-def warp(a: tuple, b: tuple) -> dict[str, np.ndarray]:
+def pair_error(values: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
+    """Standard error of the mean over pairs whose patients come again.
+
+    With e the deviations, n^2 var = sum_i (sum of e of patient i)^2 over the patients
+    of both sides - sum e^2: pairs that share a patient go together.
+
+    Args:
+      values: [n]; one, other: Int [n], the patients of each pair.
+    """
+    deviation = values - values.mean()
+    alone = (deviation**2).sum()
+    sums = [(np.bincount(rows, deviation) ** 2).sum() for rows in (one, other)]
+    return float(max(sum(sums) - alone, alone)) ** 0.5 / len(values)
+
+
+def warp(a: Picked, b: Picked) -> dict[str, np.ndarray]:
     """Both kinds of distance of all pairs, [pairs, 1] and [pairs, D]."""
-    (x, n), (y, m) = a, b
-    joint, single = warping_distances(x, y, n, m)
+    joint, single = warping_distances(a.x, b.x, a.length, b.length)
     return {
         "dtw_multivariate": np.asarray(joint, np.float64)[:, None],
         "dtw_univariate": np.asarray(single, np.float64),

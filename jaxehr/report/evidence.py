@@ -99,7 +99,7 @@ def subgroup_table(result: Result) -> Rows:
     for group in detail_of(result)["groups"]:
         shown = [share(group[key]) for key in ("prevalence", "synthetic_prevalence")]
         if group["reason"]:
-            measured = [f"not defined: {group['reason']}", "", "", ""]
+            measured = ["", "", "", f"none: {group['reason']}"]
         else:
             ends = f"{words.number(group['low'])} to {words.number(group['high'])}"
             measured = [

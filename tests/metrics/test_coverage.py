@@ -40,6 +40,15 @@ def test_neighbourhoods_are_those_of_scikit_learn(monkeypatch, block):
     np.testing.assert_array_equal(found.coverage, held.any(1))
     np.testing.assert_array_equal(found.recall, (apart <= reach[1]).any(1))
     np.testing.assert_allclose(found.density, held.sum(0) / NEIGHBOURS)
+    np.testing.assert_allclose(found.density_by, held.sum(1) / NEIGHBOURS)
+    without = lambda hits, side: np.delete(hits, i, side).any(side)
+    for i in range(50):  # hits that are lost without y_i
+        lost = held.any(1).sum() - without(held, 1).sum()
+        assert found.coverage_by[i] == lost
+        near = apart <= reach[1]
+        assert found.recall_by[i] == near.any(1).sum() - without(near, 1).sum()
+    for i in range(60):  # without x_i
+        assert found.precision_by[i] == held.any(0).sum() - without(held, 0).sum()
 
 
 def test_density_of_equal_laws_is_one_and_coverage_as_known():

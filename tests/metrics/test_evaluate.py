@@ -10,7 +10,14 @@ from builders import schema, simulate, sparse_pair
 
 from jaxehr.api import evaluate
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Feature, Label, concatenate, take
+from jaxehr.core.cohort import (
+    Feature,
+    Label,
+    concatenate,
+    empty_table,
+    make_cohort,
+    take,
+)
 from jaxehr.core.sparse import SparseTable
 from jaxehr.metrics.dimensions import dimensions
 from jaxehr.metrics.evaluate import MetricConfig, comparison, name_key, run_metrics
@@ -103,7 +110,7 @@ def test_equal_patients_under_another_id_give_a_warning():
     ids = np.arange(420) + 5_000_000
     both = concatenate([take(real, np.arange(20)).cohort, held.cohort])
     mixed = held._replace(cohort=both, ids=ids, groups=ids)
-    text = r"20 of 420 hold-out patients equal .* \(0 of 400 training patients repeat"
+    text = r"20 of 420 hold-out patients equal .* \(0 of 400 training patients equal"
     with pytest.warns(UserWarning, match=text):
         comparison(real, simulate(3), mixed)
     found = evaluate(real, simulate(3), mixed, metrics=["dimensions"])
@@ -112,6 +119,23 @@ def test_equal_patients_under_another_id_give_a_warning():
     with pytest.warns(UserWarning, match="20 patient.*in the training and in") as told:
         comparison(real, simulate(3), named._replace(groups=named.ids))
     assert len(told) == 1  # the same people are told once
+
+
+def test_patients_of_few_coarse_columns_are_equal_by_chance(recwarn):
+    law = schema(steps=0, numeric=0, coded=False)
+    law = law.replace(static=law.static[:1])
+
+    def coarse(seed):
+        cohort = simulate(seed).cohort
+        static = cohort.static._replace(
+            numeric=np.zeros((400, 0)), observed=cohort.static.observed[:, 1:]
+        )
+        nothing = empty_table((400, 0), ())
+        made = make_cohort(static, nothing, np.zeros(400), cohort.label)
+        return simulate(seed)._replace(schema=law, cohort=made)
+
+    comparison(*map(coarse, (1, 3, 2)))
+    assert not recwarn.list
 
 
 def test_patients_without_values_are_nobody_in_particular(recwarn):

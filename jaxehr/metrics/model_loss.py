@@ -36,7 +36,7 @@ from jaxehr.metrics.views import MIN_PATIENTS, too_few
 CONTROL = 64  # patients that the control is trained on
 THIRDS = 3
 PENALTY = 0.1  # C of scikit-learn's logistic regression
-NO_CONTROL = "none: this kind of model cannot be trained anew on a few patients"
+NO_CONTROL = "no control: this kind of model cannot be trained on a few patients"
 HOLDS = "the attacker holds the trained model and complete records"
 
 

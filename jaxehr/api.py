@@ -168,14 +168,17 @@ def audit(
       real: the training cohort. Without `holdout`, the people that training left out
         are the hold-out; the synthetic patients must then be drawn by a run on `real`.
       policy: number -> {"max": limit on the upper end of its interval, "max_excess":
-        the same for its excess over real patients}; None = `default_policy`.
+        the same for its excess over real patients}; None = the part of
+        `default_policy` that is measured.
       model: the run itself, trained on `real`, for attacks on it.
       shadow: make `membership_shadow` too, which trains `config.shadows` models.
 
     Raises:
       InputError: it is not known who is new to the model; a bad policy.
     """
-    policy = default_policy() if policy is None else policy
+    metrics = [n for n in privacy_metrics() if shadow or n not in ON_REQUEST]
+    if policy is None:
+        policy = measured_limits(metrics, model)
     check_policy(policy, attack_numbers())
     refuse_unknown(real, synthetic, holdout)
     scored: dict[str, Scored] = {}
@@ -185,7 +188,7 @@ def audit(
         holdout,
         seed=seed,
         config=config,
-        metrics=[n for n in privacy_metrics() if shadow or n not in ON_REQUEST],
+        metrics=metrics,
         run=describe_run(model, synthetic) if model else {},
         model=model,
         keep=scored.__setitem__,
@@ -213,6 +216,15 @@ def findings_of(
 def privacy_metrics() -> list[str]:
     """The families of attacks, those on request included."""
     return [name for name, path in METRICS.items() if find(path)().group == "privacy"]
+
+
+def measured_limits(metrics: list[str], model: Run | None) -> Policy:
+    """The default limits on these families; on a model only where there is one."""
+    limits, names = default_policy(), []
+    for family in metrics:
+        metric = find(METRICS[family])()
+        names += metric.names if model or "model" not in metric.takes else ()
+    return {name: limits[name] for name in names if name in limits}
 
 
 def attack_numbers() -> list[str]:

@@ -44,7 +44,8 @@ FLAGS = [
     flag(
         "policy",
         pathlib.Path | None,
-        "The limits, a JSON file; by default those of --print-policy.",
+        "The limits, a JSON file; by default those of --print-policy, without those "
+        "on the model (loss, shadow) where --run or --shadow is not given.",
         None,
         metavar="FILE",
     ),

@@ -18,10 +18,10 @@ FitFn = Callable[..., Params]
 SampleFn = Callable[..., Cohort]
 # (key, params, cohort) -> Cohort with the missing parts drawn
 ImputeFn = Callable[..., Cohort]
-# (key, params, cohort, *, draws) -> float [N], the training loss of each patient, the
-# mean over `draws` sets of noise that are the same for every patient: a number depends
-# on the key, the parameters and the patient only
-LossFn = Callable[..., np.ndarray]
+# (key, params, cohort, *, levels, repeats) -> float [N, Q], what training minimises of
+# each patient in Q parts, most of them a noise level; noise is the same for every
+# patient: a number depends on the key, the parameters and the patient only
+LossesFn = Callable[..., np.ndarray]
 # (keys [S], params, cohort, rows [S, n], *, valid=None, steps=0) -> S params: small
 # trainings together, each on its rows, encoded as `params` says; the patients `valid`
 # choose the best average; steps 0 = those of the configuration
@@ -31,13 +31,13 @@ FitManyFn = Callable[..., list[Params]]
 class GenerativeModel(NamedTuple):
     """What experiments and the command line see; `cdmt(schema, config)` returns one.
 
-    `loss` and `fit_many` are for attacks on the model itself.
+    `losses` and `fit_many` are for attacks on the model itself.
     """
 
     fit: FitFn
     sample: SampleFn
     impute: ImputeFn | None = None
-    loss: LossFn | None = None
+    losses: LossesFn | None = None
     fit_many: FitManyFn | None = None
 
 

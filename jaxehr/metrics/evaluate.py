@@ -65,8 +65,10 @@ class MetricConfig:
     """Pairs of patients for dynamic time warping."""
     resamples: int = 200
     """Bootstrap draws behind the confidence intervals (ours)."""
-    loss_draws: int = 16
-    """Noise levels behind a patient's loss, for attacks on the model itself."""
+    loss_levels: int = 16
+    """Noise levels of a patient's losses, for attacks on the model itself."""
+    loss_repeats: int = 4
+    """Draws of noise at each level."""
     control_steps: int = 600
     """Optimiser steps of their control, a model overfitted on purpose."""
     shadows: int = 16
@@ -98,7 +100,8 @@ QUICK = MetricConfig(
     draws=2,
     trees=100,
     pairs=300,
-    loss_draws=8,
+    loss_levels=8,
+    loss_repeats=2,
     control_steps=300,
 )
 NO_MODEL = "no model was given"

@@ -1,5 +1,11 @@
-"""Membership by the loss of the model itself [yeom2018]: who holds the weights asks
+"""Membership by the losses of the model itself [yeom2018]: who holds the weights asks
 how well the model knows a patient.
+
+What training minimised is taken apart by noise level, for a model remembers patients at
+levels between "nothing is hidden" and "nothing is left". Which levels tell, the
+attacker learns from patients whose membership is known: a third of them for the next
+third, in a ring, so that no third is judged by what was learned from itself and the
+errors of any two are uncorrelated.
 
 There is no synthetic patient in this attack. Its reference sets one half of the
 hold-out against the other; its control is the same kind of model, trained for long on
@@ -10,6 +16,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from scipy import stats
+from sklearn.linear_model import LogisticRegression
 
 from jaxehr.core.cohort import Cohort, concatenate, map_patients
 from jaxehr.core.contracts import (
@@ -20,13 +28,15 @@ from jaxehr.core.contracts import (
     Scored,
     Value,
 )
-from jaxehr.metrics.attacks import all_in_place, definitions, measure
+from jaxehr.metrics.attacks import Interval, all_in_place, definitions, measure
 from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
 from jaxehr.metrics.fidelity import generator, undefined
 from jaxehr.metrics.views import MIN_PATIENTS, too_few
 
 CONTROL = 64  # patients that the control is trained on
-NO_CONTROL = "none: this kind of model cannot be trained anew on a few patients"
+THIRDS = 3
+PENALTY = 0.1  # C of scikit-learn's logistic regression
+NO_CONTROL = "no control: this kind of model cannot be trained on a few patients"
 HOLDS = "the attacker holds the trained model and complete records"
 
 
@@ -39,75 +49,103 @@ class Pool(NamedTuple):
     held: np.ndarray  # Int: it never saw them
 
 
-def pool_of(real: Comparison, model: Attacked) -> Pool:
-    """The training and the hold-out patients of a comparison."""
+def pool_of(rng: np.random.Generator, real: Comparison, model: Attacked) -> Pool:
+    """The training and the hold-out patients of a comparison, in random order."""
     held = len(model.learned) + np.arange(len(real.holdout.ids))
     return Pool(
         concatenate([real.train.cohort, real.holdout.cohort]),
-        np.flatnonzero(model.learned),
+        rng.permutation(np.flatnonzero(model.learned)),
         np.flatnonzero(~model.learned),
-        held,
+        rng.permutation(held),
     )
 
 
 def unfit(real: Comparison, model: Attacked) -> str:
     """Why the model cannot be attacked, or an empty text."""
-    if model.model.loss is None:
-        return "this kind of model has no loss of single patients"
+    if model.model.losses is None:
+        return "this kind of model has no losses of single patients"
     if model.learned.sum() < MIN_PATIENTS:
         return f"the model learned from fewer than {MIN_PATIENTS} patients"
     return too_few(real.train, real.holdout)
 
 
-def losses(
-    key: jax.Array, model: Attacked, params: Params, people: Cohort, draws: int
+def ask(
+    key: jax.Array,
+    model: Attacked,
+    params: Params,
+    people: Cohort,
+    config: MetricConfig,
 ) -> np.ndarray:
-    """The loss of each patient [N] under `params`; lower = better known."""
-    assert model.model.loss is not None
-    return np.asarray(model.model.loss(key, params, people, draws=draws), float)
+    """Losses [N, Q] under `params` as normal scores of their ranks among the patients:
+    without units, and alike for models that are trained for longer."""
+    assert model.model.losses is not None
+    found = model.model.losses(
+        key,
+        params,
+        people,
+        levels=config.loss_levels,
+        repeats=config.loss_repeats,
+    )
+    return normal_scores(found)
 
 
 def rows_of(people: Cohort, rows: np.ndarray) -> Cohort:
     return map_patients(lambda leaf: np.asarray(leaf)[rows], people)
 
 
-def halves(
-    rng: np.random.Generator, scores: np.ndarray
+def suspicion(
+    rng: np.random.Generator, members: np.ndarray, others: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Two random halves, equally large."""
-    half = len(scores) // 2
-    scores = rng.permutation(scores)
-    return scores[:half], scores[half : 2 * half]
+    """Scores [n], [m] of the losses [n, Q], [m, Q]; higher = "member".
+
+    Logistic regression on one third scores the next one; scores are normal ones of the
+    ranks inside a third.
+    """
+    count = len(members)
+    rows, label = np.concatenate([members, others]), np.arange(count + len(others))
+    label = label < count
+    third = np.concatenate(
+        [rng.permutation(len(side)) % THIRDS for side in (members, others)]
+    )
+    scores = np.zeros(len(rows))
+    for known in range(THIRDS):
+        asked = third == (known + 1) % THIRDS
+        model = LogisticRegression(C=PENALTY, class_weight="balanced")
+        model.fit(rows[third == known], label[third == known])
+        scores[asked] = normal_scores(model.decision_function(rows[asked]))
+    return scores[:count], scores[count:]
+
+
+def normal_scores(values: np.ndarray) -> np.ndarray:
+    """Of the ranks along the first axis."""
+    return stats.norm.ppf(stats.rankdata(values, axis=0) / (len(values) + 1.0))
 
 
 def control(
     keys: jax.Array, model: Attacked, pool: Pool, config: MetricConfig
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Scores of a few patients under a model overfitted on them, and of as many others;
-    None = the model cannot be trained so. `pool` is in random order."""
+    """Losses of a few patients under a model overfitted on them, and of as many others;
+    None = the model cannot be trained so."""
     if model.model.fit_many is None:
         return None
-    few, others = pool.learned[:CONTROL], pool.held[:CONTROL]
-    size = min(len(few), len(others))
-    fitted = model.model.fit_many(
-        keys[:1],
-        model.params,
-        pool.cohort,
-        few[None, :size],
-        steps=config.control_steps,
-    )[0]
-    asked = rows_of(pool.cohort, np.concatenate([few[:size], others[:size]]))
-    found = losses(keys[1], model, fitted, asked, config.loss_draws)
-    return -found[:size], -found[size:]
+    size = min(len(pool.learned), len(pool.held), CONTROL)
+    few, others = pool.learned[:size], pool.held[:size]
+    (fitted,) = model.model.fit_many(
+        keys[:1], model.params, pool.cohort, few[None], steps=config.control_steps
+    )
+    asked = rows_of(pool.cohort, np.concatenate([few, others]))
+    found = ask(keys[1], model, fitted, asked, config)
+    return found[:size], found[size:]
 
 
 def membership_loss(config: MetricConfig = DEFAULT) -> Metric:
-    """Membership by the model's own loss of a patient."""
+    """Membership by the model's own losses of a patient."""
     names = definitions(
         "membership_loss",
-        "Membership, loss of the model",
-        f"{HOLDS}, and calls a record that the model denoises well a training patient. "
-        "The control is the same network trained for long on a few patients.",
+        "Membership, losses of the model",
+        f"{HOLDS}, knows of some whether they were trained on, and learns from the "
+        "losses at every noise level to tell the others. The control is the same "
+        "network trained for long on a few patients.",
         "[yeom2018]",
     )
 
@@ -117,24 +155,30 @@ def membership_loss(config: MetricConfig = DEFAULT) -> Metric:
         if reason := unfit(real, model):
             return undefined(names, reason)
         keys, rng = jax.random.split(key, 3), generator(key)
-        pool = pool_of(real, model)
-        pool = pool._replace(
-            learned=rng.permutation(pool.learned), held=rng.permutation(pool.held)
-        )
+        pool = pool_of(rng, real, model)
         size = min(len(pool.learned), len(pool.held), config.pooled_rows)
-        asked = pool.learned if keep else pool.learned[:size]
+        asked = pool.learned if keep else pool.learned[: config.pooled_rows]
         people = rows_of(pool.cohort, np.concatenate([asked, pool.held[:size]]))
-        found = -losses(keys[0], model, model.params, people, config.loss_draws)
+        found = ask(keys[0], model, model.params, people, config)
         members, others = found[: len(asked)], found[len(asked) :]
-        if keep:
-            keep(Scored(asked, members, others))
         overfitted = control(keys[1:], model, pool, config)
-        sides = (members[:size], others), halves(rng, others), overfitted
-        three = [None if side is None else measure(rng, *side) for side in sides]
+        sides = (members, others), np.array_split(others, 2), overfitted
+        scores = [suspicion(rng, *side) for side in sides if side is not None]
+        if keep:
+            keep(Scored(asked, *scores[0]))
+        three = [*(compared(rng, *side) for side in scores), None][:3]
         values = all_in_place("membership_loss", three, size)
-        if three[-1] is None:
+        if overfitted is None:
             for value in values.values():
                 value.detail["control"] = NO_CONTROL
         return values
 
     return Metric(run, "privacy", names, sparse=True, takes=("model", "keep"))
+
+
+def compared(
+    rng: np.random.Generator, members: np.ndarray, others: np.ndarray
+) -> dict[str, Interval]:
+    """`measure` of as many members as others, drawn at random."""
+    size = min(len(members), len(others))
+    return measure(rng, *(rng.permutation(side)[:size] for side in (members, others)))

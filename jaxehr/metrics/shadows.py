@@ -1,16 +1,17 @@
 """Membership by shadow models: the likelihood ratio attack [carlini2022].
 
 S models are trained together, each on a random half of the real patients, so that of
-every patient i there are losses l_is of models that learned from i ("in") and of models
-that did not ("out"). A model under attack gives the loss l_i; with normal laws of one
-variance for all patients,
+every patient i there are losses of models that learned from i ("in") and of models that
+did not ("out"). With y a loss and normal laws of one variance v for all patients,
 
-    score_i = log N(l_i; mean_i,in, v) - log N(l_i; mean_i,out, v).
+    score_i = log N(y_i; mean_i,in, v) - log N(y_i; mean_i,out, v).
 
-Losses are centred for each model first. Shadow models come in pairs that share out the
-patients; a shadow model is attacked with the other pairs.
+Deviation: y is not the mean loss but the combination of the losses at all noise levels
+that tells in from out best among the shadow models [fisher1936]; and as S is small, the
+difference of a patient's means is shrunk to that of all patients [james1961].
 
-N patients, n of them under attack.
+Shadow models come in pairs that share out the patients; a shadow model is attacked with
+the other pairs. N patients, n of them under attack, Q losses of each.
 """
 
 from typing import Any, NamedTuple
@@ -22,10 +23,10 @@ from jaxehr.core.contracts import Attacked, Comparison, Metric, Scored, Value
 from jaxehr.metrics.adversarial import proportion
 from jaxehr.metrics.attacks import (
     FALSE_ALARMS,
+    NOTHING,
     Interval,
     all_in_place,
     definitions,
-    measure,
 )
 from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
 from jaxehr.metrics.fidelity import generator, undefined
@@ -33,15 +34,16 @@ from jaxehr.metrics.model_loss import (
     CONTROL,
     HOLDS,
     Pool,
-    halves,
-    losses,
+    ask,
+    compared,
     pool_of,
     rows_of,
     unfit,
 )
-from jaxehr.metrics.ranking import ranks, roc_area
+from jaxehr.metrics.ranking import counts_of, roc_area
 
 NOT_TOGETHER = "this kind of model cannot train shadow models together; cdmt can"
+RIDGE = 1e-3  # added to the covariance of the losses, of its mean variance
 PREFIXES = ("membership_shadow", "membership_shadow_run")
 
 
@@ -57,7 +59,7 @@ class Task(NamedTuple):
 class Shadows(NamedTuple):
     """What S shadow models say of n patients."""
 
-    losses: np.ndarray  # [S, n]
+    losses: np.ndarray  # [S, n, Q], normal scores inside a model
     inside: np.ndarray  # Bool [S, n]: who was learned from
 
 
@@ -94,24 +96,53 @@ def train_shadows(
         steps=task.steps,
     )
     people = rows_of(pool.cohort, task.asked)
-    of = lambda params: losses(key_loss, model, params, people, config.loss_draws)
-    return Shadows(np.stack([of(params) for params in fitted]), inside)
+    found = [ask(key_loss, model, params, people, config) for params in fitted]
+    return Shadows(np.stack(found), inside)
 
 
-def likelihood_ratio(
-    found: np.ndarray, inside: np.ndarray, target: np.ndarray
-) -> np.ndarray:
-    """The score [n] of the losses `target` [n] from shadow losses and sides [S, n]."""
-    found = found - found.mean(1, keepdims=True)
-    target = target - target.mean()
-    means = [
-        np.where(side, found, 0.0).sum(0) / np.maximum(side.sum(0), 1)
-        for side in (inside, ~inside)
-    ]
-    left = found - np.where(inside, *means)
-    variance = (left**2).sum() / max(left.size - 2 * len(target), 1)
-    squares = [(target - mean) ** 2 for mean in means]
-    return (squares[1] - squares[0]) / max(2.0 * variance, 1e-300)
+class Fit(NamedTuple):
+    """What pairs of shadow models say of n patients."""
+
+    weight: np.ndarray  # [Q]: y = losses @ weight
+    middle: np.ndarray  # [n]: between the mean inside and the mean outside
+    gap: np.ndarray  # [n]: mean inside less mean outside, shrunk
+    variance: float
+
+
+def fit_pairs(shadows: Shadows) -> Fit:
+    """Normal laws of y inside and outside for every patient."""
+    weight = fisher(shadows)
+    y, count = shadows.losses @ weight, len(shadows.losses) / 2
+    (a, b), left = sides_of(y, shadows.inside)
+    variance = max((left**2).sum() / ((2 * count - 2) * y.shape[1]), 1e-300)
+    gap = a - b
+    noise = variance * 2 / count  # of a gap, beside what patients differ by
+    kept = max(1.0 - noise / max(gap.var(), 1e-300), 0.0)
+    return Fit(weight, (a + b) / 2, gap.mean() + kept * (gap - gap.mean()), variance)
+
+
+def likelihood_ratio(fit: Fit, losses: np.ndarray) -> np.ndarray:
+    """Scores [n] of the losses [n, Q] of a model under attack."""
+    return fit.gap * (losses @ fit.weight - fit.middle) / fit.variance
+
+
+def sides_of(
+    found: np.ndarray, inside: np.ndarray
+) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Means [n, ...] over the models inside and outside, and what they leave."""
+    side = inside.reshape(inside.shape + (1,) * (found.ndim - 2))
+    a, b = ((found * w).sum(0) / w.sum(0) for w in (side, ~side))
+    return (a, b), found - np.where(side, a, b)
+
+
+def fisher(shadows: Shadows) -> np.ndarray:
+    """C^-1 (mean in - mean out) [Q]; C is the covariance that both leave."""
+    (a, b), left = sides_of(*shadows)
+    width = left.shape[-1]
+    flat = left.reshape(-1, width)
+    covariance = flat.T @ flat / len(flat)
+    ridge = RIDGE * max(np.trace(covariance) / width, 1e-300) * np.eye(width)
+    return np.linalg.solve(covariance + ridge, (a - b).mean(0))
 
 
 def leave_out(shadows: Shadows, other: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -120,53 +151,51 @@ def leave_out(shadows: Shadows, other: int = 0) -> tuple[np.ndarray, np.ndarray]
     The pair of the target is left out. With `other` membership is read off the pair
     that comes so many later, which is left out too: nothing can be learned of it.
     """
-    count = len(shadows.losses)
-    pair = np.arange(count) // 2
+    pairs = len(shadows.losses) // 2
+    pair = np.arange(2 * pairs) // 2
     scores, members = [], []
-    for target in range(count):
-        partner = (target + 2 * other) % count
-        kept = (pair != pair[target]) & (pair != pair[partner])
-        scores.append(
-            likelihood_ratio(
-                shadows.losses[kept], shadows.inside[kept], shadows.losses[target]
-            )
-        )
-        members.append(shadows.inside[partner])
+    for target in range(pairs):
+        partner = (target + other) % pairs
+        kept = (pair != target) & (pair != partner)
+        fit = fit_pairs(Shadows(shadows.losses[kept], shadows.inside[kept]))
+        for side in range(2):
+            losses = shadows.losses[2 * target + side]
+            scores.append(likelihood_ratio(fit, losses))
+            members.append(shadows.inside[2 * partner + side])
     return np.stack(scores), np.stack(members)
 
 
 def over_records(
     rng: np.random.Generator,
-    scores: np.ndarray,
-    members: np.ndarray,
+    shadows: Shadows,
     person: np.ndarray,
     resamples: int,
+    other: int = 0,
 ) -> dict[str, Interval]:
-    """The numbers of `attacks.measure` over all models and patients [S, n].
+    """The numbers of `attacks.measure` over all models and patients.
 
-    Intervals from resampled people; that of the TPR is at least the exact one of a
-    proportion of patients.
+    The whole attack is repeated on resampled people, for its weights are learned from
+    them; the interval of the TPR is at least the exact one of a share of patients.
     """
-    place, size = ranks(scores.reshape(-1))
-    label, people = members.reshape(-1), int(person.max()) + 1
+    people, count = int(person.max()) + 1, len(person)
 
-    def numbers(times: np.ndarray) -> np.ndarray:
-        weight = np.tile(times[person], len(scores))
-        side = lambda chosen: np.bincount(place[chosen], weight[chosen], size)
-        return from_counts(side(label), side(~label))
+    def numbers(rows: np.ndarray) -> np.ndarray:
+        drawn = Shadows(shadows.losses[:, rows], shadows.inside[:, rows])
+        scores, members = leave_out(drawn, other)
+        return from_counts(*counts_of(members.reshape(-1), scores.reshape(-1)))
 
-    value = numbers(np.ones(people))
-    drawn = [
-        numbers(rng.multinomial(people, np.full(people, 1.0 / people)))
-        for _ in range(resamples)
-    ]
-    low, high = np.quantile(drawn, [0.025, 0.975], 0)
-    exact = proportion(float(value[2]), scores.shape[1])
+    def resampled() -> np.ndarray:
+        times = rng.multinomial(people, np.full(people, 1.0 / people))
+        return np.repeat(np.arange(count), times[person])
+
+    value = numbers(np.arange(count))
+    drawn = [numbers(resampled()) for _ in range(resamples)]
+    low, high = np.quantile([value, *drawn], [0.025, 0.975], 0)
+    exact = proportion(float(value[2]), count)
     low[2], high[2] = min(low[2], exact.low), max(high[2], exact.high)
     low, high = np.minimum(low, value), np.maximum(high, value)
-    names = ("advantage", "auroc", "tpr")
     triples = zip(value.tolist(), low.tolist(), high.tolist(), strict=True)
-    return {name: Interval(*one) for name, one in zip(names, triples, strict=True)}
+    return {name: Interval(*one) for name, one in zip(NOTHING, triples, strict=True)}
 
 
 def from_counts(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
@@ -218,13 +247,13 @@ def membership_shadow(config: MetricConfig = DEFAULT) -> Metric:
         if model.model.fit_many is None:
             return undefined(names, NOT_TOGETHER)
         keys, rng = jax.random.split(key, 3), generator(key)
-        pool = pool_of(real, model)
-        tasks = tasks_of(rng, real, pool, config)
+        pool = pool_of(rng, real, model)
+        tasks = tasks_of(real, pool, config)
         whole, control = (
             train_shadows(k, model, pool, task, config) for k, task in zip(keys, tasks)
         )
         three = [
-            over_records(rng, *leave_out(found, other), task.person, config.resamples)
+            over_records(rng, found, task.person, config.resamples, other)
             for found, other, task in (
                 (whole, 0, tasks[0]),
                 (whole, 1, tasks[0]),
@@ -232,28 +261,26 @@ def membership_shadow(config: MetricConfig = DEFAULT) -> Metric:
             )
         ]
         people = rows_of(pool.cohort, tasks[0].asked)
-        own = losses(keys[2], model, model.params, people, config.loss_draws)
-        scores = likelihood_ratio(whole.losses, whole.inside, own)
+        own = ask(keys[2], model, model.params, people, config)
+        scores = likelihood_ratio(fit_pairs(whole), own)
         members, others = np.split(scores, [len(pool.learned)])
         if keep:
             keep(Scored(pool.learned, members, others))
-        size = min(len(members), len(others), config.pooled_rows)
-        sides = [rng.permutation(side)[:size] for side in (members, others)]
-        against = [measure(rng, *sides), measure(rng, *halves(rng, others)), three[2]]
+        halves = np.array_split(others, 2)
+        against = [compared(rng, *side) for side in ((members, others), halves)]
         values = all_in_place(PREFIXES[0], three, len(scores))
-        return values | all_in_place(PREFIXES[1], against, size)
+        size = min(len(members), len(others))
+        return values | all_in_place(PREFIXES[1], [*against, three[2]], size)
 
     return Metric(run, "privacy", names, sparse=True, takes=("model", "keep"))
 
 
-def tasks_of(
-    rng: np.random.Generator, real: Comparison, pool: Pool, config: MetricConfig
-) -> tuple[Task, Task]:
+def tasks_of(real: Comparison, pool: Pool, config: MetricConfig) -> tuple[Task, Task]:
     """The attack: all patients that the model learned from or never saw. The control:
     a few, for long."""
     person = np.concatenate([real.train.groups, real.holdout.groups])
     asked = np.concatenate([pool.learned, pool.held])
-    few = rng.permutation(pool.learned)[: 2 * CONTROL]
+    few = pool.learned[: 2 * CONTROL]
     judged = pool.judged if len(pool.judged) else None
     return (
         Task(asked, numbered(person[asked]), judged, config.shadow_steps),

@@ -176,14 +176,15 @@ def attacks(found: Findings) -> Section:
                 words.number(value.value),
                 words.interval(result),
                 words.number(value.reference),
-                caught(detail.get("leaky_generator_caught")),
+                caught(detail.get("leaky_generator_caught"), detail.get("control", "")),
                 caught(detail.get("fresh_sample_caught")),
             ]
         )
     text = [
         "Two controls are made in the place of the synthetic patients. Copies of "
-        "training patients must be caught, or the attack has no power on these data. "
-        "Fresh real patients must not be; by chance one number in 40 says so.",
+        "training patients must be caught, or the attack has no power on these data "
+        "(for attacks on the model: a model overfitted on a few of them). Fresh real "
+        "patients must not be; by chance one number in 40 says so.",
     ]
     head = [
         "Attack",
@@ -197,8 +198,8 @@ def attacks(found: Findings) -> Section:
     return Section("attacks", "Attacks and their controls", text, [table])
 
 
-def caught(value: bool | None) -> str:
-    return "" if value is None else "yes" if value else "no"
+def caught(value: bool | None, otherwise: str = "") -> str:
+    return otherwise if value is None else "yes" if value else "no"
 
 
 def standing_out(found: Findings) -> Section:

@@ -53,8 +53,8 @@ def refuse_unknown(real: Dataset, synthetic: Dataset, holdout: Dataset | None) -
     common = np.intersect1d(real.groups, holdout.groups).size
     if common:
         raise InputError(
-            f"{common} people are both real (training) and hold-out patients; leave "
-            "them out of one of the cohorts."
+            f"{common} people are in the training and in the hold-out cohort; leave "
+            "them out of one, or give them other ids if they are other people."
         )
     if left_out:
         raise InputError(

@@ -37,7 +37,7 @@ def cdmt(schema: Schema, config: CdmtConfig | None = None) -> GenerativeModel:
     return GenerativeModel(
         functools.partial(fit, schema, model),
         functools.partial(sample, schema, model),
-        loss=functools.partial(scoring.loss, model),
+        losses=functools.partial(scoring.patient_losses, model),
         fit_many=functools.partial(scoring.fit_many, schema, model),
     )
 

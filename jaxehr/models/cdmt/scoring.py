@@ -1,4 +1,4 @@
-"""The denoising loss of each patient, and several small trainings at once.
+"""The denoising losses of each patient, and several small trainings at once.
 
 Both are for attacks on the model itself: does it know a patient it was trained on?
 """
@@ -14,7 +14,6 @@ from jax.sharding import PartitionSpec
 
 from jaxehr.core.cohort import Cohort, Schema, num_patients
 from jaxehr.core.contracts import Params, gather
-from jaxehr.diffusion.edm import low_discrepancy
 from jaxehr.models.cdmt import preprocessing
 from jaxehr.models.cdmt.network import Blocks
 from jaxehr.models.cdmt.objective import (
@@ -38,20 +37,27 @@ from jaxehr.training.config import resolve
 from jaxehr.training.sharding import AXIS, make_mesh, per_device
 
 
-def loss(
-    model: Model, key: jax.Array, params: Params, cohort: Cohort, *, draws: int = 16
+def patient_losses(
+    model: Model,
+    key: jax.Array,
+    params: Params,
+    cohort: Cohort,
+    *,
+    levels: int = 16,
+    repeats: int = 4,
 ) -> np.ndarray:
-    """The training loss of each patient [N], label told, mean over `draws` times.
+    """The training loss of each patient at `levels` even times in (0, 1): [N, levels].
 
-    The times cover [0, 1) evenly. Times and noise are the same for every patient, so
-    that a number depends on the key, the parameters and the patient only.
+    Each is a mean over `repeats` draws of noise; the label is told. Noise is the same
+    for every patient, so that a number depends on the key, the parameters and the
+    patient only.
     """
     fitted, weights = params["fitted"], params["weights"]
     data = preprocessing.encode(fitted, model.layout, cohort)
     devices = jax.local_device_count()
-    run, size = program(model, draws, devices), block_rows() * devices
+    run, size = program(model, levels, repeats, devices), block_rows() * devices
     common = jax.device_put((scales_of(model, fitted), weights))
-    count, found = num_patients(cohort), [np.zeros(0, np.float32)]
+    count, found = num_patients(cohort), [np.zeros((0, levels), np.float32)]
     for first in range(0, count, size):
         # Blocks are full, or the rounding of a number would depend on their size.
         rows = np.minimum(np.arange(first, first + size), count - 1)
@@ -60,9 +66,9 @@ def loss(
 
 
 @functools.lru_cache(maxsize=16)
-def program(model: Model, draws: int, devices: int) -> Any:
+def program(model: Model, levels: int, repeats: int, devices: int) -> Any:
     """The compiled losses of one block on each device."""
-    run = functools.partial(patient_losses, model, draws)
+    run = functools.partial(block_losses, model, levels, repeats)
     if devices > 1:
         split, whole = PartitionSpec(AXIS), PartitionSpec()
         specs = (whole, whole, whole, split)
@@ -70,17 +76,17 @@ def program(model: Model, draws: int, devices: int) -> Any:
     return jax.jit(run)
 
 
-def patient_losses(
+def block_losses(
     model: Model,
-    draws: int,
+    levels: int,
+    repeats: int,
     scales: Scales,
     params: Params,
     key: jax.Array,
     batch: Batch,
 ) -> jax.Array:
-    """Loss of each patient of a batch [B]."""
+    """Losses [B, levels] of a batch."""
     rows, weigh = batch.label.shape[0], row_weights(*scales)
-    key_t, key_noise = jax.random.split(key)
     frame = make_frame(model, batch.label, batch.length, batch.has_static)
     x0 = clean(model, params, batch)
 
@@ -94,8 +100,10 @@ def patient_losses(
         found = (w(leaf, batch) for w, leaf in zip(weigh, each))
         return weighted(model.config, Blocks(*found))
 
-    times = low_discrepancy(key_t, draws)
-    return jax.lax.map(one, (times, jax.random.split(key_noise, draws))).mean(0)
+    count = levels * repeats
+    times = (jnp.arange(count) // repeats + 0.5) / levels
+    found = jax.lax.map(one, (times, jax.random.split(key, count)))  # [count, B]
+    return found.reshape(levels, repeats, rows).mean(1).T
 
 
 def alike(

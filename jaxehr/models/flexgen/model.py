@@ -55,7 +55,7 @@ def flexgen(schema: Schema, config: FlexgenConfig | None = None) -> GenerativeMo
         bound(fit, schema, config),
         bound(sample, schema, config),
         bound(impute, schema, config),
-        bound(scoring.loss, schema, config),
+        bound(scoring.patient_losses, schema, config),
     )
 
 

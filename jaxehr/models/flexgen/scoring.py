@@ -1,10 +1,8 @@
-"""The loss of each patient, for attacks on the model itself.
+"""The losses of each patient, for attacks on the model itself.
 
-It is the sum of what training minimises: the bounds of both autoencoders on what the
-patient has, and the noise that the score network leaves in the fused latent,
-
-    sum_parts (-E_q[log p(x | z, y)] + kl_weight KL(q || N(0, I)))
-        + 1/2 E |eps - eps_hat|^2.
+They are what training minimises: the bound of each autoencoder where the patient has
+its part, -E_q[log p(x | z, y)] + kl_weight KL(q || N(0, I)), and |eps - eps_hat|^2 of
+the fused latent at several noise levels.
 """
 
 import functools
@@ -17,7 +15,6 @@ import numpy as np
 from jaxehr.core.cohort import Cohort, Schema, num_patients
 from jaxehr.core.contracts import Params
 from jaxehr.diffusion import ddpm
-from jaxehr.diffusion.edm import low_discrepancy
 from jaxehr.models.flexgen import latent, preprocessing, turns
 from jaxehr.models.flexgen.alignment import complete
 from jaxehr.models.flexgen.autoencoders import (
@@ -33,26 +30,31 @@ from jaxehr.models.flexgen.training import layout_of
 from jaxehr.models.flexgen.turns import Joint
 
 
-def loss(
+def patient_losses(
     schema: Schema,
     config: FlexgenConfig,
     key: jax.Array,
     params: Params,
     cohort: Cohort,
     *,
-    draws: int = 16,
+    levels: int = 16,
+    repeats: int = 4,
 ) -> np.ndarray:
-    """The loss of each patient [N], label told, mean over `draws` noise levels.
+    """The losses of each patient [N, levels + 2]: even noise levels, then the bounds of
+    the static and of the temporal part (0 where the patient lacks it).
 
-    The levels cover the schedule evenly. Levels and noise are the same for every
-    patient, so that a number depends on the key, the parameters and the patient only.
+    Each is a mean over `repeats` draws (the bounds over all draws); the label is told.
+    Noise is the same for every patient, so that a number depends on the key, the
+    parameters and the patient only.
     """
     layout, weights = layout_of(schema, config, params["fitted"]), params["weights"]
     data = preprocessing.encode(params["fitted"], layout, cohort)
     whitening = Whitening(**weights["whitening"])
     common = jax.device_put((weights, Joint(data, params["alignment"], whitening)))
-    run, size = program(layout, config, draws), rows_of_block(layout)
-    count, found = num_patients(cohort), [np.zeros(0, np.float32)]
+    run = program(layout, config, levels, repeats)
+    size = min(block_rows(layout.static), block_rows(layout.temporal))
+    width = levels + len(MODALITIES)
+    count, found = num_patients(cohort), [np.zeros((0, width), np.float32)]
     for first in range(0, count, size):
         # Blocks are full, or the rounding of a number would depend on their size.
         rows = np.minimum(np.arange(first, first + size), count - 1)
@@ -60,49 +62,45 @@ def loss(
     return np.concatenate(found)[:count]
 
 
-def rows_of_block(layout: Layout) -> int:
-    return min(block_rows(layout.static), block_rows(layout.temporal))
-
-
 @functools.lru_cache(maxsize=16)
-def program(layout: Layout, config: FlexgenConfig, draws: int) -> Any:
+def program(layout: Layout, config: FlexgenConfig, levels: int, repeats: int) -> Any:
     """The compiled losses of one block."""
 
     def run(weights: Params, data: Joint, key: jax.Array, rows: jax.Array) -> jax.Array:
         batch = turns.take(layout, data, rows)
-        return patient_losses(layout, config, draws, weights, key, batch)
+        return block_losses(layout, config, levels, repeats, weights, key, batch)
 
     return jax.jit(run)
 
 
-def patient_losses(
+def block_losses(
     layout: Layout,
     config: FlexgenConfig,
-    draws: int,
+    levels: int,
+    repeats: int,
     weights: Params,
     key: jax.Array,
     batch: Joint,
 ) -> jax.Array:
-    """Loss of each patient of a batch [B]."""
+    """Losses [B, levels + 2] of a batch."""
     latents, scored = encoded(layout, config, weights, batch), scored_by(config, batch)
     told = jax.nn.one_hot(batch.patients.label, layout.num_classes)
     plan, highest = latent.plan_of(config), latent.num_levels(config)
-    key_levels, key_noise = jax.random.split(key)
 
-    def one(draw: tuple[jax.Array, jax.Array]) -> jax.Array:
-        share, key = draw
-        key_latent, key_eps = jax.random.split(key)
+    def one(draw: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        level, (key_latent, key_eps) = draw[0][None], jax.random.split(draw[1])
         z = completed(config, key_latent, latents)
-        total = bounds(layout, config, weights, latents, z, batch)
-        level = jnp.minimum(1 + (highest * share).astype(jnp.int32), highest)[None]
         eps = jax.random.normal(key_eps, (1, z.shape[1]))
         x = ddpm.q_sample(plan, latent.whiten(batch.whitening, z), level, eps)
         guess = latent.predict(config, weights["score"], x, level, told)
-        left = 0.5 * jnp.sum((guess - eps) ** 2, -1)
-        return total + jnp.where(scored, left, 0.0)
+        left = jnp.where(scored, jnp.sum((guess - eps) ** 2, -1), 0.0)
+        return left, bounds(layout, config, weights, latents, z, batch)
 
-    shares = low_discrepancy(key_levels, draws)
-    return jax.lax.map(one, (shares, jax.random.split(key_noise, draws))).mean(0)
+    count = levels * repeats
+    level = 1 + (jnp.arange(count) // repeats * highest) // levels
+    left, parts = jax.lax.map(one, (level, jax.random.split(key, count)))
+    left = left.reshape(levels, repeats, -1).mean(1)  # [levels, B]
+    return jnp.concatenate([left, parts.mean(0)]).T
 
 
 def encoded(
@@ -139,14 +137,14 @@ def bounds(
     z: jax.Array,
     batch: Joint,
 ) -> jax.Array:
-    """Minus the bounds [B] of both autoencoders at the latents z, on what is there."""
+    """Minus the bounds [2, B] of both autoencoders at the latents z."""
     parts = {"temporal": z[:, : config.latent], "static": z[:, config.latent :]}
-    total = jnp.zeros(z.shape[0])
+    found = []
     for which in MODALITIES:
         model = make_autoencoder(layout, config, which)
         mean, std = (getattr(latents, f"{which}_{name}") for name in ("mean", "std"))
         records = turns.records_of(batch.patients, which)
         each = config.kl_weight * divergence(mean, std).sum(-1)
         each -= model.log_likelihood(weights[which], parts[which], records)
-        total += jnp.where(getattr(latents, f"has_{which}"), each, 0.0)
-    return total
+        found.append(jnp.where(getattr(latents, f"has_{which}"), each, 0.0))
+    return jnp.stack(found)

@@ -12,7 +12,7 @@ from jaxehr.core.contracts import Comparison, Definition, Result, Value
 from jaxehr.core.sparse import from_dense
 from jaxehr.data.simulate import SimulateOptions, simulate
 from jaxehr.data.store import save_cohort
-from jaxehr.report import write_report
+from jaxehr.report import evidence, words, write_report
 from jaxehr.report.croissant import croissant, data_type, hashes
 from jaxehr.report.words import control, threat
 
@@ -120,3 +120,100 @@ def test_the_page_says_who_attacks_and_what_the_control_gives(folder):
     assert control(attack_result(caught=False)) == "0.75, not recognised"
     bare = attack_result()
     assert control(bare._replace(value=Value(0.1))) == "no control"
+
+
+def loss_result(name, loss, verdict, low=-0.01, high=0.02):
+    title = "Loss against real training data, mean of networks"
+    definition = Definition(title, "AUROC lost.", "lower", 0.0)
+    detail = {"margin": 0.03, "verdict": verdict}
+    return Result(name, "utility", definition, Value(loss, 0.0, low, high, "", detail))
+
+
+def area_result(name):
+    title = "Train on synthetic, mean of networks"
+    definition = Definition(title, "AUROC.", "higher", 1.0)
+    return Result(name, "utility", definition, Value(0.7, 0.72, 0.66, 0.74))
+
+
+def subgroup_result():
+    definition = Definition("Largest loss in a subgroup, neural", "L.", "lower", 0.0)
+    counted = {"prevalence": 0.2, "synthetic_prevalence": 0.25, "patients": 80}
+    measured = {"trained_on_real": 0.8, "trained_on_synthetic": 0.7, "loss": 0.1}
+    groups = [
+        {"group": "sex = F", "reason": "", "low": 0.02, "high": 0.18}
+        | counted
+        | measured,
+        {"group": "sex = M", "reason": "one class only"} | counted,
+    ]
+    detail = {"largest": "sex = F", "groups": groups}
+    value = Value(0.1, 0.0, 0.02, 0.18, "", detail)
+    return Result("neural_subgroup_loss", "utility", definition, value)
+
+
+def told_result():
+    definition = Definition("Two-sample test, boosting", "AUC.", "target", 0.5)
+    used = {
+        "by_feature": {"HR": 0.12, "Temp": -0.01},
+        "by_time": {"3 h": 0.08},
+        "by_place": {},
+    }
+    value = Value(0.7, 0.5, 0.65, 0.75, "", {"used_most": used})
+    return Result("c2st_boosting", "discriminability", definition, value)
+
+
+def rule_result():
+    definition = Definition("Patients who break a rule", "R.", "lower", 0.0)
+    side = {"share": 0.1, "patients": 6, "cells": 9, "applies": 90}
+    nowhere = {"share": None, "patients": 0, "cells": 0, "applies": 0}
+    sides = dict.fromkeys(("train", "holdout"), side) | {"synthetic": nowhere}
+    value = Value(0.0, 0.1, 0.0, 0.06, "", {"per_rule": {"SBP >= DBP": sides}})
+    return Result("rule_violations", "fidelity", definition, value)
+
+
+def test_the_sections_of_evidence_stand_first(tmp_path):
+    made = make_dataset(2)
+    counts = {
+        "broken_before": {"SBP >= DBP": {"cells": 4, "patients": 3}},
+        "values_changed": {"SBP": 4, "DBP": 4},
+        "patients_changed": 3,
+        "patients": 60,
+    }
+    made = made._replace(provenance={"rules": counts})
+    sets = Comparison(make_dataset(0), make_dataset(1), made)
+    loss = loss_result("tstr_mean_loss", 0.01, "non-inferior")
+    found = [area_result("tstr_mean"), loss]
+    found += [subgroup_result(), told_result(), rule_result(), attack_result()]
+    names = [section.id for section in evidence.sections(sets, found)]
+    assert names == ["utility", "privacy", "told", "rules"]
+    write_report(tmp_path / "out", sets, found)
+    text = (tmp_path / "out" / "report.html").read_text()
+    places = [text.index(f'<section id="{name}"') for name in (*names, "metrics")]
+    assert places == sorted(places)
+    assert "Synthetic patients serve in place of real ones" in text
+    assert "0.01 lower than after training on real ones" in text
+    assert "Of the subgroups, sex = F loses most: 0.1" in text
+    assert "none: one class only" in text
+    assert "10.0 % (6)" in text
+    assert "of 60 patients 3 had values changed (8 in all)" in text
+    assert "does not apply" in text
+
+
+def test_nothing_stands_first_without_its_metrics():
+    sets = Comparison(make_dataset(0), make_dataset(1), make_dataset(2))
+    assert evidence.sections(sets, results()) == []
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        ("non-inferior", "Synthetic patients serve"),
+        ("inferior", "Synthetic patients do not serve"),
+        ("not shown", "Not shown: that synthetic patients serve"),
+    ],
+)
+def test_the_verdict_in_words(verdict, said):
+    (first, _) = words.verdict([loss_result("tstr_mean_loss", -0.02, verdict)])
+    assert first.startswith(said)
+    assert "0.02 higher than after training on real ones" in first
+    assert "margin 0.03" in first
+    assert "0.02 lower to 0.01 higher" in first

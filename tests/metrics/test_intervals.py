@@ -13,10 +13,8 @@ from jaxehr.metrics.adversarial import difference, proportion
 from jaxehr.metrics.attacks import auroc_interval, measure
 from jaxehr.metrics.coverage import neighbourhoods, share_interval
 from jaxehr.metrics.fidelity import GROUPS, Distance, from_sums
-from jaxehr.metrics.forest import bootstrap, class_mean, ends
 from jaxehr.metrics.membership import clopper_pearson
 from jaxehr.metrics.mmd import from_draws
-from jaxehr.metrics.ranking import roc_area
 from jaxehr.metrics.temporal import pair_error
 
 NOMINAL, PATIENTS = 0.95, 200
@@ -158,27 +156,6 @@ def test_the_interval_of_a_difference_of_shares_covers(p, q):
         for a, b in pairs
     ]
     assert rate(*zip(*((f.low, f.high) for f in found)), p - q) >= least(300)
-
-
-def test_the_paired_bootstrap_of_areas_covers():
-    """Two scores of one hold-out, as of the forests trained on either side."""
-    alone, paired, repetitions = [], [], 150
-    for i in range(repetitions):
-        rng = np.random.default_rng(i)
-        ill = rng.random(PATIENTS) < 0.3
-        score = ill + rng.normal(size=PATIENTS)
-        other = 0.6 * score + 0.8 * rng.normal(size=PATIENTS)
-        weight = bootstrap(rng, PATIENTS, 200)
-        one, two = (
-            class_mean(roc_area, ill.astype(int), np.stack([-s, s], 1), weight)
-            for s in (score, other)
-        )
-        alone.append(ends(one[1:]))
-        paired.append(ends((one - two)[1:]))
-    area = lambda shift: stats.norm.cdf(shift / 2**0.5)
-    # quantiles of 200 draws: short by 2 to 3 %
-    assert rate(*zip(*alone), area(1.0)) >= least(repetitions, 0.03)
-    assert rate(*zip(*paired), area(1.0) - area(0.6)) >= least(repetitions, 0.03)
 
 
 @pytest.mark.parametrize("draws", [2, 5, 20])

@@ -246,10 +246,10 @@ def next_to(
     """
     best = np.full(cells[name].seen.shape, -np.inf)
     for rule in rules:
-        if isinstance(rule, Order) and rule.ends[::sign][1] == name:
-            other = rule.ends[::sign][0]
+        if isinstance(rule, Order) and rule.ends[sign > 0] == name:
+            other = rule.ends[sign < 0]
             asked = np.where(cells[other].seen, sign * values[other], -np.inf)
-            if asked.shape[1] > best.shape[1]:  # steps beside a static column
+            if np.size(asked, 1) > np.size(best, 1):  # steps beside a static column
                 asked = asked.max(1, keepdims=True, initial=-np.inf)
             best = np.maximum(best, asked + rule.margin)
     return sign * best

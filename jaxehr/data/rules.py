@@ -66,7 +66,8 @@ def find_broken(grid: Grid, sheet: Sheet) -> Iterator[tuple[str, Found]]:
 
 
 def is_bounded(feature: Feature) -> bool:
-    return feature.lower is not None or feature.upper is not None
+    given = feature.lower is not None or feature.upper is not None
+    return feature.is_numeric and given
 
 
 def read_sheet(grid: Grid, cohort: Cohort) -> Sheet:
@@ -93,8 +94,9 @@ def read_sheet(grid: Grid, cohort: Cohort) -> Sheet:
         count = table.numeric.shape[-1]
         values = np.asarray((table.numeric if numeric else table.codes)[..., at])
         seen = np.asarray(table.observed[..., at if numeric else count + at], bool)
-        size = (len(values), -1)
-        sheet[name] = Cells(values.reshape(size), seen.reshape(size))
+        if part == "static":
+            values, seen = values[:, None], seen[:, None]
+        sheet[name] = Cells(values, seen)
     return sheet
 
 

@@ -16,7 +16,13 @@ from jaxehr.metrics.classifiers import Rows
 from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
 from jaxehr.metrics.fidelity import generator, undefined
 from jaxehr.metrics.importance import used_most
-from jaxehr.metrics.learners import BOOSTING, LOGISTIC, Learner, network
+from jaxehr.metrics.learners import (
+    BOOSTING,
+    LOGISTIC,
+    MOST_COLUMNS,
+    Learner,
+    network,
+)
 from jaxehr.metrics.ranking import counts_of, roc_area
 from jaxehr.metrics.views import Place, fit_lens, flat, flat_places, sequences, too_few
 
@@ -38,14 +44,16 @@ def two_sample(
     view: View,
     config: MetricConfig,
     explained: bool = False,
+    note: str = "",
 ) -> Metric:
     """AUC over seeds, beside real training patients against the hold-out.
 
     Args:
       view: the stacked table, and the places of its columns.
       explained: whether the detail says what the classifier used most.
+      note: a sentence for the definition.
     """
-    names = {name: definition(title, config)}
+    names = {name: definition(title, config, note)}
 
     def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
         if reason := too_few(*real):
@@ -76,13 +84,13 @@ def two_sample(
     return Metric(run, "discriminability", names)
 
 
-def definition(title: str, config: MetricConfig) -> Definition:
+def definition(title: str, config: MetricConfig, note: str) -> Definition:
     """What a two-sample test says."""
     bound = f" At most {config.max_rows:,} of each." if config.max_rows else ""
     return Definition(
         title,
         "AUC of a classifier that tells synthetic from real hold-out patients, mean "
-        f"over seeds; 0.5 = it cannot. Without the label.{bound}",
+        f"over seeds; 0.5 = it cannot. Without the label.{bound}{note}",
         "target",
         0.5,
         "[lopezpaz2017]",
@@ -159,8 +167,9 @@ def c2st_logistic(config: MetricConfig = DEFAULT) -> Metric:
 
 def c2st_boosting(config: MetricConfig = DEFAULT) -> Metric:
     """Two-sample test by gradient boosting on all steps side by side."""
-    title = "Two-sample test, boosting"
-    return two_sample("c2st_boosting", title, BOOSTING, flat_table, config, True)
+    name, title = "c2st_boosting", "Two-sample test, boosting"
+    note = f" Of more than {MOST_COLUMNS:,} columns those whose means differ most."
+    return two_sample(name, title, BOOSTING, flat_table, config, True, note)
 
 
 def c2st_mlp(config: MetricConfig = DEFAULT) -> Metric:

@@ -8,16 +8,18 @@ S trainings, m rows of a test, D columns.
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxehr.core.cohort import Schema
 from jaxehr.metrics.classifiers import Rows
-from jaxehr.metrics.learners import Learner
+from jaxehr.metrics.learners import Learner, gap_of_means
 from jaxehr.metrics.ranking import counts_of, roc_area
 from jaxehr.metrics.views import Place
 
 LISTED = 10  # entries of each list
 EXAMINED = 60  # most features, and most steps, that are shuffled
+MOST_CELLS = 10**8  # of the tests that are copied; else fewer than S are made
 CROSSED = 5, 10  # so many of the first features and steps are shuffled together
 
 Groups = dict[str, list[int]]  # name -> columns
@@ -45,6 +47,8 @@ def used_most(
     Returns:
       by_feature, by_time and by_place: name -> loss.
     """
+    few = max(MOST_CELLS // (rows.shape[1] * len(places)), 1)
+    rows, models = rows[:few], jax.tree.map(lambda leaf: leaf[:few], models)
     whole = Rows(*(np.asarray(leaf)[rows.reshape(-1)] for leaf in table))
     index = np.arange(rows.size).reshape(rows.shape)
 
@@ -55,7 +59,7 @@ def used_most(
 
     order = rng.permuted(index, axis=1).reshape(-1)
     rank = lambda groups: losses(area, whole.x, order, groups)
-    gap = standard_gap(whole)
+    gap = gap_of_means(whole.x, whole.label)
     features = rank(examined(grouped(places, lambda p: p.feature), gap))
     steps = {}
     if schema.num_steps > 1:
@@ -87,12 +91,6 @@ def grouped(places: list[Place], name: Callable[[Place], str | None]) -> Groups:
         if called := name(place):
             found.setdefault(called, []).append(column)
     return found
-
-
-def standard_gap(table: Rows) -> np.ndarray:
-    """Difference of the means of both classes in standard deviations, [D]."""
-    one, other = table.x[table.label == 1], table.x[table.label == 0]
-    return np.abs(one.mean(0) - other.mean(0)) / (table.x.std(0) + 1e-9)
 
 
 def examined(groups: Groups, gap: np.ndarray) -> Groups:

@@ -123,14 +123,14 @@ def more_definitions(family: Family, config: MetricConfig) -> dict[str, Definiti
     added = (
         f"AUROC on real hold-out patients of {one}, trained on real and {times}"
         "as many synthetic patients, less that trained on the real ones alone; paired "
-        "as the loss."
+        "as the loss; 0 = none."
     )
     table = {
         "trts": ("Train on real, test on synthetic", trts, "target", None, ESTEBAN),
         "brier": ("Brier score", score, "lower", 0.0, "[brier1950]"),
         "slope": ("Calibration slope", slope, "target", 1.0, "[cox1958]"),
         "subgroup_loss": ("Largest loss in a subgroup", subgroup, "lower", 0.0, ""),
-        "gain": ("Gain by added synthetic patients", added, "higher", 1.0, CDMT),
+        "gain": ("Gain by added synthetic patients", added, "higher", 0.0, CDMT),
     }
     return {
         f"{kind}_{name}": Definition(f"{title}, {kind}", *rest)

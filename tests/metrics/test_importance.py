@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from builders import compared, schema, simulate
 
-from jaxehr.metrics import importance
+from jaxehr.metrics import importance, learners
 from jaxehr.metrics.discriminability import c2st_boosting, c2st_logistic
 from jaxehr.metrics.evaluate import MetricConfig
 from jaxehr.metrics.views import fit_lens, flat, flat_places
@@ -96,6 +96,18 @@ def test_of_many_features_those_that_differ_most_are_shuffled(monkeypatch):
     _, found = used("c2st_logistic", made)
     assert len(found["by_feature"]) == len(found["by_time"]) == 2
     assert next(iter(found["by_place"])) == "x0 at 22 h"
+
+
+def test_boosting_and_importance_are_bounded_on_wide_tables(monkeypatch):
+    made = shifted(simulate(3, law=LAW, ragged=False), 0, 5)
+    whole, _ = used("c2st_boosting", made)
+    monkeypatch.setattr(learners, "MOST_COLUMNS", 3)
+    monkeypatch.setattr(importance, "MOST_CELLS", 1)
+    value, found = used("c2st_boosting", made)
+    assert value != whole
+    assert value.value > 0.8
+    assert next(iter(found["by_place"])) == "x0 at 22 h"
+    assert "more than 1,500 columns" in c2st_boosting().names["c2st_boosting"].text
 
 
 def test_shuffling_leaves_the_rows_as_they_were():

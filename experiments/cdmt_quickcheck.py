@@ -75,7 +75,7 @@ def main(arguments: Quickcheck) -> None:
         synthetic,
         out / "report",
         seed=seed,
-        config=DEFAULT,
+        config=dataclasses.replace(DEFAULT, max_rows=0),
         model=model,
         lines=lines,
     )

@@ -51,6 +51,13 @@ FLAGS = [
     ),
     flag("quick", bool, "Fewer seeds, epochs and rows: a first look.", False),
     flag("seeds", int | None, "Trainings of each classifier; 5, with --quick 2.", None),
+    flag(
+        "rows",
+        int | None,
+        "Patients of each data set that one training of a classifier sees; 0 = all. "
+        "4000, with --quick 2000.",
+        None,
+    ),
     flag("seed", int, "Same seed, same numbers.", 0),
 ]
 
@@ -67,8 +74,9 @@ def run(words: list[str]) -> int:
     from jaxehr.runs import load_run
 
     config = QUICK if arguments.quick else DEFAULT
-    if arguments.seeds is not None:
-        config = dataclasses.replace(config, seeds=arguments.seeds)
+    asked = {"seeds": arguments.seeds, "max_rows": arguments.rows}
+    given = {name: value for name, value in asked.items() if value is not None}
+    config = dataclasses.replace(config, **given)
     model = load_run(arguments.run) if arguments.run else None
     real, synthetic = load_cohort(arguments.real), load_cohort(arguments.synthetic)
     holdout = load_cohort(arguments.holdout) if arguments.holdout else None

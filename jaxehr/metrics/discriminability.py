@@ -23,6 +23,7 @@ from jaxehr.metrics.learners import (
     Learner,
     network,
 )
+from jaxehr.metrics.mmd import from_draws
 from jaxehr.metrics.ranking import counts_of, roc_area
 from jaxehr.metrics.views import Place, fit_lens, flat, flat_places, sequences, too_few
 
@@ -125,17 +126,15 @@ def draw_pair(
 
 
 def over_seeds(found: Any, reference: Any, detail: dict[str, Any]) -> Value:
-    """Mean AUC over seeds; the interval is that of the mean, in [0, 1]."""
-    mean, std = float(np.mean(found)), float(np.std(found))
-    spread = 1.96 * std / max(len(found) - 1, 1) ** 0.5
+    """Mean AUC over seeds; Student's interval of the mean, at most 1."""
     detail = detail | {
-        "std": std,
+        "std": float(np.std(found)),
         "std_reference": float(np.std(reference)),
         "per_seed": list(map(float, found)),
         "per_seed_reference": list(map(float, reference)),
     }
-    low, high = max(mean - spread, 0.0), min(mean + spread, 1.0)
-    return Value(mean, float(np.mean(reference)), low, high, "", detail)
+    value = from_draws(found, reference, detail)
+    return value._replace(high=None if value.high is None else min(value.high, 1.0))
 
 
 def stack(real: Comparison, x: list[np.ndarray], length: list[np.ndarray]) -> Rows:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxehr.core.checks import InputError
@@ -42,3 +44,25 @@ def label_codes(
             f"{schema.label.classes[unseen[0]]!r}; ask for another class."
         )
     return codes
+
+
+def draw_cells(keys: jax.Array, counts: Any, label: Any) -> tuple[jax.Array, jax.Array]:
+    """Label [N] and cell [N] of patients, drawn as often as in training.
+
+    Args:
+      keys: [N] one per patient. counts: [C, cells] training patients.
+      label: Int [N], see `label_codes`.
+    """
+    counts = jnp.asarray(counts, jnp.float32)
+    share = counts.sum(1)
+    log = lambda p: jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1.0)), -jnp.inf)
+
+    def one(key: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+        key_label, key_cell = jax.random.split(key)
+        even = jnp.where(share > 0, 1.0, 0.0)
+        weights = jnp.where(label == BALANCED, even, share)
+        drawn = jax.random.categorical(key_label, log(weights))
+        code = jnp.where(label < 0, drawn, label)
+        return code, jax.random.categorical(key_cell, log(counts[code]))
+
+    return jax.vmap(one)(keys, jnp.asarray(label))

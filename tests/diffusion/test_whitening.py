@@ -17,7 +17,7 @@ DIM = 8
 
 def correlated(num):
     rng = np.random.default_rng(0)
-    factor = rng.normal(size=(DIM, DIM)) / np.sqrt(DIM) + 0.5 * np.eye(DIM)
+    factor = 0.3 * rng.normal(size=(DIM, DIM)) + np.eye(DIM)
     return (rng.normal(size=(num, DIM)) @ factor + 2.0).astype(np.float32)
 
 

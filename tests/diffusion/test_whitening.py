@@ -17,7 +17,7 @@ DIM = 8
 
 def correlated(num):
     rng = np.random.default_rng(0)
-    factor = 0.3 * rng.normal(size=(DIM, DIM)) + np.eye(DIM)
+    factor = np.diag(np.arange(2.0, 2.0 + DIM)) + rng.random((DIM, DIM))
     return (rng.normal(size=(num, DIM)) @ factor + 2.0).astype(np.float32)
 
 
@@ -26,7 +26,7 @@ def test_whitened_latents_are_white_and_come_back():
     whitening = fit_whitening(z)
     x = np.asarray(whiten(whitening, z))
     np.testing.assert_allclose(x.mean(0), 0.0, atol=1e-5)
-    np.testing.assert_allclose(np.cov(x.T), np.eye(DIM), atol=0.01)  # some shrinkage
+    np.testing.assert_allclose(np.cov(x.T), np.eye(DIM), atol=0.03)  # some shrinkage
     np.testing.assert_allclose(colour(whitening, x), z, atol=1e-4)
 
 

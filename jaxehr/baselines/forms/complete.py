@@ -3,9 +3,9 @@
 For baselines that cannot take patients without one: they learn from completed patients,
 and the pattern of who lacks what is drawn again when patients are. Neighbours are the
 complete training patients nearest in the modality that is there: standardised numbers
-and shares of codes (time means of a series), Euclidean. The label is not read. Length, and
-which values are missing, are those of the nearest; a number is the mean, a code the most
-frequent one (the nearer of equals) over the k neighbours that have it.
+and shares of codes (time means of a series), Euclidean. The label is not read. Length,
+and which values are missing, are those of the nearest; a number is the mean, a code the
+most frequent one (the nearer of equals) over the k neighbours that have it.
 
 Notation: M patients to complete, k neighbours, T steps, D columns.
 """
@@ -36,6 +36,7 @@ from jaxehr.data import mixed
 from jaxehr.data.encoding import host
 from jaxehr.data.mixed import Part
 
+PARTS = ("static", "temporal")
 NEIGHBOURS = 5
 ROWS = 256  # patients completed at a time
 KNOTS = 1000
@@ -63,8 +64,8 @@ def fit_donors(schema: Schema, cohort: Cohort) -> Donors | None:
         return None
     if not both.any():
         raise InputError(
-            f"{int(lacking.sum())} patients lack a modality and none has both, so there "
-            "is no neighbour to impute from; use flexgen with --method gromov."
+            f"{int(lacking.sum())} patients lack a modality and none has both: there is "
+            "no neighbour to impute from; use flexgen with --method gromov."
         )
     fitted = {
         "static": mixed.fit_part(
@@ -76,9 +77,7 @@ def fit_donors(schema: Schema, cohort: Cohort) -> Donors | None:
             Part(schema.temporal, ()), cohort.temporal, valid_steps(cohort), KNOTS
         )
     donors = rows_of(cohort, both)
-    views = {
-        part: view(schema, fitted, donors, part) for part in ("static", "temporal")
-    }
+    views = {part: view(schema, fitted, donors, part) for part in PARTS}
     return Donors(schema, donors, fitted, views)
 
 
@@ -114,7 +113,7 @@ def complete(donors: Donors | None, cohort: Cohort) -> Cohort:
     cohort = host(cohort)
     if donors is None:
         return cohort
-    for part, other in (("static", "temporal"), ("temporal", "static")):
+    for part, other in (PARTS, PARTS[::-1]):
         has, known = getattr(cohort, f"has_{part}"), getattr(cohort, f"has_{other}")
         lacking = np.flatnonzero(~has & known)
         if len(lacking):
@@ -139,9 +138,8 @@ def imputed(donors: Donors, cohort: Cohort, part: str, known: str) -> Cohort:
     count = min(NEIGHBOURS, len(donors.cohort.label))
     search = NearestNeighbors(n_neighbors=count, algorithm="brute")
     search.fit(donors.views[known])
-    near = search.kneighbors(
-        view(donors.schema, donors.fitted, cohort, known), return_distance=False
-    )  # [M, k]
+    seen = view(donors.schema, donors.fitted, cohort, known)
+    near = np.asarray(search.kneighbors(seen, return_distance=False))  # [M, k]
     features = numeric_features(getattr(donors.schema, part))
     whole = np.array([f.kind == "integer" for f in features], bool)
     made = []
@@ -189,17 +187,16 @@ def most_ones(table: SparseTable, near: np.ndarray) -> SparseTable:
     place, votes = np.unique(owner * cells + taken.cells, return_counts=True)
     person, cell = np.divmod(place[2 * votes > near.shape[1]], cells)
     step, feature = np.divmod(cell, table.features)
+    length = np.full(len(near), table.steps)
     shape = len(near), table.steps, table.features
-    return sparse.from_cells(
-        (person, step, feature), np.full(len(near), table.steps), shape
-    )
+    return sparse.from_cells((person, step, feature), length, shape)
 
 
 def in_words(before: Cohort, after: Cohort) -> str:
     """What was imputed, for the report; empty if nothing was."""
     made = [
         f"the {part} part of {count}"
-        for part in ("static", "temporal")
+        for part in PARTS
         if (count := lost(before, part) - lost(after, part))
     ]
     if not made:

@@ -126,10 +126,7 @@ def encode(fitted: dict[str, Any], layout: Layout, cohort: Cohort) -> Data:
             fitted["temporal"], temporal, carried(cohort).temporal, everywhere
         )
         z, block = (np.concatenate(pair, -1) for pair in zip(first, (z, block)))
-    columns = {
-        "ended": ~valid,
-        "label": np.broadcast_to(cohort.label[:, None], valid.shape),
-    }
+    columns = {"ended": ~valid, "label": tiled(cohort.label[:, None])[..., 0]}
     extra = [columns[name][..., None] for name in layout.extra]
     codes = small(np.concatenate([block, *extra], -1).astype(np.int32))
     label, length = cohort.label.astype(np.int32), cohort.length.astype(np.int32)
@@ -162,7 +159,7 @@ def finish(layout: Layout, keys: jax.Array, drawn: Batch, mode: bool) -> Batch:
     return drawn._replace(label=label.astype(jnp.int32), length=length)
 
 
-def majority(codes: jax.Array, length: jax.Array, size: int) -> jax.Array:
+def majority(codes: Any, length: Any, size: int) -> jax.Array:
     """Int [N, D]: the code below `size` that most valid steps of codes [N, T, D] say.
 
     The lowest one wins a tie.
@@ -187,7 +184,7 @@ def decode(fitted: dict[str, Any], layout: Layout, drawn: Batch) -> Cohort:
     valid = (np.arange(z.shape[1]) < length[:, None])[..., None]
     mean = (z[..., ends[0] :] * valid).sum(1) / np.maximum(length, 1)[:, None]
     size = max(static.cardinalities, default=1)
-    said = np.asarray(majority(jnp.asarray(codes[..., ends[1] :]), length, size))
+    said = np.asarray(majority(codes[..., ends[1] :], length, size))
     known = mixed.decode_part(fitted["static"], static, mean, said)
     return make_cohort(known, table, length, label)
 
@@ -196,9 +193,7 @@ def text(layout: Layout) -> str:
     """What the form is, for the report."""
     label = "condition" if layout.classes else "column"
     said = f"label as {label}" if layout.schema.label else "no label"
-    end = (
-        "; a code says which steps are past the end" if "ended" in layout.extra else ""
-    )
+    end = "; a code says where it has ended" if "ended" in layout.extra else ""
     return (
         f"series of {layout.steps} steps: {layout.numbers} normal scores and "
         f"{len(layout.cardinalities)} codes, static columns at each step{end}; {said}"

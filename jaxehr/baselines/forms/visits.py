@@ -77,7 +77,7 @@ class Bits:
         return jnp.asarray(codes)[..., self.owner] == self.state
 
     def codes(self, key: jax.Array, chance: jax.Array, mode: bool) -> jax.Array:
-        """Int [.., D]: each bit drawn with its chance [.., V], or with `mode` cut at 0.5.
+        """Int [.., D]: each bit drawn with its chance [.., V]; `mode` cuts at 0.5.
 
         Of several active states of a column the likeliest one is taken; of none the
         likeliest one too, where a column is never missing.

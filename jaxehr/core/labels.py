@@ -1,14 +1,17 @@
-"""Which class each synthetic patient has: what a user asks for, as codes."""
+"""Which class and which parts each synthetic patient has: what a user asks for.
 
-from typing import Any
+Free of JAX so that the command line starts fast; `keys.draw_cells` draws.
+"""
 
-import jax
-import jax.numpy as jnp
+from typing import Any, Literal, get_args
+
 import numpy as np
 
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Schema
+from jaxehr.core.cohort import Cohort, Schema
 
+Missing = Literal["as-training", "none", "static", "temporal"]
+PATTERNS: tuple[str, ...] = get_args(Missing)
 BY_FREQUENCY, BALANCED = -1, -2  # drawn as often as in training; each class alike
 
 
@@ -46,23 +49,23 @@ def label_codes(
     return codes
 
 
-def draw_cells(keys: jax.Array, counts: Any, label: Any) -> tuple[jax.Array, jax.Array]:
-    """Label [N] and cell [N] of patients, drawn as often as in training.
+def count_patterns(schema: Schema, cohort: Cohort) -> np.ndarray:
+    """Patients by label, static and temporal presence, Float64 [C, 2, 2]."""
+    counts = np.zeros((max(schema.num_classes, 1), 2, 2))
+    has = (np.asarray(cohort.has_static), np.asarray(cohort.has_temporal))
+    where = (np.asarray(cohort.label), *(part.astype(int) for part in has))
+    np.add.at(counts, where, 1)
+    return counts
+
+
+def parts_of(cell: np.ndarray, how: str) -> tuple[np.ndarray, np.ndarray]:
+    """Who has the static and who the temporal part, Bool [N] each.
 
     Args:
-      keys: [N] one per patient. counts: [C, cells] training patients.
-      label: Int [N], see `label_codes`.
+      cell: Int [N] of patterns [2, 2], drawn as often as in training. how: `Missing`:
+        that, or nobody lacks a part, or all lack the static, or the temporal one.
     """
-    counts = jnp.asarray(counts, jnp.float32)
-    share = counts.sum(1)
-    log = lambda p: jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1.0)), -jnp.inf)
-
-    def one(key: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
-        key_label, key_cell = jax.random.split(key)
-        even = jnp.where(share > 0, 1.0, 0.0)
-        weights = jnp.where(label == BALANCED, even, share)
-        drawn = jax.random.categorical(key_label, log(weights))
-        code = jnp.where(label < 0, drawn, label)
-        return code, jax.random.categorical(key_cell, log(counts[code]))
-
-    return jax.vmap(one)(keys, jnp.asarray(label))
+    if how == "as-training":
+        return cell // 2 == 1, cell % 2 == 1
+    everyone = np.ones(len(cell), bool)
+    return everyone & (how != "static"), everyone & (how != "temporal")

@@ -85,11 +85,18 @@ def fit_part(
     }
 
 
-def frequencies(cardinalities: tuple[int, ...], codes: np.ndarray) -> np.ndarray:
-    """Share of each category among rows of codes [rows, D]: [D, K], 0 at padding."""
+def frequencies(
+    cardinalities: tuple[int, ...], codes: np.ndarray, known: np.ndarray | None = None
+) -> np.ndarray:
+    """Share of each category among rows of codes [rows, D]: [D, K], 0 at padding.
+
+    Args:
+      known: Bool [rows, D]: the codes to count; all of them by default.
+    """
     shares = np.zeros((len(cardinalities), max(cardinalities, default=1)))
     for column, size in enumerate(cardinalities):
-        counts = np.bincount(codes[:, column], minlength=size)[:size]
+        seen = codes[:, column] if known is None else codes[known[:, column], column]
+        counts = np.bincount(seen, minlength=size)[:size]
         # One imagined observation a category keeps the logarithm of a rare one finite.
         shares[column, :size] = (counts + 1.0) / (counts.sum() + size)
     return shares

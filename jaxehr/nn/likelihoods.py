@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 LOG_2PI = math.log(2 * math.pi)
+SMALLEST_SIGMA = 0.01  # atoms of a quantile transform would drive sigma to 0
 
 
 @jax.custom_vjp
@@ -29,6 +30,12 @@ def _bernoulli_backward(saved: Any, cotangent: jax.Array) -> Any:
 
 
 bernoulli.defvjp(_bernoulli_forward, _bernoulli_backward)
+
+
+def sigma_of(raw: jax.Array) -> jax.Array:
+    """Positive deviations of unbounded parameters, 1 at 0."""
+    start = math.log(math.expm1(1.0 - SMALLEST_SIGMA))
+    return SMALLEST_SIGMA + jax.nn.softplus(raw + start)
 
 
 def normal(mean: jax.Array, sigma: jax.Array, x: jax.Array) -> jax.Array:

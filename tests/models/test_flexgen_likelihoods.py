@@ -9,6 +9,7 @@ from scipy import special, stats
 
 from jaxehr.models.flexgen import likelihoods
 from jaxehr.models.flexgen.likelihoods import Outputs
+from jaxehr.nn.likelihoods import SMALLEST_SIGMA
 
 ROWS = 30
 
@@ -192,4 +193,4 @@ def test_without_masks_everything_drawn_is_observed():
 def test_sigma_has_a_floor():
     part, _, _, _, _ = problem()
     spread = likelihoods.spread_of(part, jnp.array([-100.0, 0.0, 0.0]))
-    np.testing.assert_allclose(spread, [likelihoods.SMALLEST_SIGMA, 1.0, 1.0], 1e-6)
+    np.testing.assert_allclose(spread, [SMALLEST_SIGMA, 1.0, 1.0], 1e-6)

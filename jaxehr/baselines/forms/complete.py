@@ -64,8 +64,8 @@ def fit_donors(schema: Schema, cohort: Cohort) -> Donors | None:
         return None
     if not both.any():
         raise InputError(
-            f"{int(lacking.sum())} patients lack a modality and none has both: there is "
-            "no neighbour to impute from; use flexgen with --method gromov."
+            f"{int(lacking.sum())} patients lack a modality and none has both, so no "
+            "neighbour can be imputed from; use flexgen with --method gromov."
         )
     fitted = {
         "static": mixed.fit_part(

@@ -126,7 +126,8 @@ def fit(
         fitted[name] = impute.fit_fill(getattr(cohort, name), kinds)._asdict()
     layout = layout_of(schema, fitted, summed=summed)
     codes = encode_row(fitted, layout, cohort)[1]
-    fitted["frequency"] = known_shares(layout, codes, row.observed, there)
+    known = known_codes(layout, row.observed, there, cohort.length)
+    fitted["frequency"] = mixed.frequencies(layout.cardinalities, codes, known)
     return fitted
 
 
@@ -223,22 +224,18 @@ def encode_row(
     return z.astype(np.float32), np.concatenate([block, *extra], 1).astype(np.int32)
 
 
-def known_shares(
-    layout: Layout, codes: np.ndarray, observed: np.ndarray, there: np.ndarray
+def known_codes(
+    layout: Layout, observed: np.ndarray, there: np.ndarray, length: np.ndarray
 ) -> np.ndarray:
-    """Float64 [Q, K]: share of each category, where it is no fill; 0 at padding."""
+    """Bool [N, Q]: which codes are neither filled in nor padding."""
     part, numeric = layout.parts[0], layout.numbers
+    extra = {"length": length > 0, "label": length >= 0}
     known = [
         observed[:, [numeric + place for place in part.coded_positions]],
         there[:, list(part.masked)],
-        np.ones((len(codes), len(layout.extra)), bool),
+        *(extra[name][:, None] for name in layout.extra),
     ]
-    known = np.concatenate(known, 1)
-    shares = np.zeros((codes.shape[1], max(layout.cardinalities, default=1)))
-    for column, size in enumerate(layout.cardinalities):
-        found = mixed.frequencies((size,), codes[known[:, column], column, None])
-        shares[column, :size] = found
-    return shares
+    return np.concatenate(known, 1)
 
 
 def encode(fitted: dict[str, Any], layout: Layout, cohort: Cohort) -> Batch:

@@ -122,6 +122,10 @@ class Finished(NamedTuple):
     static: Any  # [N, numbers]
     steps: Any  # [N, T, numbers]
 
+    @property
+    def label(self) -> Any:
+        return self.visits.label
+
 
 def fit(
     schema: Schema, cohort: Cohort, conditional: bool, *, bins: int

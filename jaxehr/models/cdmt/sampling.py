@@ -17,8 +17,7 @@ from jax.sharding import PartitionSpec
 
 from jaxehr.core.blocks import block_rows, blocks_of
 from jaxehr.core.contracts import Params
-from jaxehr.core.keys import patient_keys
-from jaxehr.core.labels import draw_cells
+from jaxehr.core.keys import draw_cells, patient_keys
 from jaxehr.diffusion import embeddings, masked
 from jaxehr.diffusion.guidance import doubled, guide
 from jaxehr.diffusion.samplers import SOLVERS, Level, sigma_levels

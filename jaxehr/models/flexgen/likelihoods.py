@@ -10,7 +10,6 @@ and every missing value is left out of the sum. Notation: B patients, T steps, D
 features, K categories.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -19,9 +18,14 @@ import numpy as np
 
 from jaxehr.models.flexgen.layout import Part
 from jaxehr.models.flexgen.preprocessing import Block
-from jaxehr.nn.likelihoods import bernoulli, categorical, negative_binomial, normal
+from jaxehr.nn.likelihoods import (
+    bernoulli,
+    categorical,
+    negative_binomial,
+    normal,
+    sigma_of,
+)
 
-SMALLEST_SIGMA = 0.01  # atoms of a quantile transform would drive sigma to 0
 NEVER = -1e4  # logit of what training never saw
 
 
@@ -66,8 +70,7 @@ def split(part: Part, heads: jax.Array) -> Heads:
 
 def spread_of(part: Part, raw: jax.Array) -> jax.Array:
     """Positive sigma and r [normal + counts] of unbounded parameters, 1 at 0."""
-    start = math.log(math.expm1(1.0 - SMALLEST_SIGMA))
-    sigma = SMALLEST_SIGMA + jax.nn.softplus(raw[: part.num_normal] + start)
+    sigma = sigma_of(raw[: part.num_normal])
     r = jnp.exp(jnp.clip(raw[part.num_normal :], -7.0, 12.0))
     return jnp.concatenate([sigma, r])
 

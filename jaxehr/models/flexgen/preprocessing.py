@@ -24,6 +24,7 @@ from jaxehr.core.cohort import (
     numeric_features,
     valid_steps,
 )
+from jaxehr.core.labels import count_patterns
 from jaxehr.core.sparse import SparseTable
 from jaxehr.data import transforms
 from jaxehr.data.encoding import as_in_training, host, missing_shares, small
@@ -75,17 +76,10 @@ def fit(
     valid = valid_steps(cohort)
     temporal = fit_part(layout.temporal, config, cohort.temporal, valid)
     temporal["lengths"] = np.bincount(cohort.length, minlength=schema.num_steps + 1)
-    presence = np.zeros((max(schema.num_classes, 1), 2, 2))
-    where = (
-        cohort.label,
-        cohort.has_static.astype(int),
-        cohort.has_temporal.astype(int),
-    )
-    np.add.at(presence, where, 1)
     return {
         "static": fit_part(layout.static, config, cohort.static, cohort.has_static),
         "temporal": temporal,
-        "presence": presence,
+        "presence": count_patterns(schema, cohort),
     }
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Cohort, Schema
-from jaxehr.core.keys import patient_keys
-from jaxehr.core.labels import draw_cells
+from jaxehr.core.keys import draw_cells, patient_keys
+from jaxehr.core.labels import parts_of
 
 MODALITIES = ("static", "temporal")
 # Of the time that is allowed; an alternating training has many stages turn-k.
@@ -86,11 +86,4 @@ def draw_frames(
     keys = patient_keys(key, jnp.asarray(index))
     drawn = draw_cells(keys, counts.reshape(len(counts), -1), label)
     code, cell = map(np.asarray, drawn)
-    if how == "as-training":
-        return Frames(code, cell // 2 == 1, cell % 2 == 1)
-    everyone, no_one = np.ones(len(index), bool), np.zeros(len(index), bool)
-    return Frames(
-        code,
-        no_one if how == "static" else everyone,
-        no_one if how == "temporal" else everyone,
-    )
+    return Frames(code, *parts_of(cell, how))

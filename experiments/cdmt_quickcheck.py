@@ -78,6 +78,7 @@ def main(arguments: Quickcheck) -> None:
         config=dataclasses.replace(DEFAULT, max_rows=0),
         model=model,
         lines=lines,
+        folder=out / "synthetic",
     )
     seconds = {
         "training": lines[-1]["seconds"],

@@ -259,12 +259,14 @@ def describe_run(run: Run, synthetic: Dataset, lines: list[dict] | None = None) 
     levels = find(path)(run.schema, run.config, run.params) if path else {}
     for block, found in levels.items():
         schedule[block] = found | {"sigma": found["sigma"].tolist()}
+    train, taken_in = getattr(run.config, "train", None), run.params.get("input")
     return {
         "model": run.name,
+        "input": None if taken_in is None else str(taken_in),
         "config": run.info["config"],
         "machine": run.info["machine"],
         "seed": run.info["seed"],
-        "steps": lines[-1]["step"] if lines else run.config.train.steps,
+        "steps": lines[-1]["step"] if lines else train and train.steps,
         "seconds": lines[-1]["seconds"] if lines else None,
         "losses": lines or [],
         "schedule": schedule,

@@ -32,6 +32,22 @@ class ModelEntry(NamedTuple):
     latent: bool = False
 
 
+def baseline(name: str, text: str, sampling: str = "recipe:Sampling") -> ModelEntry:
+    """A baseline in a file of its name; its configuration stands beside it.
+
+    `text` says what it is, then which form of patients it takes.
+    """
+    module = f"jaxehr.baselines.{name}"
+    return ModelEntry(
+        f"{module}:{name}",
+        f"{module}:{name.capitalize()}Config",
+        f"jaxehr.baselines.{sampling}",
+        f"{module}:PRESETS",
+        text,
+        latent=True,
+    )
+
+
 SOURCES = {
     "tables": Source(
         "jaxehr.data.tables:read",
@@ -93,6 +109,23 @@ MODELS = {
         "jaxehr.models.flexgen.config:PRESETS",
         "FLEXGEN-EHR: latent diffusion; patients may lack a whole modality",
         latent=True,
+    ),
+    "independent": baseline(
+        "independent",
+        "floor: every column by itself; rows, label and missing parts as they are",
+    ),
+    "bootstrap": baseline(
+        "bootstrap",
+        "ceiling without privacy: copies of real patients, as they are",
+        "bootstrap:BootstrapSampling",
+    ),
+    "copula": baseline(
+        "copula",
+        "Gaussian copula; rows, label given, missing parts by kNN",
+    ),
+    "vae": baseline(
+        "vae",
+        "variational autoencoder; rows, label given, missing parts by kNN",
     ),
 }
 

@@ -8,6 +8,7 @@ from jaxehr.commands.evaluate import read_lines
 from jaxehr.commands.flags import flag, read_flags, section
 from jaxehr.commands.listing import lines, models
 from jaxehr.core.checks import InputError, known, within
+from jaxehr.core.configs import replace
 from jaxehr.devices import check_seed, configure
 from jaxehr.progress import Progress
 from jaxehr.registry import MODELS, find, model_entry
@@ -68,7 +69,7 @@ def parse(name: str, words: list[str]) -> Any:
     default = kind()
     if chosen is not None:
         known("preset", chosen, presets)
-        default = find(entry.presets.replace("PRESETS", "preset"))(chosen)
+        default = replace(default, presets[chosen])
     fields = [
         flag(
             "cohort",
@@ -83,18 +84,19 @@ def parse(name: str, words: list[str]) -> Any:
             "The run folder; if it holds this run, training goes on.",
             metavar="RUN",
         ),
-        flag(
-            "preset",
-            str | None,
-            "Other defaults for the options below.",
-            None,
-            metavar="{" + ",".join(presets) + "}",
-        ),
+        *(preset_flags(presets) if presets else ()),
         flag("seed", int, "Same seed, same result.", 0),
         *shares(),
         section("config", kind, default),
     ]
     return read_flags(f"jaxehr train {name}", f"Train {entry.text}.", fields, words)
+
+
+def preset_flags(presets: dict[str, Any]) -> list[Any]:
+    """The flag that names other defaults."""
+    names = "{" + ",".join(presets) + "}"
+    text = "Other defaults for the options below."
+    return [flag("preset", str | None, text, None, metavar=names)]
 
 
 def shares() -> list[Any]:
@@ -150,11 +152,12 @@ def train(name: str, data: Any, out: Any, config: Any, **options: Any) -> Any:
         result = train_run(
             name, data, out, config, callbacks=(show,), announce=say, **options
         )
-    lines = read_lines(pathlib.Path(out))
-    steps = lines[-1]["step"] if lines else result.config.train.steps
-    batch = result.config.train.batch_size
+    lines, told = read_lines(pathlib.Path(out)), ""
+    if hasattr(result.config, "train"):
+        steps = lines[-1]["step"] if lines else result.config.train.steps
+        told = f", {steps} steps of {result.config.train.batch_size} patients"
     print(
-        f"{out}: trained, {steps} steps of {batch} patients; next: "
+        f"{out}: trained{told}; next: "
         f"jaxehr sample {out} --n {result.info['patients']} --out SYNTHETIC"
     )
     return result

@@ -293,6 +293,11 @@ def map_patients(function: Any, cohort: Cohort) -> Cohort:
     return Cohort(static, temporal, *map(function, cohort[2:]))
 
 
+def rows_of(cohort: Cohort, rows: np.ndarray) -> Cohort:
+    """The patients `rows` (indices or a Boolean mask), in that order."""
+    return map_patients(lambda leaf: np.asarray(leaf)[rows], cohort)
+
+
 def to_dense(cohort: Cohort) -> Cohort:
     """The cohort with a `Table` in place of a sparse temporal table.
 
@@ -307,7 +312,7 @@ def to_dense(cohort: Cohort) -> Cohort:
 
 def take(data: Dataset, rows: np.ndarray) -> Dataset:
     """The patients at `rows` (indices or a Boolean mask), in that order."""
-    cohort = map_patients(lambda leaf: np.asarray(leaf)[rows], data.cohort)
+    cohort = rows_of(data.cohort, rows)
     return data._replace(cohort=cohort, ids=data.ids[rows], groups=data.groups[rows])
 
 

@@ -46,18 +46,42 @@ def gather(data: Any, rows: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[rows], data)
 
 
+# (params, key, batch) -> the mean over the rows of the batch, and metrics
+LossFn = Callable[[Params, jax.Array, Any], tuple[jax.Array, dict[str, jax.Array]]]
+
+
+class Player(NamedTuple):
+    """Some parameters that are trained in turns with others, on a loss of their own.
+
+    Attributes:
+      name: stands before its metrics.
+      loss: of all parameters, as the players before it in the same step left them.
+      moves: names of the top-level parameters that it moves; () = all of them.
+      updates: its optimiser steps in one step of training, each with another batch.
+      optimiser: (TrainConfig) -> optax transformation; None = the common one.
+    """
+
+    name: str
+    loss: LossFn
+    moves: tuple[str, ...] = ()
+    updates: int = 1
+    optimiser: Callable[[Any], Any] | None = None
+
+
 class Objective(NamedTuple):
     """What the training loop sees: one stage.
 
     `loss` returns the mean over the rows of its batch, so that gradients of chunks
     average to the gradient of the whole batch. `take` makes a batch of the rows it is
     given; the first leaf of the data has one entry a patient. It is where sparse data
-    become dense, one batch at a time.
+    become dense, one batch at a time. With `players` a step of training is a turn of
+    each, in order, and `loss` is what validation measures.
     """
 
     init: Callable[[jax.Array, Any], Params]  # (key, batch) -> params
-    loss: Callable[[Params, jax.Array, Any], tuple[jax.Array, dict[str, jax.Array]]]
+    loss: LossFn
     take: Callable[[Any, jax.Array], Any] = gather
+    players: tuple[Player, ...] = ()
 
 
 class Value(NamedTuple):

@@ -22,7 +22,7 @@ from jaxehr.nn.temporal import Conv1d, Lstm
 from jaxehr.nn.transformer import TransformerEncoder
 from jaxehr.training.config import TrainConfig
 from jaxehr.training.many import apply_many, fit_many
-from jaxehr.training.steps import layout
+from jaxehr.training.turns import layout
 
 HIDDEN = 64
 # Keeps a whole network in the cache of a CPU: 5-25 % faster than 32 or 128 rows.

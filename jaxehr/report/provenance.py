@@ -102,7 +102,7 @@ def losses(run: Mapping[str, Any]) -> Section | None:
     records = run.get("losses")
     if not records:
         return None
-    text = ["Loss of the denoising task; lower is better, and it does not reach 0."]
+    text = ["The loss that training lowers; it need not reach 0."]
     blocks = [Grid([fitting.losses(records)], "large")]
     return Section("losses", "Training", text, blocks)
 

@@ -71,8 +71,7 @@ def train_run(
         if announce:
             announce(
                 f"{name}: {sizes[0]} people to learn from, {sizes[1]} to validate, "
-                f"{sizes[2] - sizes[0] - sizes[1]} held out; "
-                f"{config.train.steps} steps of {config.train.batch_size}"
+                f"{sizes[2] - sizes[0] - sizes[1]} held out; {plan_in_words(config)}"
             )
         params = make(name, data.schema, config).fit(
             jax.random.key(seed),
@@ -102,8 +101,11 @@ def settle(
 ) -> tuple[Any, list[str]]:
     """`config` with its automatic sizes filled in, and the names of these.
 
-    A run that goes on keeps the sizes that it began with, on whatever machine.
+    A run that goes on keeps the sizes that it began with, on whatever machine. A model
+    without training has none.
     """
+    if not hasattr(config, "train"):
+        return config, []
     train = to_dict(config.train)
     asked = [name for name in ("steps", "batch_size") if not train[name]]
     if asked and (folder / RUN_FILE).is_file():
@@ -115,6 +117,13 @@ def settle(
     accelerator = jax.default_backend() != "cpu"
     found = resolve(found, patients, num_steps, accelerator=accelerator)
     return dataclasses.replace(config, train=found), asked
+
+
+def plan_in_words(config: Any) -> str:
+    """The steps of a training, if there is one."""
+    if not hasattr(config, "train"):
+        return "no training"
+    return f"{config.train.steps} steps of {config.train.batch_size}"
 
 
 def describe(

@@ -21,16 +21,14 @@ from jaxehr.training.checkpoint import Checkpoints
 from jaxehr.training.config import TrainConfig
 from jaxehr.training.sharding import AXIS, make_mesh, per_device, replicate
 from jaxehr.training.steps import (
-    Layout,
     TrainState,
     init_state,
     keep_best,
-    layout,
     mean_loss,
-    optimiser,
     restart,
     run_steps,
 )
+from jaxehr.training.turns import Layout, layout
 
 DISPATCH_SECONDS = 2.0  # so that a signal is answered and the progress bar moves
 
@@ -135,7 +133,7 @@ def train(
     if start is None:
         sample = objective.take(data, jnp.arange(cut.rows))
         params = jax.jit(objective.init)(init_key, sample)
-        state = init_state(params, optimiser(config))
+        state = init_state(objective, config, params)
     else:
         state = restart(start)
     store = Checkpoints(checkpoint, config.keep) if checkpoint else None

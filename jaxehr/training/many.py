@@ -19,11 +19,10 @@ from jaxehr.training.sharding import AXIS, make_mesh, per_device
 from jaxehr.training.steps import (
     init_state,
     keep_best,
-    layout,
     mean_loss,
-    optimiser,
     run_steps,
 )
+from jaxehr.training.turns import layout
 
 
 class Indexed(NamedTuple):
@@ -162,7 +161,7 @@ def fit_one(
     cut = layout(config, jax.tree.leaves(data)[0].shape[0])
     init_key, run_key, valid_key = jax.random.split(key, 3)
     sample = objective.take(data, jnp.arange(cut.rows))
-    state = init_state(objective.init(init_key, sample), optimiser(config))
+    state = init_state(objective, config, objective.init(init_key, sample))
 
     def advance(_: Any, state: Any) -> Any:
         num = jnp.minimum(config.eval_every, config.steps - state.step)

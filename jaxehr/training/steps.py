@@ -6,15 +6,24 @@ The root key is split once into a key for the order of patients and one for the 
 both are only folded into after that.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 
 from jaxehr.core.contracts import Objective, Params
 from jaxehr.training.config import TrainConfig
+from jaxehr.training.turns import (
+    Layout,
+    Turn,
+    batches,
+    moved,
+    optimisers,
+    order_of,
+    players_of,
+    turn_of,
+)
 
 
 class TrainState(NamedTuple):
@@ -30,54 +39,15 @@ class TrainState(NamedTuple):
     bad_step: jax.Array  # first step whose loss was not finite, or -1
 
 
-class Layout(NamedTuple):
-    """How a batch is cut: `devices` x `chunks` x `rows` patients a step."""
-
-    rows: int
-    chunks: int
-    devices: int
-
-    @property
-    def batch(self) -> int:
-        return self.rows * self.chunks * self.devices
-
-
-def layout(config: TrainConfig, num: int, devices: int = 1) -> Layout:
-    """The cut of a batch nearest to `config.batch_size`, at most `num` patients."""
-    batch = max(min(config.batch_size, num), 1)
-    while devices > 1 and batch < devices:
-        devices //= 2
-    per_device = batch // devices
-    chunks = max(1, round(per_device / config.chunk_rows))
-    return Layout(per_device // chunks, chunks, devices)
-
-
-def optimiser(config: TrainConfig) -> optax.GradientTransformation:
-    """Adam with the schedule, clipping and decay of `config`."""
-    rate: Any = config.learning_rate
-    warmup = min(config.warmup_steps, config.steps // 2)
-    if config.lr_schedule == "cosine":
-        rate = optax.warmup_cosine_decay_schedule(
-            0.0 if warmup else rate, rate, warmup, config.steps
-        )
-    elif warmup:
-        rate = optax.linear_schedule(0.0, rate, warmup)
-    parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    if config.weight_decay:
-        parts.append(optax.adamw(rate, weight_decay=config.weight_decay))
-    else:
-        parts.append(optax.adam(rate))
-    return optax.chain(*parts)
-
-
-def init_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
+def init_state(objective: Objective, config: TrainConfig, params: Params) -> TrainState:
     """The state before the first step; a donated state may not share buffers."""
+    pairs = zip(optimisers(objective, config), players_of(objective), strict=True)
     copy = lambda tree: jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
     return TrainState(
         jnp.int32(0),
         copy(params),
         copy(params),
-        tx.init(params),
+        tuple(tx.init(moved(params, player)) for tx, player in pairs),
         copy(params),
         jnp.float32(jnp.inf),
         jnp.int32(0),
@@ -101,38 +71,6 @@ def restart(state: TrainState) -> TrainState:
     )
 
 
-def accumulate(
-    objective: Objective, cut: Layout, axis: str | None
-) -> Callable[[Params, jax.Array, Any, jax.Array], tuple[Any, Any, Params]]:
-    """Mean loss, metrics and gradient of one batch, summed chunk after chunk."""
-    grad = jax.value_and_grad(objective.loss, has_aux=True)
-
-    def run(params: Params, key: jax.Array, data: Any, rows: jax.Array) -> Any:
-        # rows: [batch] patient indices of the whole batch, on every device
-        device = jax.lax.axis_index(axis) if axis else 0
-        first = jnp.int32(device * cut.chunks)
-
-        def one(chunk: jax.Array) -> Any:
-            start = chunk * cut.rows
-            index = jax.lax.dynamic_slice_in_dim(rows, start, cut.rows)
-            batch = objective.take(data, index)
-            return grad(params, jax.random.fold_in(key, chunk), batch)
-
-        # Starting from zeros, not from the first chunk, traces the network once.
-        zeros = jax.tree.map(
-            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one, first)
-        )
-        body = lambda i, total: jax.tree.map(jnp.add, total, one(first + i))
-        total = jax.lax.fori_loop(0, cut.chunks, body, zeros)
-        if axis:
-            total = jax.lax.psum(total, axis)
-        scale = 1.0 / (cut.chunks * cut.devices)
-        (loss, metrics), grads = jax.tree.map(lambda leaf: leaf * scale, total)
-        return loss, metrics, grads
-
-    return run
-
-
 def run_steps(
     objective: Objective,
     config: TrainConfig,
@@ -146,54 +84,48 @@ def run_steps(
     """`num` optimiser steps (a traced number: any `num`, one compilation).
 
     Returns:
-      The new state, the mean loss and the mean metrics over these steps.
+      The new state, the mean loss (of several players the sum) and the mean metrics
+      over these steps.
     """
-    tx = optimiser(config)
-    count = jax.tree.leaves(data)[0].shape[0]
-    # Deviation: the paper's last batch of an epoch is smaller. Here the rest of an
-    # epoch, other patients each time, is left out, so that every batch has one shape.
-    per_epoch = max(count // cut.batch, 1)
-    order_key, noise_key = jax.random.split(key)
-    gradient = accumulate(objective, cut, axis)
-    ema_every = per_epoch if config.ema_unit == "epoch" else 1
+    keys = jax.random.split(key)
+    players, count = players_of(objective), jax.tree.leaves(data)[0].shape[0]
+    each = [
+        turn_of(objective, config, cut, place, axis) for place in range(len(players))
+    ]
+    ends = np.cumsum([player.updates for player in players])
+    per_epoch = batches(cut, count)
+    ema_every = max(per_epoch // ends[-1], 1) if config.ema_unit == "epoch" else 1
 
-    def shuffled(step: jax.Array) -> jax.Array:
-        epoch = step // per_epoch
-        return jax.random.permutation(jax.random.fold_in(order_key, epoch), count)
+    def step(state: TrainState, order: jax.Array) -> Any:
+        turn = Turn(state.params, state.opt_state, order)
+        first, total, metrics = state.step * ends[-1], jnp.float32(0.0), {}
+        for play, before in zip(each, [0, *ends[:-1]]):
+            turn, loss, told = play(turn, data, keys, first + before)
+            total, metrics = total + loss, metrics | told
+        state = close(config, state, turn, total, ema_every)
+        return state, turn.order, (total, metrics)
 
     def body(_: int, carry: Any) -> Any:
         state, order, totals = carry
-        step = state.step
-        order = jax.lax.cond(step % per_epoch == 0, shuffled, lambda _: order, step)
-        start = (step % per_epoch) * cut.batch
-        rows = jax.lax.dynamic_slice_in_dim(order, start, cut.batch)
-        loss, metrics, grads = gradient(
-            state.params, jax.random.fold_in(noise_key, step), data, rows
-        )
-        state = apply(tx, config, state, loss, grads, ema_every)
-        return state, order, jax.tree.map(jnp.add, totals, (loss, metrics))
+        state, order, told = step(state, order)
+        return state, order, jax.tree.map(jnp.add, totals, told)
 
-    first = lambda data: objective.take(data, jnp.arange(cut.rows))
-    sample = jax.eval_shape(first, data)
-    shapes = jax.eval_shape(objective.loss, state.params, noise_key, sample)
+    order = order_of(keys[0], state.step * ends[-1] // per_epoch, count)
+    shapes = jax.eval_shape(step, state, order)[2]
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    carry = (state, shuffled(state.step), zeros)
-    state, _, totals = jax.lax.fori_loop(0, num, body, carry)
+    state, _, totals = jax.lax.fori_loop(0, num, body, (state, order, zeros))
     loss, metrics = jax.tree.map(lambda leaf: leaf / jnp.maximum(num, 1), totals)
     return state, loss, metrics
 
 
-def apply(
-    tx: optax.GradientTransformation,
+def close(
     config: TrainConfig,
     state: TrainState,
+    turn: Turn,
     loss: jax.Array,
-    grads: Params,
     ema_every: int,
 ) -> TrainState:
-    """One optimiser step and one step of the moving average."""
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    """The state after all turns of a step: counts it and moves the average."""
     step = state.step + 1
     moves = step // ema_every
     # The average starts at the initial weights; without this warm-up a short run would
@@ -201,14 +133,14 @@ def apply(
     decay = jnp.minimum(config.ema_decay, (1.0 + moves) / (10.0 + moves))
     decay = jnp.where(step % ema_every == 0, decay, 1.0)
     ema = jax.tree.map(
-        lambda e, p: decay * e + (1.0 - decay) * p, state.ema_params, params
+        lambda e, p: decay * e + (1.0 - decay) * p, state.ema_params, turn.params
     )
     bad = ~jnp.isfinite(loss) & (state.bad_step < 0)
     return state._replace(
         step=step,
-        params=params,
+        params=turn.params,
         ema_params=ema,
-        opt_state=opt_state,
+        opt_state=turn.opt_state,
         bad_step=jnp.where(bad, step, state.bad_step),
     )
 

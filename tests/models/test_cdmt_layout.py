@@ -25,7 +25,7 @@ def test_columns_with_masks():
 def test_columns_without_masks():
     layout = make_layout(schema(), config(masks=False))
     assert layout.temporal.cardinalities == (3, 2)
-    assert layout.temporal.num_masks == 0
+    assert layout.temporal.masked == ()
     assert layout.static.names == ("unit",)
 
 
@@ -33,14 +33,14 @@ def test_the_label_is_the_last_column_when_it_is_diffused():
     layout = make_layout(schema(classes=3), config(mode="unconditional"))
     assert layout.temporal.cardinalities[-1] == 3
     assert layout.temporal.names[-1] == "label"
-    assert layout.static.label_classes == 0
-    assert layout.num_classes == 0
+    assert layout.static.cardinalities == (4, 2, 2, 2)
+    assert (layout.num_classes, layout.label_classes) == (0, 3)
 
 
 def test_without_a_label_both_modes_are_one():
     for mode in ("conditional", "unconditional"):
         layout = make_layout(schema(classes=0), config(mode=mode))
-        assert layout.num_classes == layout.temporal.label_classes == 0
+        assert layout.num_classes == layout.label_classes == 0
 
 
 def test_one_modality():

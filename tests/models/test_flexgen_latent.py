@@ -1,4 +1,4 @@
-"""Latent diffusion: whitening, network, guidance, rows, a learned mixture."""
+"""Latent diffusion: network, guidance, rows, a learned mixture."""
 
 import dataclasses
 import functools
@@ -10,6 +10,7 @@ import pytest
 
 from jaxehr.core.checks import InputError
 from jaxehr.diffusion import ddpm
+from jaxehr.diffusion.whitening import fit_whitening, no_whitening
 from jaxehr.models.flexgen import latent
 from jaxehr.models.flexgen.config import FlexgenConfig, FlexgenSampling
 from jaxehr.training.config import TrainConfig
@@ -68,7 +69,7 @@ def mixture(num, seed):
 def learned():
     """Whitening and parameters after one short training (about 7 s)."""
     z, label = mixture(4000, 0)
-    whitening = latent.fit_whitening(CONFIG, z)
+    whitening = fit_whitening(z)
     objective = latent.objective(CONFIG, 2, whitening, complete)
     trained = train(
         jax.random.key(0), objective, latents(z, label), config=CONFIG.train
@@ -79,9 +80,7 @@ def learned():
 @functools.cache
 def start(config=CONFIG, num_classes=2):
     """Parameters at random, also those that start at zero, and an identity."""
-    whitening = latent.fit_whitening(
-        dataclasses.replace(config, whiten=False), np.zeros((2, DIM), np.float32)
-    )
+    whitening = no_whitening(DIM)
     objective = latent.objective(config, num_classes, whitening, complete)
     batch = latents(*mixture(4, 3))
     params = jax.jit(objective.init)(jax.random.key(0), batch)
@@ -151,57 +150,6 @@ def test_one_step_estimates_come_nearer_at_low_levels():
     _, factors = moments(label)
     within = np.mean(np.trace(factors @ factors.swapaxes(1, 2), axis1=1, axis2=2)) / DIM
     np.testing.assert_allclose(errors[2], within, rtol=0.15)
-
-
-# ---- whitening
-
-
-def test_whitened_latents_are_white_and_come_back():
-    z, _ = mixture(4000, 0)
-    whitening = latent.fit_whitening(CONFIG, z)
-    x = np.asarray(latent.whiten(whitening, z))
-    np.testing.assert_allclose(x.mean(0), 0.0, atol=1e-5)
-    np.testing.assert_allclose(np.cov(x.T), np.eye(DIM), atol=0.01)  # some shrinkage
-    np.testing.assert_allclose(latent.colour(whitening, x), z, atol=1e-4)
-
-
-@pytest.mark.parametrize("scale", [1.0, 0.0], ids=["rank two", "constant"])
-def test_rank_deficient_latents_come_back(scale):
-    rng = np.random.default_rng(0)
-    z = scale * rng.normal(size=(500, 2)) @ rng.normal(size=(2, DIM)) + 3.0
-    z = z.astype(np.float32)
-    whitening = latent.fit_whitening(CONFIG, z)
-    x = np.asarray(latent.whiten(whitening, z))
-    assert np.isfinite(x).all()
-    assert np.abs(x).max() < 10.0
-    np.testing.assert_allclose(latent.colour(whitening, x), z, atol=1e-3)
-
-
-def test_few_patients_do_not_make_directions_look_empty():
-    """20 patients, 64 coordinates: fresh draws stay near unit variance."""
-    rng = np.random.default_rng(0)
-    spread = np.geomspace(1.0, 0.3, 64)
-    whitening = latent.fit_whitening(CONFIG, spread * rng.normal(size=(20, 64)))
-    fresh = spread * rng.normal(size=(2000, 64))
-    variance = np.asarray(latent.whiten(whitening, fresh.astype(np.float32))).var(0)
-    assert variance.min() > 0.05
-    assert variance.max() < 5.0
-
-
-def test_shrinkage_is_that_of_scikit_learn():
-    covariance = pytest.importorskip("sklearn.covariance")
-    rng = np.random.default_rng(1)
-    z = rng.normal(size=(40, 12)) * np.geomspace(3, 0.1, 12)
-    z -= z.mean(0)
-    expected, _ = covariance.ledoit_wolf(z, assume_centered=True)
-    np.testing.assert_allclose(latent.shrunk_covariance(z), expected, rtol=1e-10)
-
-
-def test_whitening_can_be_left_out():
-    z, _ = mixture(4000, 0)
-    whitening = latent.fit_whitening(dataclasses.replace(CONFIG, whiten=False), z)
-    np.testing.assert_array_equal(latent.whiten(whitening, z), z)
-    np.testing.assert_array_equal(latent.colour(whitening, z), z)
 
 
 # ---- network and objective

@@ -1,4 +1,4 @@
-"""Likelihoods against SciPy; masks and padding; draws against their moments."""
+"""Sums of likelihoods against SciPy; masks and padding; draws against their moments."""
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from scipy import special, stats
 
 from jaxehr.models.flexgen import likelihoods
 from jaxehr.models.flexgen.likelihoods import Outputs
+from jaxehr.nn.likelihoods import SMALLEST_SIGMA
 
 ROWS = 30
 
@@ -28,42 +29,6 @@ def problem(masks=True):
         normal(ROWS, part.steps),
     )
     return part, outputs, data.temporal, data.length, fitted["temporal"]
-
-
-def test_bernoulli_and_its_gradient(x64):
-    logits = jnp.array([-800.0, -30.0, -1.3, 0.0, 0.7, 30.0, 800.0])
-    logits, x = jnp.tile(logits, 2), jnp.arange(14) < 7
-    found, back = jax.vjp(lambda at: likelihoods.bernoulli(at, x), logits)
-    wanted = special.log_expit(np.where(x, logits, -logits))
-    np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12)
-    gradient = back(jnp.full(logits.shape, 2.0))[0]
-    wanted = 2.0 * (x - special.expit(logits))
-    np.testing.assert_allclose(gradient, wanted, rtol=1e-12, atol=1e-300)
-
-
-def test_negative_binomial(x64):
-    mean, r = np.array([0.2, 3.0, 500.0]), np.array([0.3, 2.0, 50.0])
-    x = np.array([[0.0, 0.0, 0.0], [1.0, 4.0, 450.0], [7.0, 40.0, 900.0]])
-    found = likelihoods.negative_binomial(jnp.log(mean), jnp.asarray(r), x)
-    wanted = stats.nbinom.logpmf(x, r, r / (r + mean))
-    np.testing.assert_allclose(found, wanted, rtol=1e-10)
-    # d log p / d log m = (x - m) r / (m + r)
-    total = lambda at: likelihoods.negative_binomial(at, jnp.asarray(r), x).sum()
-    gradient = jax.grad(total)(jnp.log(mean))
-    wanted = ((x - mean) * r / (mean + r)).sum(0)
-    np.testing.assert_allclose(gradient, wanted, rtol=1e-10)
-
-
-def test_normal_and_categorical(x64):
-    rng = np.random.default_rng(0)
-    x, mean, sigma = rng.normal(size=(3, 6))
-    sigma = np.exp(sigma)
-    found = likelihoods.normal(mean, sigma, x)
-    np.testing.assert_allclose(found, stats.norm.logpdf(x, mean, sigma), rtol=1e-12)
-    logits, codes = rng.normal(size=(6, 4)), rng.integers(4, size=6)
-    found = likelihoods.categorical(jnp.asarray(logits), jnp.asarray(codes))
-    wanted = special.log_softmax(logits, -1)[np.arange(6), codes]
-    np.testing.assert_allclose(found, wanted, rtol=1e-12)
 
 
 @pytest.mark.parametrize("masks", [True, False])
@@ -228,4 +193,4 @@ def test_without_masks_everything_drawn_is_observed():
 def test_sigma_has_a_floor():
     part, _, _, _, _ = problem()
     spread = likelihoods.spread_of(part, jnp.array([-100.0, 0.0, 0.0]))
-    np.testing.assert_allclose(spread, [likelihoods.SMALLEST_SIGMA, 1.0, 1.0], 1e-6)
+    np.testing.assert_allclose(spread, [SMALLEST_SIGMA, 1.0, 1.0], 1e-6)

@@ -18,9 +18,9 @@ from jaxehr.models.flexgen.config import PRESETS, FlexgenSampling, preset
 from jaxehr.models.flexgen.imputation import alike
 from jaxehr.models.flexgen.model import flexgen
 from jaxehr.models.flexgen.records import joint
-from jaxehr.models.flexgen.stages import Stages
 from jaxehr.ot.config import AlignmentConfig
 from jaxehr.training.loop import Trained
+from jaxehr.training.stages import Stages
 
 MADE = schema()
 KEY = jax.random.key(0)

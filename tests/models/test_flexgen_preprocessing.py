@@ -15,6 +15,7 @@ from flexgen_cohorts import (
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import valid_steps
+from jaxehr.data import packed
 from jaxehr.models.flexgen import preprocessing
 from jaxehr.models.flexgen.layout import make_layout
 from jaxehr.models.flexgen.preprocessing import decode, encode, records, take
@@ -237,7 +238,7 @@ def test_sparse_refusals(monkeypatch):
     whole.temporal.observed[0, 0, :3] = False
     with pytest.raises(InputError, match="3 temporal values of this cohort"):
         encode(fitted, layout, whole)
-    monkeypatch.setattr(preprocessing, "MOST_ONES", 7)
+    monkeypatch.setattr(packed, "MOST_ONES", 7)
     with pytest.raises(
         InputError, match=f"at most 7 .* got {len(thin.temporal.cells)}"
     ):

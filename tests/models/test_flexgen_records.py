@@ -9,8 +9,8 @@ from cdmt_builders import cohort, schema
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Cohort
+from jaxehr.core.labels import label_codes
 from jaxehr.models.flexgen import records
-from jaxehr.models.labels import label_codes
 
 MADE = schema()
 

@@ -19,17 +19,17 @@ from objectives import (
 from jaxehr.core.contracts import Objective
 from jaxehr.training.loop import programs
 from jaxehr.training.sharding import make_mesh
-from jaxehr.training.steps import (
+from jaxehr.training.steps import init_state, keep_best, mean_loss
+from jaxehr.training.turns import (
     Layout,
     accumulate,
-    init_state,
-    keep_best,
     layout,
-    mean_loss,
     optimiser,
+    players_of,
 )
 
 KEY = jax.random.key(5)
+(ALONE,) = players_of(EXACT)
 
 
 @functools.cache
@@ -40,7 +40,7 @@ def compiled(objective, settings, count):
 
 def begin(settings, data, objective=EXACT):
     params = objective.init(jax.random.key(1), data)
-    return init_state(params, optimiser(settings))
+    return init_state(objective, settings, params)
 
 
 def advance(objective, settings, data, numbers):
@@ -112,15 +112,16 @@ def test_chunks_add_up_to_the_batch(cut):
     data = linear_data()
     params = EXACT.init(KEY, data)
     rows = jnp.arange(8)
-    whole = accumulate(EXACT, Layout(8, 1, 1), None)(params, KEY, data, rows)
-    parts = accumulate(EXACT, Layout(*cut), None)(params, KEY, data, rows)
+    whole = accumulate(EXACT, ALONE, Layout(8, 1, 1), None)(params, KEY, data, rows)
+    parts = accumulate(EXACT, ALONE, Layout(*cut), None)(params, KEY, data, rows)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), parts, whole)
 
 
 def test_every_chunk_has_its_own_noise():
     data = jax.tree.map(lambda leaf: jnp.repeat(leaf[:1], 8, 0), linear_data())
     loss = lambda params, key, batch: (jax.random.normal(key), {})
-    run = accumulate(Objective(start, loss), Layout(2, 4, 1), None)
+    noisy = Objective(start, loss)
+    run = accumulate(noisy, players_of(noisy)[0], Layout(2, 4, 1), None)
     params = start(KEY, data)
     wanted = np.mean([jax.random.normal(jax.random.fold_in(KEY, i)) for i in range(4)])
     found = run(params, KEY, data, jnp.arange(8))[0]

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxehr.core.contracts import Params
+from jaxehr.data.mixed import Part
 from jaxehr.diffusion import edm, embeddings, masked
 from jaxehr.diffusion.schedules import RhoParams, init_rho, power_mean, raw_of, rho_of
 from jaxehr.models.cdmt.config import CdmtConfig
-from jaxehr.models.cdmt.layout import Part
 
 
 class Coder(NamedTuple):

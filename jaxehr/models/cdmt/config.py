@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any, Literal
 
 from jaxehr.core.checks import InputError, known, positive, within
+from jaxehr.core.configs import replace
 from jaxehr.training.config import TrainConfig
 
 Mode = Literal["conditional", "unconditional"]
@@ -150,5 +151,4 @@ PRESETS: dict[str, dict[str, Any]] = {
 def preset(name: str) -> CdmtConfig:
     """The configuration called `name`."""
     known("preset", name, PRESETS)
-    fields = dict(PRESETS[name])
-    return CdmtConfig(**{**fields, "train": TrainConfig(**fields.get("train", {}))})
+    return replace(CdmtConfig(), PRESETS[name])

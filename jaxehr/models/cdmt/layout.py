@@ -5,56 +5,12 @@ one binary column per feature that says "missing" (1) when masks are modelled. C
 are not diffused: they have one value.
 """
 
-import dataclasses
 from typing import NamedTuple
 
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Feature, Schema, coded_features, numeric_features
+from jaxehr.core.cohort import Schema
+from jaxehr.data.mixed import Part, every_mask
 from jaxehr.models.cdmt.config import CdmtConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """One modality: `features` in schema order and what the network sees of them.
-
-    Columns of the coded block: first the coded features with K >= 2, then one mask per
-    feature in the order of `Table.observed`, then the label in unconditional mode.
-    """
-
-    features: tuple[Feature, ...]
-    masks: bool
-    label_classes: int = 0  # > 0: the label is the last coded column
-
-    @property
-    def numeric(self) -> tuple[Feature, ...]:
-        return numeric_features(self.features)
-
-    @property
-    def coded(self) -> tuple[Feature, ...]:
-        return tuple(f for f in coded_features(self.features) if f.cardinality > 1)
-
-    @property
-    def coded_positions(self) -> tuple[int, ...]:
-        """Places of the diffused coded features inside `Table.codes`."""
-        every = coded_features(self.features)
-        return tuple(i for i, f in enumerate(every) if f.cardinality > 1)
-
-    @property
-    def num_masks(self) -> int:
-        return len(self.features) if self.masks else 0
-
-    @property
-    def cardinalities(self) -> tuple[int, ...]:
-        label = (self.label_classes,) if self.label_classes else ()
-        return (*(f.cardinality for f in self.coded), *(2,) * self.num_masks, *label)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the coded block's columns, for plots."""
-        observed = (*self.numeric, *coded_features(self.features))
-        masks = tuple(f"{f.name} missing" for f in observed) if self.masks else ()
-        label = ("label",) if self.label_classes else ()
-        return (*(f.name for f in self.coded), *masks, *label)
 
 
 class Layout(NamedTuple):
@@ -64,6 +20,7 @@ class Layout(NamedTuple):
     temporal: Part
     num_steps: int
     num_classes: int  # of the condition; 0 = unconditional or no label
+    label_classes: int  # > 0: the label is the last coded column of the temporal part
 
 
 def make_layout(schema: Schema, config: CdmtConfig) -> Layout:
@@ -74,9 +31,12 @@ def make_layout(schema: Schema, config: CdmtConfig) -> Layout:
             "mode unconditional decides the label by a vote over time steps, but the "
             "cohort has no temporal feature; use --mode conditional."
         )
+    masks = lambda features: every_mask(features) if config.masks else ()
+    label = (("label", schema.num_classes),) if diffused else ()
     return Layout(
-        Part(schema.static, config.masks),
-        Part(schema.temporal, config.masks, schema.num_classes if diffused else 0),
+        Part(schema.static, masks(schema.static)),
+        Part(schema.temporal, masks(schema.temporal), label),
         schema.num_steps if schema.temporal else 0,
         0 if diffused else schema.num_classes,
+        schema.num_classes if diffused else 0,
     )

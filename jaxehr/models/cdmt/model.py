@@ -10,6 +10,7 @@ import numpy as np
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Cohort, Schema, num_patients
 from jaxehr.core.contracts import Callback, GenerativeModel, Params
+from jaxehr.core.labels import label_codes
 from jaxehr.models.cdmt import preprocessing, sampling, scoring
 from jaxehr.models.cdmt.config import CdmtConfig, CdmtSampling
 from jaxehr.models.cdmt.layout import make_layout
@@ -19,7 +20,6 @@ from jaxehr.models.cdmt.objective import (
     make_objective,
     noise_levels,
 )
-from jaxehr.models.labels import label_codes
 from jaxehr.training.config import resolve
 from jaxehr.training.loop import train
 
@@ -56,7 +56,7 @@ def fit(
     """Learns preprocessing and weights from `cohort`; see `training.loop.train`."""
     layout, config = model.layout, model.config
     silent = int(np.sum(~np.asarray(cohort.has_temporal)))
-    if layout.temporal.label_classes and silent:
+    if layout.label_classes and silent:
         raise InputError(
             "mode unconditional decides the label by a vote over time steps, but "
             f"{silent} patients have none; use --mode conditional."

@@ -1,8 +1,6 @@
 """From patients to what the network sees, and back; fitted on training patients only.
 
-Missing values are filled (last value carried forward, the patient's mean, the training
-mean [cdmt2026, Sec. 4.1]) and their masks become binary columns; numeric columns become
-standard normal by their quantiles. Everything fitted is a nested dict of arrays.
+Both tables as in `data.mixed`. Everything fitted is a nested dict of arrays.
 """
 
 from typing import Any, NamedTuple
@@ -12,15 +10,14 @@ import numpy as np
 from jaxehr.core.cohort import (
     Cohort,
     Schema,
-    Table,
     make_cohort,
     to_dense,
     valid_steps,
 )
-from jaxehr.data import impute, transforms
+from jaxehr.data.encoding import host, small
+from jaxehr.data.mixed import decode_part, encode_part, fit_part, frequencies
 from jaxehr.models.cdmt.config import CdmtConfig
-from jaxehr.models.cdmt.layout import Layout, Part
-from jaxehr.models.encoding import as_in_training, host, missing_shares, sizes, small
+from jaxehr.models.cdmt.layout import Layout
 
 
 class Batch(NamedTuple):
@@ -43,39 +40,23 @@ def fit(
     known = cohort.static.observed[cohort.has_static]
     fitted = {
         "temporal": fit_part(
-            layout.temporal, config, cohort.temporal, valid_steps(cohort)
+            layout.temporal, cohort.temporal, valid_steps(cohort), config.max_knots
         ),
-        "static": fit_part(layout.static, config, cohort.static, cohort.has_static),
+        "static": fit_part(
+            layout.static, cohort.static, cohort.has_static, config.max_knots
+        ),
         "frames": count_frames(schema, cohort),
         "mean_length": np.float64(max(cohort.length.mean(), 1.0)),
         "static_share": np.float64(max(len(known) / len(cohort.label), 1e-3)),
     }
     encoded = encode(fitted, layout, cohort)
+    temporal = encoded.codes[valid_steps(cohort)]
+    static = encoded.static_codes[cohort.has_static]
     fitted["frequency"] = {
-        "temporal": frequencies(layout.temporal, encoded.codes[valid_steps(cohort)]),
-        "static": frequencies(layout.static, encoded.static_codes[cohort.has_static]),
+        "temporal": frequencies(layout.temporal.cardinalities, temporal),
+        "static": frequencies(layout.static.cardinalities, static),
     }
     return fitted
-
-
-def fit_part(
-    part: Part, config: CdmtConfig, table: Table, valid: np.ndarray
-) -> dict[str, Any]:
-    """Fill values, quantile transform and missing shares of one modality.
-
-    Args:
-      valid: Bool, the shape of the table without its columns: rows that exist.
-    """
-    rows = Table(*(leaf[valid] for leaf in table))  # [rows, columns]
-    seen = rows.observed[:, : len(part.numeric)]
-    knots = transforms.fit_quantile_normal(
-        rows.numeric, seen, part.numeric, config.max_knots
-    )
-    return {
-        "fill": impute.fit_fill(rows, sizes(part.features))._asdict(),
-        "quantile": knots._asdict(),
-        "missing": missing_shares(rows.observed),
-    }
 
 
 def count_frames(schema: Schema, cohort: Cohort) -> np.ndarray:
@@ -86,17 +67,6 @@ def count_frames(schema: Schema, cohort: Cohort) -> np.ndarray:
     return counts
 
 
-def frequencies(part: Part, codes: np.ndarray) -> np.ndarray:
-    """Share of each category in the training data: [columns, K], 0 at padding."""
-    widths = part.cardinalities
-    shares = np.zeros((len(widths), max(widths, default=1)))
-    for column, size in enumerate(widths):
-        counts = np.bincount(codes[:, column], minlength=size)[:size]
-        # One imagined observation a category keeps the logarithm of a rare one finite.
-        shares[column, :size] = (counts + 1.0) / (counts.sum() + size)
-    return shares
-
-
 def encode(fitted: dict[str, Any], layout: Layout, cohort: Cohort) -> Batch:
     """Patients as `Batch` of NumPy arrays; padding is 0."""
     cohort = to_dense(host(cohort))
@@ -104,7 +74,7 @@ def encode(fitted: dict[str, Any], layout: Layout, cohort: Cohort) -> Batch:
     numeric, codes = encode_part(
         fitted["temporal"], layout.temporal, cohort.temporal, valid
     )
-    if layout.temporal.label_classes:
+    if layout.label_classes:
         shape = (*codes.shape[:2], 1)
         label = np.broadcast_to(cohort.label[:, None, None], shape)
         codes = np.concatenate([codes, label], -1)
@@ -122,26 +92,6 @@ def encode(fitted: dict[str, Any], layout: Layout, cohort: Cohort) -> Batch:
     )
 
 
-def encode_part(
-    fitted: dict[str, Any], part: Part, table: Table, valid: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Numeric columns as normal scores, and the coded block, of one modality."""
-    fill = impute.Fill(**fitted["fill"])
-    observed = table.observed & valid[..., None]
-    table = table._replace(observed=observed)
-    if table.numeric.ndim == 3:
-        filled = impute.impute_temporal(table, valid, fill, sizes(part.features))
-    else:
-        filled = impute.impute_static(table, fill)
-    z = transforms.forward(
-        transforms.QuantileNormal(**fitted["quantile"]), filled.numeric
-    )
-    codes = filled.codes[..., list(part.coded_positions)]
-    if part.masks:
-        codes = np.concatenate([codes, ~observed], -1)
-    return z, codes
-
-
 def decode(fitted: dict[str, Any], layout: Layout, batch: Batch) -> Cohort:
     """Sampled `Batch` (NumPy) -> patients in the units, kinds and bounds of the data.
 
@@ -150,7 +100,7 @@ def decode(fitted: dict[str, Any], layout: Layout, batch: Batch) -> Cohort:
     """
     label = np.asarray(batch.label)
     codes = np.asarray(batch.codes, np.int32)
-    if layout.temporal.label_classes:
+    if layout.label_classes:
         label = vote(codes[..., -1], np.asarray(batch.length), layout)
         codes = codes[..., :-1]
     temporal = decode_part(
@@ -170,23 +120,6 @@ def decode(fitted: dict[str, Any], layout: Layout, batch: Batch) -> Cohort:
 def vote(codes: np.ndarray, length: np.ndarray, layout: Layout) -> np.ndarray:
     """The label that most valid steps of a patient say; the lowest code wins a tie."""
     valid = np.arange(codes.shape[1])[None, :] < length[:, None]
-    options = np.arange(layout.temporal.label_classes)
+    options = np.arange(layout.label_classes)
     ballots = (codes[..., None] == options) & valid[..., None]
     return ballots.sum(1).argmax(-1).astype(np.int32)
-
-
-def decode_part(
-    fitted: dict[str, Any], part: Part, z: np.ndarray, block: np.ndarray
-) -> Table:
-    """One modality back in its own units."""
-    numeric = transforms.inverse(transforms.QuantileNormal(**fitted["quantile"]), z)
-    coded = len(part.features) - len(part.numeric)
-    codes = np.zeros((*block.shape[:-1], coded), np.int32)
-    diffused = len(part.coded)
-    codes[..., list(part.coded_positions)] = block[..., :diffused]
-    shape = (*block.shape[:-1], len(part.features))
-    observed = np.ones(shape, bool)
-    if part.masks:
-        observed = block[..., diffused : diffused + part.num_masks] == 0
-        observed = as_in_training(observed, fitted["missing"])
-    return Table(numeric, codes, observed)

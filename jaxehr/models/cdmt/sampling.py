@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from jaxehr.core.blocks import block_rows, blocks_of
 from jaxehr.core.contracts import Params
-from jaxehr.core.keys import patient_keys
+from jaxehr.core.keys import draw_cells, patient_keys
 from jaxehr.diffusion import embeddings, masked
 from jaxehr.diffusion.guidance import doubled, guide
 from jaxehr.diffusion.samplers import SOLVERS, Level, sigma_levels
@@ -27,9 +28,6 @@ from jaxehr.models.cdmt.objective import Model, denoise, make_frame, noise_level
 from jaxehr.models.cdmt.preprocessing import Batch
 from jaxehr.training.sharding import AXIS, make_mesh, per_device
 
-CPU_ROWS = 128  # patients a block whose states stay in the cache of a CPU
-ACCELERATOR_ROWS = 4096
-
 
 class Draws(NamedTuple):
     """The frame of each patient: label, presence of the static part, length."""
@@ -39,32 +37,16 @@ class Draws(NamedTuple):
     length: jax.Array
 
 
-def block_rows() -> int:
-    """Patients in one block; fixed per platform, since it may change the rounding."""
-    return CPU_ROWS if jax.default_backend() == "cpu" else ACCELERATOR_ROWS
-
-
 def draw_frames(keys: jax.Array, frames: jax.Array, label: jax.Array) -> Draws:
     """Label, static presence and length from their joint training frequency.
 
     Args:
       keys: [N] one per patient; frames: [C, 2, T + 1] counts.
-      label: Int [N]; -1 = drawn by its training frequency, -2 = each class alike.
+      label: Int [N], see `labels.label_codes`.
     """
     steps = frames.shape[-1]
-    share = frames.sum((1, 2))
-    log = lambda p: jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1.0)), -jnp.inf)
-
-    def one(key: jax.Array, label: jax.Array) -> Draws:
-        key_label, key_rest = jax.random.split(key)
-        even = jnp.where(share > 0, 1.0, 0.0)
-        weights = jnp.where(label == -2, even, share)
-        drawn = jax.random.categorical(key_label, log(weights))
-        code = jnp.where(label < 0, drawn, label)
-        cell = jax.random.categorical(key_rest, log(frames[code].reshape(-1)))
-        return Draws(code, cell // steps == 1, cell % steps)
-
-    return jax.vmap(one)(keys, label)
+    code, cell = draw_cells(keys, frames.reshape(len(frames), -1), label)
+    return Draws(code, cell // steps == 1, cell % steps)
 
 
 def start_noise(model: Model, keys: jax.Array, shapes: Blocks) -> Blocks:
@@ -312,12 +294,12 @@ def sample(
     params = jax.device_put(params)
     if not count:  # one patient is drawn and dropped, for the shapes
         index = label = np.zeros(1, np.int32)
-    for first in range(0, max(count, 1), size):
-        take = np.arange(first, first + size)
-        inside = np.minimum(take, max(count - 1, 0))  # padding repeats the last patient
+    done = 0
+    for inside, kept in blocks_of(len(index), size):
         out = run(key, params, jnp.asarray(frames), index[inside], label[inside])
         blocks.append(jax.tree.map(np.asarray, out))
+        done += len(kept)
         if progress:
-            progress(min(first + size, count))
+            progress(min(done, count))
     join = lambda *leaves: np.concatenate(leaves)[:count]
     return jax.tree.map(join, *blocks)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxehr.core.blocks import blocks_of
 from jaxehr.core.checks import known
 from jaxehr.core.contracts import Objective, Params
 from jaxehr.models.flexgen import likelihoods
@@ -28,6 +29,7 @@ from jaxehr.models.flexgen.networks import (
     TemporalEncoder,
 )
 from jaxehr.models.flexgen.preprocessing import Records, take
+from jaxehr.nn.vae import divergence
 
 Which = Literal["static", "temporal"]
 ACTIVE = 0.01  # nats of mean divergence above which a coordinate says something
@@ -152,11 +154,6 @@ def log_likelihood(
     return values + likelihoods.length_likelihood(outputs, batch.length)
 
 
-def divergence(mean: jax.Array, std: jax.Array) -> jax.Array:
-    """KL(N(mean, std^2) || N(0, 1)) of every coordinate, in nats."""
-    return 0.5 * (mean**2 + std**2 - 1.0) - jnp.log(std)
-
-
 def elbo_loss(
     networks: Networks, params: Params, key: jax.Array, batch: Records
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -217,8 +214,7 @@ def encode_all(
     run = encoder_program(autoencoder)
     params, data = jax.device_put((params, data))
     blocks = []
-    for first in range(0, count, size):
-        rows = np.minimum(np.arange(first, first + size), count - 1)
+    for rows, _ in blocks_of(count, size):
         blocks.append([np.asarray(leaf) for leaf in run(params, data, rows)])
     mean, std = (np.concatenate(leaves)[:count] for leaves in zip(*blocks))
     return mean, std

@@ -8,12 +8,13 @@ import dataclasses
 from typing import Any, Literal, get_args
 
 from jaxehr.core.checks import InputError, known, positive, within
+from jaxehr.core.configs import replace
+from jaxehr.core.labels import PATTERNS, Missing
 from jaxehr.ot.config import AlignmentConfig
 from jaxehr.training.config import TrainConfig
 
 Encoder = Literal["sum", "cnn1d", "lstm"]
 Betas = Literal["scaled", "paper", "code", "long"]
-Missing = Literal["as-training", "none", "static", "temporal"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,7 @@ class FlexgenSampling:
 
     def __post_init__(self) -> None:
         known("solver", self.solver, ("ddpm", "ddim"))
-        known("missing", self.missing, get_args(Missing))
+        known("missing", self.missing, PATTERNS)
         known("decode", self.decode, ("sample", "mode"))
         within("steps", self.steps, 0, 1000)
         within("guidance", self.guidance, -1.0, 100.0)
@@ -174,8 +175,4 @@ PRESETS: dict[str, dict[str, Any]] = {
 def preset(name: str) -> FlexgenConfig:
     """The configuration called `name`."""
     known("preset", name, PRESETS)
-    fields = dict(PRESETS[name])
-    alignment = AlignmentConfig(**fields.pop("alignment", {}))
-    default = FlexgenConfig().train
-    train = dataclasses.replace(default, **fields.pop("train", {}))
-    return FlexgenConfig(**fields, alignment=alignment, train=train)
+    return replace(FlexgenConfig(), PRESETS[name])

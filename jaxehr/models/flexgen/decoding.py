@@ -1,21 +1,21 @@
 """From latents to patients: both decoders, a block of patients at a time."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxehr.core.blocks import blocks_of
 from jaxehr.core.cohort import Cohort, concatenate
 from jaxehr.core.contracts import Params
 from jaxehr.models.flexgen import preprocessing
 from jaxehr.models.flexgen.autoencoders import make_autoencoder
 from jaxehr.models.flexgen.config import FlexgenConfig
 from jaxehr.models.flexgen.layout import Layout
-from jaxehr.models.flexgen.records import Frames
-from jaxehr.models.flexgen.stages import MODALITIES
+from jaxehr.models.flexgen.records import MODALITIES, Frames
 
 ROWS = 128  # patients of a block; a wide temporal part is dense here
 
@@ -44,17 +44,6 @@ def rows_on_host(rows: np.ndarray, leaf: jax.Array) -> np.ndarray:
     return np.asarray(leaf)[rows]
 
 
-def blocks_of(count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Patients of each block, and which places of the block are no padding.
-
-    Every block has `ROWS` places, so that a patient does not depend on how many there
-    are; padding repeats the last patient.
-    """
-    for first in range(0, count, ROWS):
-        rows = np.minimum(np.arange(first, first + ROWS), count - 1)
-        yield rows, np.arange(min(ROWS, count - first))
-
-
 def decode_patients(
     layout: Layout,
     config: FlexgenConfig,
@@ -74,7 +63,7 @@ def decode_patients(
     run = program(layout, config, mode)
     weights = jax.device_put({w: params["weights"][w] for w in MODALITIES})
     blocks, done = [], 0
-    for rows, kept in blocks_of(len(z)):
+    for rows, kept in blocks_of(len(z), ROWS):
         out = run(
             weights, keys[rows], jnp.asarray(z[rows]), jnp.asarray(frames.label[rows])
         )

@@ -7,18 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxehr.core.blocks import blocks_of
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Cohort, Table, concatenate, make_cohort
+from jaxehr.core.cohort import Cohort, Table, concatenate, make_cohort, rows_of
 from jaxehr.core.contracts import Params
 from jaxehr.core.keys import patient_keys
 from jaxehr.core.sparse import SparseTable, from_dense
 from jaxehr.models.flexgen.alignment import Posterior
 from jaxehr.models.flexgen.config import FlexgenConfig
-from jaxehr.models.flexgen.decoding import blocks_of, decode_patients
+from jaxehr.models.flexgen.decoding import ROWS, decode_patients
 from jaxehr.models.flexgen.layout import Layout
 from jaxehr.models.flexgen.outcome import draw_outcome
 from jaxehr.models.flexgen.records import Frames
-from jaxehr.models.flexgen.stages import rows_of
 from jaxehr.ot import imputers
 from jaxehr.ot.config import AlignmentConfig
 
@@ -59,7 +59,7 @@ def draw_missing(
     run = latent_program(config.alignment)
     arrays = jax.device_put(params["alignment"])
     blocks = []
-    for rows, kept in blocks_of(len(numbers)):
+    for rows, kept in blocks_of(len(numbers), ROWS):
         part = Posterior(*(leaf[rows] for leaf in found))
         each = [patient_keys(key, jnp.asarray(numbers[rows])) for key in keys[:3]]
         blocks.append([np.asarray(leaf)[kept] for leaf in run(arrays, each, part)])

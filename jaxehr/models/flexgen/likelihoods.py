@@ -10,7 +10,6 @@ and every missing value is left out of the sum. Notation: B patients, T steps, D
 features, K categories.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -19,9 +18,14 @@ import numpy as np
 
 from jaxehr.models.flexgen.layout import Part
 from jaxehr.models.flexgen.preprocessing import Block
+from jaxehr.nn.likelihoods import (
+    bernoulli,
+    categorical,
+    negative_binomial,
+    normal,
+    sigma_of,
+)
 
-SMALLEST_SIGMA = 0.01  # atoms of a quantile transform would drive sigma to 0
-LOG_2PI = math.log(2 * math.pi)
 NEVER = -1e4  # logit of what training never saw
 
 
@@ -66,55 +70,9 @@ def split(part: Part, heads: jax.Array) -> Heads:
 
 def spread_of(part: Part, raw: jax.Array) -> jax.Array:
     """Positive sigma and r [normal + counts] of unbounded parameters, 1 at 0."""
-    start = math.log(math.expm1(1.0 - SMALLEST_SIGMA))
-    sigma = SMALLEST_SIGMA + jax.nn.softplus(raw[: part.num_normal] + start)
+    sigma = sigma_of(raw[: part.num_normal])
     r = jnp.exp(jnp.clip(raw[part.num_normal :], -7.0, 12.0))
     return jnp.concatenate([sigma, r])
-
-
-@jax.custom_vjp
-def bernoulli(logits: jax.Array, x: jax.Array) -> jax.Array:
-    """log p(x) = -log(1 + exp(-l)) if x, else -log(1 + exp(l)); x Bool.
-
-    The gradient, x - sigmoid(l), is written out: that of `softplus` costs thrice.
-    """
-    signed = jnp.where(x, -logits, logits)
-    return -jnp.maximum(signed, 0.0) - jnp.log(1.0 + jnp.exp(-jnp.abs(signed)))
-
-
-def _bernoulli_forward(logits: jax.Array, x: jax.Array) -> Any:
-    return bernoulli(logits, x), (logits, x)
-
-
-def _bernoulli_backward(saved: Any, cotangent: jax.Array) -> Any:
-    logits, x = saved
-    return cotangent * (x.astype(logits.dtype) - jax.nn.sigmoid(logits)), None
-
-
-bernoulli.defvjp(_bernoulli_forward, _bernoulli_backward)
-
-
-def normal(mean: jax.Array, sigma: jax.Array, x: jax.Array) -> jax.Array:
-    """log N(x; mean, sigma^2)."""
-    return -0.5 * ((x - mean) / sigma) ** 2 - jnp.log(sigma) - 0.5 * LOG_2PI
-
-
-def negative_binomial(log_mean: jax.Array, r: jax.Array, x: jax.Array) -> jax.Array:
-    """log NB(x; m, r), variance m + m^2 / r, with s = log m - log r:
-
-    lgamma(x + r) - lgamma(r) - lgamma(x + 1) - (x + r) softplus(s) + x s.
-    """
-    s = jnp.clip(log_mean, -20.0, 20.0) - jnp.log(r)
-    lgamma = jax.lax.lgamma
-    ways = lgamma(x + r) - lgamma(jnp.broadcast_to(r, x.shape)) - lgamma(x + 1.0)
-    return ways - (x + r) * jax.nn.softplus(s) + x * s
-
-
-def categorical(logits: jax.Array, codes: jax.Array) -> jax.Array:
-    """log p of `codes` [..] under logits [.., K]."""
-    chosen = codes[..., None] == jnp.arange(logits.shape[-1])
-    at = jnp.sum(jnp.where(chosen, logits, 0.0), -1)
-    return at - jax.scipy.special.logsumexp(logits, axis=-1)
 
 
 def valid_rows(part: Part, block: Block, length: jax.Array) -> jax.Array:

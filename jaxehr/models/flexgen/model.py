@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxehr.core.cohort import Cohort, Schema, num_patients
+from jaxehr.core.cohort import Cohort, Schema, num_patients, rows_of
 from jaxehr.core.contracts import Callback, GenerativeModel, Params
 from jaxehr.core.keys import patient_keys
+from jaxehr.core.labels import label_codes
+from jaxehr.diffusion.whitening import Whitening
 from jaxehr.models.flexgen import (
     imputation,
     latent,
@@ -25,7 +27,6 @@ from jaxehr.models.flexgen import (
 from jaxehr.models.flexgen.config import FlexgenConfig, FlexgenSampling
 from jaxehr.models.flexgen.decoding import decode_patients
 from jaxehr.models.flexgen.layout import make_layout
-from jaxehr.models.flexgen.stages import Stages, presence, rows_of
 from jaxehr.models.flexgen.training import (
     alternate,
     autoencode_in,
@@ -36,7 +37,7 @@ from jaxehr.models.flexgen.training import (
     settled,
 )
 from jaxehr.models.flexgen.turns import plan_turns
-from jaxehr.models.labels import label_codes
+from jaxehr.training.stages import Stages
 
 
 def flexgen(schema: Schema, config: FlexgenConfig | None = None) -> GenerativeModel:
@@ -80,7 +81,7 @@ def fit(
     plan = plan_autoencoders(config, cohort)
     in_turns = config.order == "alternating"
     plan |= plan_turns(config) if in_turns else {"latent": config.train.steps}
-    stages = Stages(plan, callbacks, checkpoint, announce)
+    stages = Stages(plan, callbacks, checkpoint, announce, records.SHARES)
     key_first, key_second = jax.random.split(key)
     parts = autoencode_in(stages, schema, config, key_first, cohort, valid)
     if in_turns:
@@ -111,7 +112,7 @@ def sample(
     z = latent.sample(
         config,
         schema.num_classes,
-        latent.Whitening(**weights["whitening"]),
+        Whitening(**weights["whitening"]),
         settings,
         key_latent,
         weights["score"],
@@ -152,7 +153,7 @@ def impute(
     """
     imputation.check(config, cohort)
     lacking = np.flatnonzero(
-        ~(presence(cohort, "static") & presence(cohort, "temporal"))
+        ~(records.presence(cohort, "static") & records.presence(cohort, "temporal"))
     )
     if not len(lacking):
         return cohort

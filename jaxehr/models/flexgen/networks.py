@@ -6,7 +6,6 @@ p(x | z, y).
 """
 
 import math
-from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -17,8 +16,8 @@ from jaxehr.models.flexgen.layout import Part
 from jaxehr.models.flexgen.likelihoods import Outputs, spread_of, valid_rows
 from jaxehr.models.flexgen.preprocessing import Block, Records
 from jaxehr.nn.temporal import Lstm
+from jaxehr.nn.vae import Posterior, dense
 
-LOG_VARIANCE = (-12.0, 6.0)
 # [ADA: AdaTime, models.py]: channels and kernel sizes of the three convolutions.
 CONVOLUTIONS = ((64, 5), (128, 8), (128, 8))
 
@@ -66,27 +65,6 @@ class RowDense(nn.Module):
             flat = jnp.concatenate([flat, jnp.ones((len(flat), 1))], -1)
             kernel = jnp.concatenate([kernel, bias[None]])
         return (flat @ kernel).reshape(*lead, self.features)
-
-
-def dense(width: int, name: str) -> Callable[[jax.Array], jax.Array]:
-    """Dense layer, LayerNorm, ReLU.
-
-    Deviation: the authors normalise over the batch, which needs a running state.
-    """
-    layer, norm = nn.Dense(width, name=name), nn.LayerNorm(name=f"{name}_norm")
-    return lambda x: nn.relu(norm(layer(x)))
-
-
-class Posterior(nn.Module):
-    """Summary [B, W] -> mean and log variance [B, l]."""
-
-    latent: int
-
-    @nn.compact
-    def __call__(self, h: jax.Array) -> tuple[jax.Array, jax.Array]:
-        mean = nn.Dense(self.latent, name="mean")(h)
-        logvar = nn.Dense(self.latent, name="logvar")(h)
-        return mean, jnp.clip(logvar, *LOG_VARIANCE)
 
 
 class StaticEncoder(nn.Module):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxehr.core.contracts import Params
-from jaxehr.models.flexgen.latent import shrunk_covariance
+from jaxehr.diffusion.whitening import shrunk_covariance
 
 NEVER = -1e9  # log-odds of a class without patients
 

@@ -24,13 +24,14 @@ from jaxehr.core.cohort import (
     numeric_features,
     valid_steps,
 )
+from jaxehr.core.labels import count_patterns
 from jaxehr.core.sparse import SparseTable
 from jaxehr.data import transforms
-from jaxehr.models.encoding import as_in_training, host, missing_shares, small
+from jaxehr.data.encoding import as_in_training, host, missing_shares, small
+from jaxehr.data.packed import Packed, pack, repack, unpack
 from jaxehr.models.flexgen.config import FlexgenConfig
 from jaxehr.models.flexgen.layout import Layout, Part
 
-MOST_ONES = 2**31 - 1  # ones of a packed cohort are numbered by int32
 SLICE = 1 << 23  # ones that are counted at once
 
 
@@ -41,15 +42,6 @@ class Block(NamedTuple):
     counts: Any  # float32 [*, counts], value above the lowest of training
     codes: Any  # int8, int32 or bool [*, coded], 0 where missing
     observed: Any  # bool [*, D]; [*, 0] of a sparse part
-
-
-class Packed(NamedTuple):
-    """The ones of a sparse part: those of patient i are cells[start:start + count]."""
-
-    start: Any  # int32 [N]
-    count: Any  # int32 [N]
-    cells: Any  # int32 [ones], step * D + feature; no patients in front
-    window: Any  # int32 [most ones of a patient]: 0, 1, ...; its shape is static
 
 
 class Encoded(NamedTuple):
@@ -84,17 +76,10 @@ def fit(
     valid = valid_steps(cohort)
     temporal = fit_part(layout.temporal, config, cohort.temporal, valid)
     temporal["lengths"] = np.bincount(cohort.length, minlength=schema.num_steps + 1)
-    presence = np.zeros((max(schema.num_classes, 1), 2, 2))
-    where = (
-        cohort.label,
-        cohort.has_static.astype(int),
-        cohort.has_temporal.astype(int),
-    )
-    np.add.at(presence, where, 1)
     return {
         "static": fit_part(layout.static, config, cohort.static, cohort.has_static),
         "temporal": temporal,
-        "presence": presence,
+        "presence": count_patterns(schema, cohort),
     }
 
 
@@ -223,19 +208,6 @@ def encode_part(
     return Block(z, counts, codes, observed[..., : part.num_flags])
 
 
-def pack(table: SparseTable) -> Packed:
-    """A sparse table as arrays for the device; `cells` is not copied."""
-    if len(table.cells) > MOST_ONES:
-        raise InputError(
-            f"sparse table: at most {MOST_ONES} ones can be trained on, got "
-            f"{len(table.cells)}; take fewer patients."
-        )
-    counts = np.diff(table.offsets).astype(np.int32)
-    cells = table.cells if len(table.cells) else np.zeros(1, np.int32)
-    window = np.arange(max(counts.max(initial=0), 1), dtype=np.int32)
-    return Packed(table.offsets[:-1].astype(np.int32), counts, cells, window)
-
-
 def records(encoded: Encoded, which: str, rows: np.ndarray | None = None) -> Records:
     """The part `which` of the patients that have it, or of the patients `rows`."""
     has = encoded.has_static if which == "static" else encoded.has_temporal
@@ -252,24 +224,12 @@ def take(part: Part, data: Records, rows: jax.Array) -> Records:
     """The dense batch of the patients `rows` [B]; for `Objective.take`."""
     block = data.block
     if isinstance(block, Packed):
-        block = unpack(part, block, rows)
+        codes = unpack(block, rows, part.steps, len(part.features))
+        empty = jnp.zeros((*codes.shape[:2], 0), jnp.float32)
+        block = Block(empty, empty, codes, empty.astype(bool))
     else:
         block = Block(*(leaf[rows] for leaf in block))
     return Records(data.label[rows], data.length[rows], block)
-
-
-def unpack(part: Part, packed: Packed, rows: jax.Array) -> Block:
-    """Codes bool [B, T, D] of the patients `rows`."""
-    shape = (rows.shape[0], part.steps, len(part.features))
-    window, size = jnp.asarray(packed.window), shape[1] * shape[2]
-    at = jnp.asarray(packed.start)[rows][:, None] + window
-    cells = jnp.asarray(packed.cells).at[at].get(mode="clip")
-    inside = window < jnp.asarray(packed.count)[rows][:, None]
-    flat = jnp.zeros((shape[0], size), bool)
-    owner = jnp.arange(shape[0])[:, None]
-    flat = flat.at[owner, jnp.where(inside, cells, size)].set(True, mode="drop")
-    empty = jnp.zeros((*shape[:2], 0), jnp.float32)
-    return Block(empty, empty, flat.reshape(shape), empty.astype(bool))
 
 
 def decode(fitted: dict[str, Any], layout: Layout, drawn: Encoded) -> Cohort:
@@ -285,21 +245,12 @@ def decode(fitted: dict[str, Any], layout: Layout, drawn: Encoded) -> Cohort:
     temporal = drawn.temporal
     part = layout.temporal
     if isinstance(temporal, Packed):
-        made: Any = repack(part, temporal, length)
+        made: Any = repack(temporal, length, part.steps, len(part.features))
     elif part.sparse:
         made = sparse.from_dense(np.asarray(temporal.codes), length)
     else:
         made = decode_part(fitted["temporal"], part, temporal)
     return make_cohort(static, made, length, np.asarray(drawn.label))
-
-
-def repack(part: Part, packed: Packed, length: np.ndarray) -> SparseTable:
-    """The inverse of `pack`."""
-    count = np.asarray(packed.count)
-    offsets = np.concatenate([[0], np.cumsum(count, dtype=np.int64)])
-    at = np.repeat(packed.start - offsets[:-1], count) + np.arange(offsets[-1])
-    cells = np.asarray(packed.cells)[at]
-    return SparseTable(offsets, cells, length, part.steps, len(part.features))
 
 
 def decode_part(fitted: dict[str, Any], part: Part, block: Block) -> Table:

@@ -11,9 +11,12 @@ import numpy as np
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Cohort, Schema
-from jaxehr.core.keys import patient_keys
-from jaxehr.models.labels import BALANCED
+from jaxehr.core.keys import draw_cells, patient_keys
+from jaxehr.core.labels import parts_of
 
+MODALITIES = ("static", "temporal")
+# Of the time that is allowed; an alternating training has many stages turn-k.
+SHARES = {"temporal": 6.0, "latent": 3.0, "turn": 3.0}
 FEWEST_PAIRS = 5  # complete records below which nothing is learned from pairs
 NEEDS_PAIRS = ("ridge", "procrustes", "knn", "complete")
 
@@ -24,6 +27,11 @@ class Frames(NamedTuple):
     label: Any
     has_static: Any
     has_temporal: Any
+
+
+def presence(cohort: Cohort, which: str) -> np.ndarray:
+    """Bool [N]: who has the modality."""
+    return np.asarray(getattr(cohort, f"has_{which}"))
 
 
 def check_cohort(schema: Schema, cohort: Cohort, method: str) -> None:
@@ -72,27 +80,10 @@ def draw_frames(
     """Frames of the patients `index` [N], each from its own key.
 
     Args:
-      counts: [C, 2, 2] of training. label: Int [N]; -1 = by frequency, -2 = balanced.
+      counts: [C, 2, 2] of training. label: Int [N], see `label_codes`.
       how: which modality is missing, see `FlexgenSampling.missing`.
     """
-    share = jnp.asarray(counts.sum((1, 2)))
-    cells = jnp.asarray(counts.reshape(len(counts), -1))
-    log = lambda p: jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1.0)), -jnp.inf)
-
-    def one(key: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
-        key_label, key_cell = jax.random.split(key)
-        weights = jnp.where(label == BALANCED, (share > 0).astype(share.dtype), share)
-        drawn = jax.random.categorical(key_label, log(weights))
-        code = jnp.where(label < 0, drawn, label)
-        return code, jax.random.categorical(key_cell, log(cells[code]))
-
     keys = patient_keys(key, jnp.asarray(index))
-    code, cell = map(np.asarray, jax.vmap(one)(keys, jnp.asarray(label)))
-    if how == "as-training":
-        return Frames(code, cell // 2 == 1, cell % 2 == 1)
-    everyone, no_one = np.ones(len(index), bool), np.zeros(len(index), bool)
-    return Frames(
-        code,
-        no_one if how == "static" else everyone,
-        no_one if how == "temporal" else everyone,
-    )
+    drawn = draw_cells(keys, counts.reshape(len(counts), -1), label)
+    code, cell = map(np.asarray, drawn)
+    return Frames(code, *parts_of(cell, how))

@@ -23,9 +23,9 @@ from jaxehr.models.flexgen.autoencoders import (
     make_autoencoder,
 )
 from jaxehr.models.flexgen.config import FlexgenConfig
-from jaxehr.models.flexgen.latent import Latents, Whitening
+from jaxehr.models.flexgen.latent import Latents
 from jaxehr.models.flexgen.layout import Layout
-from jaxehr.models.flexgen.stages import MODALITIES
+from jaxehr.models.flexgen.records import MODALITIES
 from jaxehr.models.flexgen.training import layout_of
 from jaxehr.models.flexgen.turns import Joint
 
@@ -91,7 +91,7 @@ def block_losses(
         level, (key_latent, key_eps) = draw[0][None], jax.random.split(draw[1])
         z = completed(config, key_latent, latents)
         eps = jax.random.normal(key_eps, (1, z.shape[1]))
-        x = ddpm.q_sample(plan, latent.whiten(batch.whitening, z), level, eps)
+        x = ddpm.q_sample(plan, whiten(batch.whitening, z), level, eps)
         guess = latent.predict(config, weights["score"], x, level, told)
         left = jnp.where(scored, jnp.sum((guess - eps) ** 2, -1), 0.0)
         return left, bounds(layout, config, weights, latents, z, batch)

@@ -12,16 +12,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxehr.core.cohort import Cohort, Schema, num_patients
+from jaxehr.core.cohort import Cohort, Schema, num_patients, rows_of
 from jaxehr.core.contracts import Callback, Params
 from jaxehr.core.sparse import SparseTable
+from jaxehr.diffusion.whitening import Whitening, fit_whitening, no_whitening
 from jaxehr.models.flexgen import alignment, latent, preprocessing, records, turns
 from jaxehr.models.flexgen.autoencoders import encode_all, make_autoencoder
 from jaxehr.models.flexgen.config import FlexgenConfig
 from jaxehr.models.flexgen.layout import Layout, make_layout
 from jaxehr.models.flexgen.preprocessing import Encoded
-from jaxehr.models.flexgen.stages import MODALITIES, Stages, presence, rows_of
+from jaxehr.models.flexgen.records import MODALITIES, presence
 from jaxehr.training.config import TrainConfig, resolve
+from jaxehr.training.stages import Stages
 
 
 def autoencode(
@@ -38,7 +40,7 @@ def autoencode(
     """The first stage: `fitted`, and the weights of both autoencoders."""
     config = settled(config, schema, cohort)
     plan = plan_autoencoders(config, cohort)
-    stages = Stages(plan, callbacks, checkpoint, announce)
+    stages = Stages(plan, callbacks, checkpoint, announce, records.SHARES)
     return autoencode_in(stages, schema, config, key, cohort, valid)
 
 
@@ -212,17 +214,22 @@ def announce_alignment(
 
 def whiten(
     config: FlexgenConfig, key: jax.Array, completed: latent.Latents
-) -> latent.Whitening:
-    """Whitening of one draw of the completed latents."""
+) -> Whitening:
+    """Whitening of one draw of the completed latents; the identity if not wanted.
+
+    Deviation: the paper's schedule ends at abar = .77 but sampling starts from pure
+    noise, which loses the main directions of correlated latents; white ones lose
+    nothing. Without `config.whiten` this is as in the paper.
+    """
     draw = jax.jit(functools.partial(alignment.complete, config.alignment))
     z = draw(key, jax.tree.map(np.asarray, completed))
-    return latent.fit_whitening(config, np.asarray(z))
+    return fit_whitening(np.asarray(z)) if config.whiten else no_whitening(z.shape[1])
 
 
 def finished(
     fitted: Params,
     weights: Params,
-    whitening: latent.Whitening,
+    whitening: Whitening,
     imputers: Params,
     told: dict[str, Any],
 ) -> Params:

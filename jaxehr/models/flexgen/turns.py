@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxehr.core.contracts import Objective, Params
+from jaxehr.diffusion.whitening import Whitening
 from jaxehr.models.flexgen import latent, preprocessing
 from jaxehr.models.flexgen.alignment import complete
 from jaxehr.models.flexgen.autoencoders import make_autoencoder
 from jaxehr.models.flexgen.config import FlexgenConfig
 from jaxehr.models.flexgen.layout import Layout
 from jaxehr.models.flexgen.preprocessing import Encoded, Records
-from jaxehr.models.flexgen.stages import MODALITIES
+from jaxehr.models.flexgen.records import MODALITIES
 
 LATEST = 5  # the decoders see latents noised up to this part (a fifth) of the levels
 
@@ -33,7 +34,7 @@ class Joint(NamedTuple):
 
     patients: Encoded
     common: Params
-    whitening: latent.Whitening
+    whitening: Whitening
 
 
 def plan_turns(config: FlexgenConfig) -> dict[str, int]:
@@ -124,7 +125,7 @@ def joint_objective(
 def estimate(
     config: FlexgenConfig,
     layout: Layout,
-    whitening: latent.Whitening,
+    whitening: Whitening,
     draw: Callable[..., jax.Array],
     score: Params,
     keys: jax.Array,

@@ -1,12 +1,17 @@
-"""Which class each synthetic patient has: what a user asks for, as codes."""
+"""Which class and which parts each synthetic patient has: what a user asks for.
 
-from typing import Any
+Free of JAX so that the command line starts fast; `keys.draw_cells` draws.
+"""
+
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Schema
+from jaxehr.core.cohort import Cohort, Schema
 
+Missing = Literal["as-training", "none", "static", "temporal"]
+PATTERNS: tuple[str, ...] = get_args(Missing)
 BY_FREQUENCY, BALANCED = -1, -2  # drawn as often as in training; each class alike
 
 
@@ -42,3 +47,25 @@ def label_codes(
             f"{schema.label.classes[unseen[0]]!r}; ask for another class."
         )
     return codes
+
+
+def count_patterns(schema: Schema, cohort: Cohort) -> np.ndarray:
+    """Patients by label, static and temporal presence, Float64 [C, 2, 2]."""
+    counts = np.zeros((max(schema.num_classes, 1), 2, 2))
+    has = (np.asarray(cohort.has_static), np.asarray(cohort.has_temporal))
+    where = (np.asarray(cohort.label), *(part.astype(int) for part in has))
+    np.add.at(counts, where, 1)
+    return counts
+
+
+def parts_of(cell: np.ndarray, how: str) -> tuple[np.ndarray, np.ndarray]:
+    """Who has the static and who the temporal part, Bool [N] each.
+
+    Args:
+      cell: Int [N] of patterns [2, 2], drawn as often as in training. how: `Missing`:
+        that, or nobody lacks a part, or all lack the static, or the temporal one.
+    """
+    if how == "as-training":
+        return cell // 2 == 1, cell % 2 == 1
+    everyone = np.ones(len(cell), bool)
+    return everyone & (how != "static"), everyone & (how != "temporal")

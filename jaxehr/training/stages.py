@@ -6,28 +6,30 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
-from jaxehr.core.cohort import Cohort, map_patients
 from jaxehr.core.contracts import Callback, Objective
 from jaxehr.training.config import TrainConfig
 from jaxehr.training.loop import Trained, train
 from jaxehr.training.steps import TrainState
 
-MODALITIES = ("static", "temporal")
-# Of the time that is allowed; an alternating training has many stages turn-k.
-SHARES = {"static": 1.0, "temporal": 6.0, "latent": 3.0, "turn": 3.0}
 SPENT = 1e-6  # minutes: no time is left
 
 
 @dataclasses.dataclass
 class Stages:
-    """Runs the stages of one training; `plan` names them all, with their steps."""
+    """Runs the stages of one training.
+
+    Attributes:
+      plan: all of them in order, with their steps.
+      shares: of the time that is allowed, by name up to a hyphen ("turn" of "turn-3");
+        a stage that is not named has a share of 1.
+    """
 
     plan: dict[str, int]
     callbacks: Sequence[Callback] = ()
     checkpoint: str | None = None
     announce: Callable[[str], None] | None = None
+    shares: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     done: tuple[str, ...] = ()
 
@@ -79,7 +81,8 @@ class Stages:
         """This stage's share of what is left of `max_minutes`; 0 = no limit."""
         if not config.max_minutes:
             return 0.0
-        weigh = lambda name: SHARES[name.partition("-")[0]] * (self.plan[name] > 0)
+        share = lambda name: self.shares.get(name.partition("-")[0], 1.0)
+        weigh = lambda name: share(name) * (self.plan[name] > 0)
         left = sum(weigh(other) for other in self.plan if other not in self.done)
         rest = max(config.max_minutes - self.seconds / 60.0, SPENT)
         return rest * weigh(name) / max(left, 1e-6)
@@ -102,13 +105,3 @@ class Stages:
                 callback(before + step, told)
 
         return tell
-
-
-def presence(cohort: Cohort, which: str) -> np.ndarray:
-    """Bool [N]: who has the modality."""
-    return np.asarray(getattr(cohort, f"has_{which}"))
-
-
-def rows_of(cohort: Cohort, rows: np.ndarray) -> Cohort:
-    """The patients `rows` of a cohort."""
-    return map_patients(lambda leaf: np.asarray(leaf)[rows], cohort)

@@ -1,0 +1,184 @@
+"""A Gaussian copula over one row a patient: marginals of training, one correlation.
+
+Every column j is a monotone function of a standard normal x_j: a number by the inverse
+of its distribution function, a code by thresholds at its cumulative frequencies (in
+the order of the codes), a sum over time by its quantiles; x ~ N(0, R). With the score
+s_j = E[x_j | value] and v_j = E[s_j^2], 1 for a continuous column,
+
+    R_jk = E[s_j s_k] / (v_j v_k),  shrunk to I [ledoit2004], made a correlation,
+
+which is exact for small correlations; plain correlations of codes would be too small.
+The label is the first column: given it, its normal is drawn inside its segment. Those
+who lack a modality are completed by their neighbours.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import ndtr, ndtri
+from scipy.special import ndtri as normal_quantile
+from scipy.stats import rankdata
+from sklearn.covariance import ledoit_wolf_shrinkage
+
+from jaxehr.baselines.forms.layout import Batch, Layout
+from jaxehr.baselines.recipe import (
+    ROWS,
+    Recipe,
+    Rows,
+    Task,
+    build,
+    no_stage,
+    rows_form,
+)
+from jaxehr.core.blocks import blocks_of
+from jaxehr.core.checks import InputError, known
+from jaxehr.core.cohort import Schema
+from jaxehr.core.contracts import GenerativeModel, Params
+
+MOST_COLUMNS = 8192  # of the correlation matrix
+SMALLEST = 1e-4  # eigenvalue of a correlation
+GRID = 65  # quantiles of a sum over time
+BLOCK = 512  # patients made dense at once
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CopulaConfig:
+    """Choices of the copula."""
+
+    rows: Rows = "auto"
+    """One column a step (`flat`), or sums over time (`sums`, of binary columns); `auto`
+    takes sums of a sparse table."""
+
+    def __post_init__(self) -> None:
+        known("rows", self.rows, ROWS)
+
+
+PRESETS: dict[str, dict[str, Any]] = {}
+
+
+def copula(schema: Schema, config: CopulaConfig | None = None) -> GenerativeModel:
+    """The Gaussian copula for cohorts of `schema`."""
+    config = config or CopulaConfig()
+    return build(schema, Recipe("copula", config, rows_form, learn, draw, no_stage))
+
+
+def learn(key: jax.Array, config: CopulaConfig, task: Task) -> Params:
+    """Marginals, and a factor [columns, columns] of the correlation, label first.
+
+    Raises:
+      InputError: too many columns.
+    """
+    del key
+    layout = task.layout
+    columns = 1 + layout.numbers + len(layout.cardinalities) + layout.sums
+    if columns > MOST_COLUMNS:
+        raise InputError(
+            f"copula: a correlation of {columns} columns is too large, at most "
+            f"{MOST_COLUMNS} are allowed; prepare larger steps or fewer columns"
+            + (", or take --rows sums." if config.rows == "flat" else ".")
+        )
+    numeric, codes, sums = dense(config, task)
+    label = np.asarray(task.data.label)[:, None]
+    table = np.concatenate([label, numeric, codes, sums], 1)
+    quantile = task.fitted["row"]["quantile"]
+    shares = np.bincount(label[:, 0], minlength=max(layout.classes, 1)) / len(label)
+    levels = np.linspace(0.0, 1.0, GRID)
+    grid = np.quantile(sums, levels, axis=0).T if layout.sums else np.zeros((0, GRID))
+    return {
+        "factor": factor(correlation(table)).astype(np.float32),
+        "mean": quantile["mean"],
+        "std": quantile["std"],
+        "ends": np.concatenate([[0.0], np.cumsum(shares)]),
+        "thresholds": thresholds(layout, task.fitted["frequency"]),
+        "sums": grid,
+    }
+
+
+def dense(config: CopulaConfig, task: Task) -> tuple[np.ndarray, ...]:
+    """Numbers [N, P], codes [N, Q] and sums [N, S] of the training patients."""
+    layout, data, parts = task.layout, task.data, []
+    take = jax.jit(rows_form(config, layout.sparse).take, static_argnums=0)
+    for rows, kept in blocks_of(len(data.label), BLOCK):
+        batch = take(layout, data, rows)
+        parts.append([np.asarray(leaf)[kept] for leaf in batch[2:]])
+    return tuple(map(np.concatenate, zip(*parts, strict=True)))
+
+
+def scores(table: np.ndarray) -> np.ndarray:
+    """E[x | value] of every column [N, D], x standard normal.
+
+    A value whose share lies in [a, b] of the distribution function has the score
+    (phi(Phi^-1(a)) - phi(Phi^-1(b))) / (b - a).
+    """
+    count = len(table)
+    density = lambda u: np.exp(-0.5 * normal_quantile(u) ** 2) / np.sqrt(2 * np.pi)
+    low = (rankdata(table, "min", axis=0) - 1) / count
+    high = rankdata(table, "max", axis=0) / count
+    return (density(low) - density(high)) / (high - low)
+
+
+def correlation(table: np.ndarray) -> np.ndarray:
+    """R [D, D] of the module docstring, before it is projected."""
+    s = scores(table).astype(np.float32)
+    variance = (s**2).mean(0)
+    varies = variance > 1e-6
+    scale = np.where(varies, variance, 1.0)
+    shrinkage = ledoit_wolf_shrinkage(s / np.sqrt(scale), assume_centered=True)
+    found = (s / scale).T @ (s / scale) / len(s)
+    found = (1.0 - shrinkage) * np.clip(found, -1.0, 1.0) * np.outer(varies, varies)
+    np.fill_diagonal(found, 1.0)
+    return found
+
+
+def factor(matrix: np.ndarray) -> np.ndarray:
+    """Lower L with L L' the correlation next to `matrix`: negative eigenvalues cut."""
+    values, axes = np.linalg.eigh(matrix.astype(np.float64))
+    near = (axes * np.maximum(values, SMALLEST)) @ axes.T
+    scale = 1.0 / np.sqrt(np.diag(near))
+    return np.linalg.cholesky(near * np.outer(scale, scale))
+
+
+def thresholds(layout: Layout, frequency: np.ndarray) -> np.ndarray:
+    """Levels [Q, K - 1] above which the next code begins; 2 where there is none."""
+    ends = np.cumsum(frequency, 1)
+    inside = np.arange(1, ends.shape[1] + 1) < np.asarray(layout.cardinalities)[:, None]
+    return np.where(inside, ends, 2.0)[:, :-1]
+
+
+def draw(
+    layout: Layout,
+    config: CopulaConfig,
+    options: Any,
+    weights: Params,
+    keys: jax.Array,
+    label: jax.Array,
+) -> Batch:
+    """x ~ N(0, R) given the label, then every column by its marginal."""
+    del config, options
+    low, high = weights["ends"][label], weights["ends"][label + 1]
+    size = weights["factor"].shape[0]
+
+    def normals(key: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+        key_label, key_rest = jax.random.split(key)
+        level = low + (high - low) * jax.random.uniform(key_label)
+        first = ndtri(jnp.clip(level, 1e-6, 1.0 - 1e-6))
+        return jax.random.normal(key_rest, (size,)).at[0].set(first)
+
+    x = jax.vmap(normals)(keys, low, high) @ weights["factor"].T
+    ends = np.cumsum([1, layout.numbers, len(layout.cardinalities)])
+    _, z, coded, summed = jnp.split(x, ends, axis=1)
+    above = ndtr(coded)[..., None] > weights["thresholds"]
+    if layout.sums:
+        levels = jnp.linspace(0.0, 1.0, GRID)
+        column = jax.vmap(jnp.interp, (1, None, 0), 1)
+        summed = column(ndtr(summed), levels, weights["sums"])
+    return Batch(
+        label.astype(jnp.int32),
+        jnp.zeros_like(label, jnp.int32),
+        (z - weights["mean"]) / weights["std"],
+        above.sum(-1).astype(jnp.int32),
+        summed,
+    )

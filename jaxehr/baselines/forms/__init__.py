@@ -1,0 +1,1 @@
+"""Adapters: patients as rows, sums over time, series or binary visits, and back."""

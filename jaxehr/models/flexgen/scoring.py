@@ -15,6 +15,7 @@ import numpy as np
 from jaxehr.core.cohort import Cohort, Schema, num_patients
 from jaxehr.core.contracts import Params
 from jaxehr.diffusion import ddpm
+from jaxehr.diffusion.whitening import Whitening, whiten
 from jaxehr.models.flexgen import latent, preprocessing, turns
 from jaxehr.models.flexgen.alignment import complete
 from jaxehr.models.flexgen.autoencoders import (

@@ -139,8 +139,8 @@ def fisher(shadows: Shadows) -> np.ndarray:
     """C^-1 (mean in - mean out) [Q]; C is the covariance that both leave."""
     (a, b), left = sides_of(*shadows)
     width = left.shape[-1]
-    flat = left.reshape(-1, width)
-    covariance = flat.T @ flat / len(flat)
+    flat, models = left.reshape(-1, width), len(left)
+    covariance = flat.T @ flat / (len(flat) * (models - 2) / models)
     ridge = RIDGE * max(np.trace(covariance) / width, 1e-300) * np.eye(width)
     return np.linalg.solve(covariance + ridge, (a - b).mean(0))
 
@@ -200,18 +200,14 @@ def over_records(
 
 def from_counts(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     """Advantage, AUROC, TPR at 1 % FPR from counts at each score [R], ascending."""
-    hits, alarms = (np.cumsum(side[::-1]) for side in (positive, negative))
-    half = np.interp((hits[-1] + alarms[-1]) / 2, hits + alarms, hits)
-    rest = (hits[-1] + alarms[-1]) / 2 - half
+    falling = [np.append(0.0, side[::-1]) for side in (positive, negative)]
+    hits, alarms = np.cumsum(falling, -1)  # [R + 1]
+    called = (hits[-1] + alarms[-1]) / 2
+    half = np.interp(called, hits + alarms, hits)
+    advantage = half / hits[-1] - (called - half) / alarms[-1]
     allowed = np.searchsorted(alarms, FALSE_ALARMS * alarms[-1], "right")
-    surely = hits[allowed - 1] if allowed else 0.0
-    return np.array(
-        [
-            half / hits[-1] - rest / alarms[-1],
-            roc_area(positive, negative),
-            surely / hits[-1],
-        ]
-    )
+    surely = hits[allowed - 1] / hits[-1]
+    return np.array([advantage, roc_area(positive, negative), surely])
 
 
 def shadow_definitions() -> dict:

@@ -209,6 +209,12 @@ def test_config_is_checked():
         MetricConfig(seeds=0)
     with pytest.raises(InputError, match="max_rows must not be negative, got -1"):
         MetricConfig(max_rows=-1)
+    with pytest.raises(InputError, match="shadow_steps must not be negative, got -2"):
+        MetricConfig(shadow_steps=-2)
+    for count in (6, 9):
+        text = f"shadows must be an even number of at least 8, got {count}"
+        with pytest.raises(InputError, match=text):
+            MetricConfig(shadows=count)
 
 
 def test_sparse_tables_give_the_numbers_of_dense_ones(monkeypatch):

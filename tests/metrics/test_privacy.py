@@ -92,6 +92,21 @@ def test_the_control_is_caught_in_every_report(strangers):
             assert value.detail["leaky_generator_caught"], name
 
 
+def test_a_fresh_sample_is_not_caught(copied, strangers):
+    """The number of alarms is that of 2.5 % each; the sets share their reference."""
+    flags = [
+        value.detail["fresh_sample_caught"]
+        for found in (copied, strangers)
+        for value in found.values()
+        if "fresh_sample_caught" in value.detail
+    ]
+    assert len(flags) >= 30
+    assert sum(flags) <= 4
+    for family in FAMILIES:
+        names = find(METRICS[family])().names
+        assert any("fresh_sample_caught" in strangers[name].detail for name in names)
+
+
 def test_numbers_fit_into_a_report(strangers):
     for name, value in strangers.items():
         assert np.isfinite([*value[:4]]).all(), name

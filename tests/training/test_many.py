@@ -65,6 +65,16 @@ def test_own_data_equal_own_rows_of_shared_data():
     np.testing.assert_allclose(by_rows, by_data, rtol=1e-5, atol=1e-6)
 
 
+def test_rows_without_validation_equal_own_data():
+    keys = jax.random.split(jax.random.key(0), 2)
+    data = linear_data(0, 60, noise=1.0)
+    rows = np.random.default_rng(5).permutation(60).reshape(2, 30)
+    by_rows = fit_many(keys, LINEAR, data, config=CONFIG, rows=(rows, None))
+    own = tuple(leaf[rows] for leaf in data)
+    by_data = fit_many(keys, LINEAR, own, config=CONFIG, shared=False)
+    np.testing.assert_allclose(by_rows, by_data, rtol=1e-5, atol=1e-6)
+
+
 def test_without_validation_the_last_average_comes_back():
     config = TrainConfig(
         steps=400, batch_size=40, learning_rate=0.1, ema_decay=0.0, eval_every=100

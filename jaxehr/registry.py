@@ -50,6 +50,12 @@ SOURCES = {
         True,
         "PhysioNet/CinC Challenge 2019: sepsis, hourly",
     ),
+    "mimic3": Source(
+        "jaxehr.data.mimic3:read",
+        "jaxehr.data.mimic3:Mimic3Options",
+        True,
+        "MIMIC-III from its tables: published cohorts",
+    ),
     "fiddle": Source(
         "jaxehr.data.fiddle:read",
         "jaxehr.data.fiddle:FiddleOptions",

@@ -7,6 +7,7 @@ rows, sums are sums of integers, and text becomes numbers by IEEE rules.
 
 import contextlib
 import dataclasses
+import importlib
 import os
 import re
 import warnings
@@ -82,7 +83,7 @@ def open_engine(options: EngineOptions) -> Iterator[Engine]:
 def start_spark(options: EngineOptions) -> Any:
     """A Spark session in UTC, so that a time is read as it is written."""
     try:
-        from pyspark.sql import SparkSession
+        sql: Any = importlib.import_module("pyspark.sql")
     except ImportError:
         raise InputError(
             'engine spark: PySpark is not installed; run: pip install "jaxehr[spark]".'
@@ -96,7 +97,7 @@ def start_spark(options: EngineOptions) -> Any:
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
     }
-    builder: Any = SparkSession.builder
+    builder = sql.SparkSession.builder
     for name, value in settings.items():
         builder = builder.config(name, value)
     try:
@@ -169,9 +170,7 @@ def failures() -> tuple[type[Exception], ...]:
     """What engines raise when a file cannot be read or the memory does not suffice."""
     found: list[type[Exception]] = [duckdb.Error, pa.ArrowException, EOFError]
     with contextlib.suppress(ImportError):
-        from pyspark.errors import PySparkException
-
-        found.append(PySparkException)
+        found.append(importlib.import_module("pyspark.errors").PySparkException)
     return tuple(found)
 
 

@@ -215,7 +215,7 @@ def counts(hospital: Hospital, events: Any) -> dict[str, dict[str, int]]:
     measures = {}
     for name, (_, parts) in VITALS.items():
         ids = [i for part in parts for i in part.ids]
-        kept = ibis.coalesce(*(in_range(events, part) for part in parts))
+        kept: Any = ibis.coalesce(*(in_range(events, part) for part in parts))
         given = events.itemid.isin(ids) & events.valuenum.notnull()
         measures[f"{name} values"] = given.sum()
         measures[f"{name} implausible"] = given.sum() - kept.count()

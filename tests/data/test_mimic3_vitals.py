@@ -258,7 +258,7 @@ DEMO = """
 WITH listed AS (
   SELECT icustay_id AS stay, charttime::TIMESTAMP AS t, itemid::INT AS item,
     valuenum::DOUBLE AS v
-  FROM read_csv('{csv}/CHARTEVENTS.csv', all_varchar=true)
+  FROM read_csv('{csv}/CHARTEVENTS.csv', all_varchar=true, quote='"')
   WHERE icustay_id IS NOT NULL AND itemid IN ('220045','220179','220050','225309',
     '220180','220051','225310','220052','220181','225312','220210','224690','223761',
     '223762','220277','225664','220621','226537','224642')

@@ -9,20 +9,27 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
+from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Dataset
 from jaxehr.core.files import PathLike
-from jaxehr.data import mimic3_vitals
-from jaxehr.data.hospital import HospitalOptions, open_hospital, select_part
+from jaxehr.data import mimic3_tasks, mimic3_vitals
+from jaxehr.data.events import EventOptions
+from jaxehr.data.hospital import open_hospital, select_part
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Mimic3Options(HospitalOptions):
-    """Which cohort of MIMIC-III to make."""
+class Mimic3Options(EventOptions):
+    """Which cohort of MIMIC-III to make; the choice of variables is for the others."""
 
-    task: Literal["vitals24"] = "vitals24"
-    """`vitals24`: 7 vital signs, 25 hourly points, death in hospital."""
+    task: Literal["vitals24", "mortality48", "arf4"] = "vitals24"
+    """7 vital signs in 25 h; all sources in 48 h for death; in 4 h for ventilation."""
     label_as_timediff: bool = False
     """vitals24: label of the person's first admission, as published, not the stay's."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.label_as_timediff and self.task != "vitals24":
+            raise InputError("label_as_timediff is for the task vitals24 only.")
 
 
 def read(paths: Sequence[PathLike], options: Mimic3Options | None = None) -> Dataset:
@@ -35,5 +42,8 @@ def read(paths: Sequence[PathLike], options: Mimic3Options | None = None) -> Dat
     """
     options = options or Mimic3Options()
     with open_hospital(paths, options) as hospital:
-        data = mimic3_vitals.read(hospital, options.label_as_timediff, options)
+        if options.task == "vitals24":
+            data = mimic3_vitals.read(hospital, options.label_as_timediff, options)
+        else:
+            data = mimic3_tasks.read(hospital, options.task, options)
     return select_part(data, options)

@@ -10,6 +10,15 @@ HEADERS = {
     "PATIENTS": "row_id,subject_id,gender,dob",
     "CHARTEVENTS": "row_id,subject_id,hadm_id,icustay_id,itemid,charttime,value,"
     "valuenum,valueuom,error",
+    "LABEVENTS": "row_id,subject_id,hadm_id,itemid,charttime,value,valuenum,valueuom",
+    "INPUTEVENTS_MV": "row_id,icustay_id,starttime,itemid,amount,amountuom,"
+    "statusdescription",
+    "OUTPUTEVENTS": "row_id,icustay_id,charttime,itemid,value,valueuom,iserror",
+    "PROCEDUREEVENTS_MV": "row_id,icustay_id,starttime,itemid",
+    "MICROBIOLOGYEVENTS": "row_id,subject_id,charttime,spec_itemid",
+    "DATETIMEEVENTS": "row_id,icustay_id,charttime,itemid",
+    "D_ITEMS": "itemid,label",
+    "D_LABITEMS": "itemid,label",
 }
 ADMISSIONS = [
     "1,1,11,2101-01-01 00:00:00,2101-01-09 00:00:00,,EMERGENCY,ER,Private,W,0",

@@ -56,6 +56,12 @@ SOURCES = {
         True,
         "MIMIC-III from its tables: published cohorts",
     ),
+    "eicu": Source(
+        "jaxehr.data.eicu:read",
+        "jaxehr.data.eicu:EicuOptions",
+        True,
+        "eICU-CRD from its tables: published cohorts",
+    ),
     "fiddle": Source(
         "jaxehr.data.fiddle:read",
         "jaxehr.data.fiddle:FiddleOptions",

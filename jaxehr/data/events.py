@@ -8,6 +8,7 @@ time step numbers become their mean, codes the last one.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import ibis
@@ -16,10 +17,11 @@ import pyarrow as pa
 
 from jaxehr.core.checks import InputError, positive, within
 from jaxehr.core.cohort import Feature
-from jaxehr.data.columns import listing
+from jaxehr.data.columns import listing, pc
 from jaxehr.data.gridding import grid_long, in_memory
 from jaxehr.data.hospital import Hospital, HospitalOptions, Keys, fetch, step
 
+DONE = "done"  # the only category of a variable without values
 COLUMNS = ("hour", "key", "label", "number", "text", "unit")
 
 
@@ -146,11 +148,31 @@ def feature(row: dict[str, Any], codes: pa.Table) -> Feature:
     name = f"{label} [{key}]" if label and label != key else key
     if numeric(row):
         return Feature(name=name, kind="numeric", unit=row["unit"] or "")
-    values = codes.filter(pa.compute.equal(codes["key"], key))["text"].to_pylist()
-    if len(values) < 2:
-        values = values or ["done"]
-    kind = {1: "constant", 2: "binary"}.get(len(values), "categorical")
-    return Feature(name=name, kind=kind, dtype="string", categories=tuple(values))
+    values = codes.filter(pc.equal(codes["key"], key))["text"].to_pylist()
+    return coded_feature(name, "string", values or [DONE])
+
+
+def coded_feature(name: str, dtype: str, values: Iterable[Any]) -> Feature:
+    """The feature whose categories are `values`, in their order."""
+    categories = tuple(values)
+    kind: Any = {1: "constant", 2: "binary"}.get(len(categories), "categorical")
+    return Feature(name=name, kind=kind, dtype=dtype, categories=categories)
+
+
+def static_features(
+    people: pa.Table, coded: dict[str, str], numeric: dict[str, str]
+) -> tuple[Feature, ...]:
+    """Features of a static table: coded columns (name -> dtype) with the categories
+    that occur, then numeric ones (name -> unit); columns without any value are left
+    out."""
+    found = []
+    for name, dtype in coded.items():
+        values = sorted(set(people[name].drop_null().to_pylist()))
+        found += [coded_feature(name, dtype, values)] if values else []
+    for name, unit in numeric.items():
+        if people[name].null_count < len(people):
+            found.append(Feature(name=name, kind="numeric", unit=unit))
+    return tuple(found)
 
 
 def read_grid(
@@ -166,7 +188,7 @@ def read_grid(
             "chosen": list(chosen.keys),
             "name": list(chosen.keys.values()),
             "numeric": [f.is_numeric for f in chosen.features],
-            "done": [f.categories == ("done",) for f in chosen.features],
+            "done": [f.categories == (DONE,) for f in chosen.features],
         }
     )
     codes = chosen.codes.rename_columns(["code_key", "code_text", "code"])
@@ -208,8 +230,8 @@ def with_last_rows(table: pa.Table, axes: dict[str, Any]) -> pa.Table:
     """Adds the last row of the window, without values, where a stay lacks it."""
     last = axes["start"] + (axes["num_steps"] - 1) * axes["step"]
     times = table[axes["time"]].to_numpy()
-    ids = pa.compute.unique(table[axes["id"]])
+    ids = pc.unique(table[axes["id"]])
     have = table[axes["id"]].filter(pa.array(times == last))
-    lacking = ids.filter(pa.compute.invert(pa.compute.is_in(ids, value_set=have)))
+    lacking = ids.filter(pc.invert(pc.is_in(ids, value_set=have)))
     ends = {axes["id"]: lacking, axes["time"]: np.full(len(lacking), last)}
     return pa.concat_tables([table, pa.table(ends)], promote_options="default")

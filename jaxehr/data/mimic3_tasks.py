@@ -15,11 +15,10 @@ out. Static: PATIENTS, ADMISSIONS, ICUSTAYS; temporal: the other tables of
 from typing import Any, NamedTuple
 
 import ibis
-import pyarrow as pa
 
-from jaxehr.core.cohort import Dataset, Feature, Label, Schema
+from jaxehr.core.cohort import Dataset, Label, Schema
 from jaxehr.data.assemble import assemble
-from jaxehr.data.events import EventOptions, choose, read_grid, tidy
+from jaxehr.data.events import EventOptions, choose, read_grid, static_features, tidy
 from jaxehr.data.hospital import (
     BAD,
     Hospital,
@@ -101,13 +100,14 @@ def read(hospital: Hospital, task: str, options: EventOptions) -> Dataset:
         benchmark(hospital, stays) if task == "mortality48" else arf(hospital, stays)
     )
     label = LABEL if task == "mortality48" else ARF
-    people = fetch(hospital.engine, static(stays, label).order_by(STAY))
+    static = stays.select(STAY, PERSON, *CODED, *NUMERIC, label)
+    people = fetch(hospital.engine, static.order_by(STAY))
     rows = tidy(hospital, events(hospital, stays, hours), KEYS, hours)
     chosen = choose(hospital, rows, KEYS, people.num_rows, options)
     axes = {"id": STAY, "time": TIME, "start": 0.0, "step": 1.0, "num_steps": hours}
     temporal = read_grid(hospital, rows, chosen, axes)
     schema = Schema(
-        static=static_features(people),
+        static=static_features(people, CODED, NUMERIC),
         temporal=chosen.features,
         num_steps=hours,
         id=STAY,
@@ -236,22 +236,3 @@ def one_table(hospital: Hospital, name: str, stays: Any, hours: int) -> Any:
     )
     inside = (rows.hour >= 0) & (rows.hour < hours)
     return checked(hospital, name, rows.filter(inside | rows[BAD].notnull()))
-
-
-def static(stays: Any, label: str) -> Any:
-    """The static table: ids, the columns of `CODED` and `NUMERIC`, the label."""
-    return stays.select(STAY, PERSON, *CODED, *NUMERIC, label)
-
-
-def static_features(people: pa.Table) -> tuple[Feature, ...]:
-    """Features of the columns that vary; categories are those that occur."""
-    found = []
-    for name, dtype in CODED.items():
-        values = sorted(set(people[name].drop_null().to_pylist()))
-        if values:
-            kind = {1: "constant", 2: "binary"}.get(len(values), "categorical")
-            found.append(
-                Feature(name=name, kind=kind, dtype=dtype, categories=tuple(values))
-            )
-    found += [Feature(name=n, kind="numeric", unit=u) for n, u in NUMERIC.items()]
-    return tuple(found)

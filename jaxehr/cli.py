@@ -24,6 +24,7 @@ commands:
   evaluate --real COHORT --synthetic COHORT --out REPORT
                                            compare; report.html and metrics.json
   report alignment RUN                     how the parts of records were matched
+  export FORMAT COHORT --out FOLDER        a cohort in a common format: meds
   list [models|sources|metrics]            what there is
   demo                                     all of it on a small real cohort
 
@@ -37,6 +38,7 @@ COMMANDS = {
     "impute": "jaxehr.commands.impute",
     "evaluate": "jaxehr.commands.evaluate",
     "report": "jaxehr.commands.report",
+    "export": "jaxehr.commands.export",
     "list": "jaxehr.commands.listing",
     "demo": "jaxehr.commands.demo",
 }

@@ -62,6 +62,12 @@ SOURCES = {
         True,
         "eICU-CRD from its tables: published cohorts",
     ),
+    "meds": Source(
+        "jaxehr.data.meds:read",
+        "jaxehr.data.meds:MedsOptions",
+        True,
+        "a MEDS dataset (Medical Event Data Standard)",
+    ),
     "fiddle": Source(
         "jaxehr.data.fiddle:read",
         "jaxehr.data.fiddle:FiddleOptions",

@@ -15,11 +15,11 @@ from jaxehr.core.files import PathLike
 from jaxehr.data import eicu_tasks, eicu_vitals
 from jaxehr.data.eicu_tables import TABLES
 from jaxehr.data.events import EventOptions
-from jaxehr.data.hospital import open_hospital, select_part
+from jaxehr.data.hospital import PartOptions, open_hospital, select_part
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EicuOptions(EventOptions):
+class EicuOptions(EventOptions, PartOptions):
     """Which cohort of eICU to make; the choice of variables is for the last two."""
 
     task: Literal["vitals24", "mortality48", "arf4"] = "vitals24"

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import importlib
 import os
+import pathlib
 import re
 import warnings
 from collections.abc import Iterator
@@ -116,11 +117,11 @@ def scan(engine: Engine, path: str) -> Any:
     Column names become lower case. Columns of a CSV file are text.
     """
     if ".csv" not in path.lower():
-        folder = f"{path}/*.parquet" if os.path.isdir(path) else path
         if engine.session:
-            table = as_view(engine, engine.session.read.parquet(path))
+            reader = engine.session.read.option("recursiveFileLookup", True)
+            table = as_view(engine, reader.parquet(path))
         else:
-            table = engine.backend.read_parquet(folder)
+            table = engine.backend.read_parquet(parts_of(path))
     else:
         table = scan_csv(engine, path)
     return table.rename({name.lower(): name for name in table.columns})
@@ -178,7 +179,18 @@ def column_names(path: str) -> list[str]:
     """The names in the header of a file, as they stand there."""
     if ".csv" in path.lower():
         return read_header(path)[0]
-    if os.path.isdir(path):
-        parts = sorted(name for name in os.listdir(path) if name.endswith(".parquet"))
-        path = os.path.join(path, parts[0])
-    return pq.read_schema(path).names
+    return pq.read_schema(parts_of(path)[0]).names
+
+
+def parts_of(path: str) -> list[str]:
+    """The Parquet files of a table: itself, or those in the folder and below.
+
+    Raises:
+      InputError: a folder without any.
+    """
+    if not os.path.isdir(path):
+        return [path]
+    found = sorted(str(part) for part in pathlib.Path(path).rglob("*.parquet"))
+    if not found:
+        raise InputError(f"{path}: no Parquet file in this folder.")
+    return found

@@ -18,15 +18,16 @@ import pyarrow as pa
 from jaxehr.core.checks import InputError, positive, within
 from jaxehr.core.cohort import Feature
 from jaxehr.data.columns import listing, pc
+from jaxehr.data.engines import EngineOptions, fetch
 from jaxehr.data.gridding import grid_long, in_memory
-from jaxehr.data.hospital import Hospital, HospitalOptions, Keys, fetch, step
+from jaxehr.data.hospital import Hospital, Keys, step
 
 DONE = "done"  # the only category of a variable without values
 COLUMNS = ("hour", "key", "label", "number", "text", "unit")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EventOptions(HospitalOptions):
+class EventOptions(EngineOptions):
     """Which variables of a database become columns."""
 
     min_share: float = 0.05
@@ -36,7 +37,7 @@ class EventOptions(HospitalOptions):
     max_categories: int = 20
     """Most values of a coded variable; with more it is left out."""
     items: tuple[str, ...] = ()
-    """Only these variables: item ids of MIMIC-III, names of eICU; empty = all."""
+    """Only these variables: item ids of MIMIC-III, codes of MEDS; empty = all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -176,12 +177,17 @@ def static_features(
 
 
 def read_grid(
-    hospital: Hospital, rows: Any, chosen: Chosen, axes: dict[str, Any]
+    hospital: Hospital,
+    rows: Any,
+    chosen: Chosen,
+    axes: dict[str, Any],
+    ends: pa.Table | None = None,
 ) -> pa.Table:
     """The temporal table; every stay with an event has the whole window.
 
     Args:
       axes: id, time, start, step, num_steps as `grid_long` takes them.
+      ends: id and `end`, the time of the last row of a stay where it is told.
     """
     kinds = pa.table(
         {
@@ -212,7 +218,7 @@ def read_grid(
         **axes,
     )
     table = fetch(hospital.engine, grid)
-    return with_last_rows(texts(table, chosen.features), axes)
+    return with_last_rows(texts(table, chosen.features), axes, ends)
 
 
 def texts(table: pa.Table, features: tuple[Feature, ...]) -> pa.Table:
@@ -226,12 +232,22 @@ def texts(table: pa.Table, features: tuple[Feature, ...]) -> pa.Table:
     return table
 
 
-def with_last_rows(table: pa.Table, axes: dict[str, Any]) -> pa.Table:
-    """Adds the last row of the window, without values, where a stay lacks it."""
-    last = axes["start"] + (axes["num_steps"] - 1) * axes["step"]
-    times = table[axes["time"]].to_numpy()
-    ids = pc.unique(table[axes["id"]])
-    have = table[axes["id"]].filter(pa.array(times == last))
-    lacking = ids.filter(pc.invert(pc.is_in(ids, value_set=have)))
-    ends = {axes["id"]: lacking, axes["time"]: np.full(len(lacking), last)}
-    return pa.concat_tables([table, pa.table(ends)], promote_options="default")
+def with_last_rows(
+    table: pa.Table, axes: dict[str, Any], ends: pa.Table | None
+) -> pa.Table:
+    """Adds the last row of each stay, without values, where it is lacking."""
+    id, time, steps = axes["id"], axes["time"], axes["num_steps"]
+    ids = pc.unique(table[id])
+    last = np.full(len(ids), steps - 1)
+    if ends is not None:
+        told = ends.filter(ends["end"].is_valid())
+        at = np.floor(told["end"].to_numpy() / axes["step"]).clip(0, steps - 1)
+        place = pc.index_in(ids, value_set=told[id].combine_chunks())
+        known = place.is_valid().to_numpy(zero_copy_only=False)
+        last[known] = at[place.drop_null().to_numpy()]
+        ids, extra = pa.concat_arrays([ids, told[id].combine_chunks()]), at
+        last = np.concatenate([last, extra])
+    times = axes["start"] + last * axes["step"]
+    wanted = pa.table({id: ids, time: times}).group_by([id, time]).aggregate([])
+    absent = wanted.join(table.select([id, time]), [id, time], join_type="left anti")
+    return pa.concat_tables([table, absent], promote_options="default")

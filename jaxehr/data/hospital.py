@@ -41,8 +41,8 @@ WORDS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HospitalOptions(EngineOptions):
-    """What readers of hospital databases share."""
+class PartOptions(EngineOptions):
+    """Which part of our own split to write."""
 
     part: Literal["all", "train", "test"] = "all"
     """Which part of the split to write; `train` of `jaxehr` holds people out itself."""
@@ -262,15 +262,16 @@ def provenance(
 
 def digests(path: pathlib.Path) -> dict[str, str]:
     """File name -> SHA-256 (of every part, for a folder of parts)."""
-    parts = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    parts = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     found = {}
     for part in parts:
+        name = part.name if part == path else part.relative_to(path).as_posix()
         with part.open("rb") as stream:
-            found[part.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+            found[name] = hashlib.file_digest(stream, "sha256").hexdigest()
     return found
 
 
-def select_part(data: Dataset, options: HospitalOptions) -> Dataset:
+def select_part(data: Dataset, options: PartOptions) -> Dataset:
     """The stays of `options.part`, by the hash of the person or of the stay.
 
     Raises:

@@ -14,11 +14,11 @@ from jaxehr.core.cohort import Dataset
 from jaxehr.core.files import PathLike
 from jaxehr.data import mimic3_tasks, mimic3_vitals
 from jaxehr.data.events import EventOptions
-from jaxehr.data.hospital import open_hospital, select_part
+from jaxehr.data.hospital import PartOptions, open_hospital, select_part
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Mimic3Options(EventOptions):
+class Mimic3Options(EventOptions, PartOptions):
     """Which cohort of MIMIC-III to make; the choice of variables is for the others."""
 
     task: Literal["vitals24", "mortality48", "arf4"] = "vitals24"

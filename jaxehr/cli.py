@@ -17,6 +17,7 @@ USAGE = """usage: jaxehr COMMAND ...
 Synthetic patients from static and time-series health records.
 
 commands:
+  fetch NAME --out FOLDER                  download an open data set
   prepare SOURCE [PATH ...] --out COHORT   read records into a cohort folder
   train MODEL COHORT --out RUN             learn; goes on after a stop
   sample RUN --n N --out COHORT            draw synthetic patients
@@ -32,6 +33,7 @@ commands:
 """
 
 COMMANDS = {
+    "fetch": "jaxehr.commands.fetch",
     "prepare": "jaxehr.commands.prepare",
     "train": "jaxehr.commands.train",
     "sample": "jaxehr.commands.sample",

@@ -167,7 +167,7 @@ def valued(rows: Any, form: Events, key: Any, value: Any) -> Any:
 def as_events(rows: Any, form: Events, key: Any, number: Any, text: Any) -> Any:
     return rows.select(
         **{PERSON: rows[PERSON], STAY: rows[STAY]},
-        hour=rows[form.offset] / 60.0,
+        hour=rows[form.offset] / 60,
         key=key,
         label=ibis.null("string"),
         number=number,

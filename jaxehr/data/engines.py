@@ -25,6 +25,7 @@ from jaxehr.data.gridding import connect
 from jaxehr.data.raw_tables import read_header
 
 Name = Literal["duckdb", "spark"]
+LOCAL = "127.0.0.1"
 SIZE = re.compile(r"[1-9][0-9]*(\.[0-9]+)? ?[KMGT]i?B")
 
 
@@ -98,6 +99,9 @@ def start_spark(options: EngineOptions) -> Any:
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
     }
+    if options.master.startswith("local"):
+        settings["spark.sql.shuffle.partitions"] = str(4 * (os.cpu_count() or 1))
+        settings["spark.driver.host"] = settings["spark.driver.bindAddress"] = LOCAL
     builder = sql.SparkSession.builder
     for name, value in settings.items():
         builder = builder.config(name, value)

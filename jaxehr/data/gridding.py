@@ -240,7 +240,7 @@ def _combine(
     rows: Any, keys: list[str], columns: Columns, start: float, step: float
 ) -> Any:
     """One row a group of `keys`: each column by its aggregate, null if none is seen."""
-    rows = rows.mutate(**{POINT: start + rows[BIN] * step})
+    rows = rows.mutate(**{POINT: start + rows[BIN].cast("float64") * step})
     first, second = {}, {}
     for number, (name, (aggregate, is_numeric)) in enumerate(columns.items()):
         if aggregate == "mean" and is_numeric:
@@ -332,5 +332,5 @@ def _finish(
         for f in features
         if f.kind == "integer" and f.aggregate == "mean"
     }
-    grid = grid.mutate(**{time: (start + grid[BIN] * step).cast("float64"), **whole})
+    grid = grid.mutate(**{time: start + grid[BIN].cast("float64") * step, **whole})
     return grid.select(id, time, *names).order_by([id, time])

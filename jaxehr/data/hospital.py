@@ -96,7 +96,8 @@ def open_hospital(paths: Any, options: EngineOptions) -> Iterator[Hospital]:
             yield hospital
         except failures() as error:
             reason = " ".join(str(error).split())[:300]
-            raise InputError(f"{folder}: cannot be read ({reason}).") from error
+            advice = " Raise --memory-limit." if "Out of Memory" in reason else ""
+            raise InputError(f"{folder}: cannot be read ({reason}).{advice}") from error
 
 
 def find_table(folder: pathlib.Path, name: str) -> pathlib.Path | None:

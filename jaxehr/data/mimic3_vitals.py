@@ -160,7 +160,8 @@ def charted(events: Any) -> Any:
     for name, (_, parts) in VITALS.items():
         mean = fixed_mean(ibis.coalesce(*(in_range(events, part) for part in parts)))
         # Temperatures are rounded to 2 decimals, in steps that every engine does alike.
-        means[name] = (mean * 100.0 + 0.5).floor() / 100.0 if name == "temp" else mean
+        hundredths = (mean * 100.0 + 0.5).floor().cast("float64")
+        means[name] = hundredths / 100.0 if name == "temp" else mean
     return events.group_by([PERSON, STAY, "since"]).aggregate(**means)
 
 

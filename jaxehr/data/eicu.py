@@ -1,6 +1,6 @@
 """eICU-CRD (2.0, and the demo) from its tables: three cohorts.
 
-`vitals24` is TimeDiff's cohort [timediff2024], which CDMT-EHR uses too: four vital
+`vitals24` is TimeDiff's cohort [timediff2023], which CDMT-EHR uses too: four vital
 signs every 5 minutes, 272 steps. `mortality48` and `arf4` follow FIDDLE's tasks
 [fiddle2020] with the tables that FLEXGEN-EHR lists [flexgen2024, Table 6].
 """

@@ -1,4 +1,4 @@
-"""TimeDiff's eICU cohort [timediff2024]: 4 vital signs every 5 minutes, 272 steps.
+"""TimeDiff's eICU cohort [timediff2023]: 4 vital signs every 5 minutes, 272 steps.
 
 Stays with a known discharge and a diagnosis, charted in vitalPeriodic from minute 60 or
 before to minute 1440 or after, without a gap: from minute 60 to 1440 all rows are

@@ -18,7 +18,7 @@ import pyarrow as pa
 from jaxehr.core.checks import InputError, positive, within
 from jaxehr.core.cohort import Feature
 from jaxehr.data.columns import listing, pc
-from jaxehr.data.engines import EngineOptions, fetch
+from jaxehr.data.engines import EngineOptions, fetch, keep
 from jaxehr.data.gridding import grid_long, in_memory
 from jaxehr.data.hospital import Hospital, Keys, step
 
@@ -58,7 +58,7 @@ def tidy(hospital: Hospital, events: Any, keys: Keys, hours: float) -> Any:
     """Events inside the window, each once, in the commonest unit of their variable."""
     rows = events.filter((events.hour >= 0) & (events.hour < hours))
     rows = rows.filter(rows.key.notnull())
-    rows = step(hospital, f"events in the first {hours:g} h", rows, keys)
+    rows = step(hospital, f"events in the first {hours:g} h", rows, keys, store=False)
     rows = step(hospital, "each event once", rows.distinct(), keys)
     spelt = rows.unit.fill_null("").lower()
     counts = rows.filter(rows.number.notnull()).group_by("key", unit=spelt)
@@ -66,10 +66,12 @@ def tidy(hospital: Hospital, events: Any, keys: Keys, hours: float) -> Any:
     order = ibis.window(group_by="key", order_by=[ibis.desc("n"), "unit"])
     best = counts.mutate(place=ibis.row_number().over(order))
     best = best.filter(best["place"] == 0).select(best_key="key", best_unit="unit")
+    best = keep(hospital.engine, best)
     both = rows.left_join(best, rows.key == best.best_key)
     same = both.unit.fill_null("").lower() == both.best_unit
     both = both.filter(both.number.isnull() | same).drop("best_key", "best_unit")
-    return step(hospital, "in the commonest unit of their variable", both, keys)
+    text = "in the commonest unit of their variable"
+    return step(hospital, text, both, keys, store=False)
 
 
 def choose(

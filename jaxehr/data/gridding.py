@@ -16,6 +16,8 @@ folder above its memory limit.
 
 import math
 import os
+import pathlib
+import shutil
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -28,19 +30,37 @@ from jaxehr.core.cohort import Feature
 
 BIN, TIME, VARIABLE, VALUE = "jaxehr_bin", "jaxehr_time", "jaxehr_variable", "value"
 POINT, SCALE = "jaxehr_point", 2.0**60  # SCALE: one of the bin's largest value
+SPILL = "jaxehr-duckdb-"
 FIXED = 2.0**40  # resolution of `fixed_mean`
 Columns = dict[str, tuple[str, bool]]  # column -> (aggregate, is numeric)
 
 
 def connect(memory_limit: str = "1GB", threads: int = 2) -> Any:
-    """An Ibis backend on an in-memory DuckDB that spills to the temporary folder."""
-    spill = os.path.join(tempfile.gettempdir(), f"jaxehr-duckdb-{os.getpid()}")
+    """An Ibis backend on an in-memory DuckDB that spills to the temporary folder.
+
+    What killed processes left there is removed.
+    """
+    remove_spills()
+    spill = os.path.join(tempfile.gettempdir(), f"{SPILL}{os.getpid()}")
     return ibis.duckdb.connect(
         memory_limit=memory_limit,
         threads=threads,
         temp_directory=spill,
         preserve_insertion_order=False,
     )
+
+
+def remove_spills() -> None:
+    """Removes the spill folders of processes that were killed."""
+    for left in pathlib.Path(tempfile.gettempdir()).glob(f"{SPILL}*"):
+        number = left.name.removeprefix(SPILL)
+        if number.isdigit() and os.name == "posix":  # elsewhere 0 is no harmless signal
+            try:
+                os.kill(int(number), 0)
+            except ProcessLookupError:
+                shutil.rmtree(left, ignore_errors=True)
+            except OSError:  # somebody else's
+                continue
 
 
 def in_memory(table: pa.Table) -> Any:

@@ -1,4 +1,4 @@
-"""MEDS datasets [meds2024]: dated and static codes of subjects onto a time grid.
+"""MEDS datasets: dated and static codes of subjects onto a time grid.
 
 A dated code with numbers becomes a numeric feature, with texts a coded one, else a
 constant whose mask carries all. A static code `PREFIX//VALUE` without a number gives

@@ -1,4 +1,4 @@
-"""A cohort as a MEDS dataset [meds2024]: the inverse of `jaxehr.data.meds`.
+"""A cohort as a MEDS dataset: the inverse of `jaxehr.data.meds`.
 
 Time 0 of every subject is `EPOCH`; `START` and `END` mark its first and last row.
 Numbers have 32 bits there. A temporal category is a `text_value`, a static one a code

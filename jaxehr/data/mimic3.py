@@ -1,6 +1,6 @@
 """MIMIC-III (v1.3, v1.4, and the demo) from its tables: three cohorts.
 
-`vitals24` is TimeDiff's cohort [timediff2024], which CDMT-EHR uses too: seven vital
+`vitals24` is TimeDiff's cohort [timediff2023], which CDMT-EHR uses too: seven vital
 signs of MetaVision stays on 25 hourly points. `mortality48` and `arf4` follow FIDDLE's
 tasks [fiddle2020] with the tables that FLEXGEN-EHR lists [flexgen2024, Table 5].
 """

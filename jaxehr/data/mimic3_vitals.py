@@ -1,4 +1,4 @@
-"""TimeDiff's MIMIC-III cohort [timediff2024]: 7 vital signs, 25 hourly points.
+"""TimeDiff's MIMIC-III cohort [timediff2023]: 7 vital signs, 25 hourly points.
 
 1. CHARTEVENTS rows with a stay and an item of `LISTED`; `first` = earliest charttime of
    the stay. 2. For each (stay, charttime) the mean of the values of a variable that lie

@@ -161,7 +161,7 @@ def keep(engine: Engine, expression: Any) -> Any:
     """The table computed once; it lives until the engine ends."""
     if engine.session:
         frame = engine.session.sql(engine.backend.compile(expression))
-        return as_view(engine, frame.persist())
+        return as_view(engine, frame.localCheckpoint())  # the plan starts anew here
     name = ibis.util.gen_name("jaxehr")
     return engine.backend.create_table(name, expression, temp=True)
 

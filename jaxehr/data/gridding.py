@@ -29,7 +29,7 @@ from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Feature
 
 BIN, TIME, VARIABLE, VALUE = "jaxehr_bin", "jaxehr_time", "jaxehr_variable", "value"
-POINT, SCALE = "jaxehr_point", 2.0**60  # SCALE: one of the bin's largest value
+POINT, HALF = "jaxehr_point", 2.0**30  # HALF^2 is one of the bin's largest value
 SPILL = "jaxehr-duckdb-"
 FIXED = 2.0**40  # resolution of `fixed_mean`
 Columns = dict[str, tuple[str, bool]]  # column -> (aggregate, is numeric)
@@ -301,8 +301,11 @@ def _mean(number: int, name: str) -> Callable[[Any], Any]:
         scale = power.fill_null(1.0)
         finite = _finite(value)
         part = _only(finite, value) / scale
-        whole = (part * SCALE).round().cast("int64")
-        total = whole.sum().cast("float64") / SCALE * scale.max()
+        # Two halves of 30 bits: no engine's 64-bit sum of them overflows.
+        high = (part * HALF).floor()
+        low = ((part * HALF - high) * HALF).round()
+        high, low = (half.cast("int64").sum().cast("float64") for half in (high, low))
+        total = (high * HALF + low) / HALF / HALF * scale.max()
         mean = total / finite.sum().nullif(0)
         # A single value, or one value many times, is itself and not a rounding of it.
         low, high = value.min(), value.max()

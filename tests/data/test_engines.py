@@ -6,10 +6,12 @@ import types
 
 import ibis
 import numpy as np
+import pyarrow as pa
 import pytest
 from mimic3_tables import chart, write_tables
 
 from jaxehr.core.checks import InputError
+from jaxehr.core.cohort import Feature
 from jaxehr.data import engines
 from jaxehr.data import mimic3_vitals as vitals
 from jaxehr.data.engines import EngineOptions, open_engine
@@ -50,6 +52,26 @@ def test_spark_gives_the_same_cohort_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(mine, theirs)
     np.testing.assert_array_equal(one.cohort.label, other.cohort.label)
     assert one.provenance["steps"] == other.provenance["steps"]
+
+
+@needs_spark
+def test_spark_means_of_many_large_values():
+    generator = np.random.default_rng(0)
+    value = generator.choice([1.0, -1.0], 900) * generator.lognormal(5, 3, 900)
+    place = generator.integers(0, 12, 900)
+    table = pa.table(
+        {"id": place // 4, "at": place % 4 + 0.25, "name": ["x"] * 900, "value": value}
+    )
+    axes = {"id": "id", "time": "at", "start": 0.0, "step": 1.0, "num_steps": 4}
+    axes |= {"variable": "name", "value": "value"}
+    found = []
+    for name in ("duckdb", "spark"):
+        options = EngineOptions(engine=name, master="local[2]")
+        with open_engine(options) as engine:
+            features = (Feature(name="x", kind="numeric"),)
+            query = grid_long(ibis.memtable(table), features=features, **axes)
+            found.append(engines.fetch(engine, query)["x"].to_numpy())
+    np.testing.assert_array_equal(*found)
 
 
 def test_bigquery_sql_compiles():

@@ -2,6 +2,10 @@
 
 import gzip
 import json
+import os
+import signal
+import subprocess
+import sys
 import tarfile
 
 import duckdb
@@ -313,3 +317,25 @@ def test_demo_against_plain_sql(demo):
         f"{tuple(data.ids.tolist())}"
     ).fetchall()[0][0]
     assert int(data.cohort.label.sum()) == died == 22
+
+
+def test_a_terminated_run_leaves_nothing_and_starts_clean(folder, tmp_path):
+    text = (folder / "CHARTEVENTS.csv").read_text()
+    (folder / "CHARTEVENTS.csv").unlink()
+    os.mkfifo(folder / "CHARTEVENTS.csv")  # a table that never comes
+    words = ["prepare", "mimic3", str(folder), "--out", str(tmp_path / "out")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "jaxehr.cli", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    ) as process:
+        assert "ICU stays with an admission" in process.stdout.readline()
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+        assert "terminated" in process.stderr.read()
+    assert [path.name for path in tmp_path.iterdir()] == ["mimic"]
+    (folder / "CHARTEVENTS.csv").unlink()
+    (folder / "CHARTEVENTS.csv").write_text(text)
+    assert main(words) == 0

@@ -9,12 +9,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
-from jaxehr.core.checks import InputError, known, positive
+from jaxehr.core.checks import InputError, known
 from jaxehr.core.cohort import Dataset
 from jaxehr.core.files import PathLike
 from jaxehr.data import eicu_tasks, eicu_vitals
 from jaxehr.data.eicu_tables import TABLES
-from jaxehr.data.events import EventOptions
+from jaxehr.data.events import EventOptions, refuse_choice
 from jaxehr.data.hospital import PartOptions, open_hospital, select_part
 
 
@@ -31,7 +31,8 @@ class EicuOptions(EventOptions, PartOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(least_rows=self.least_rows)
+        if self.task == "vitals24":
+            refuse_choice(self, "tables")
         if self.least_rows < eicu_vitals.STEPS:
             raise InputError(
                 f"least_rows must be {eicu_vitals.STEPS} or more, got "

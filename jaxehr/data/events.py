@@ -45,6 +45,18 @@ class EventOptions(EngineOptions):
         positive(max_variables=self.max_variables, max_categories=self.max_categories)
 
 
+def refuse_choice(options: EventOptions, *others: str) -> None:
+    """Raises InputError where options choose variables and the cohort's are fixed."""
+    defaults = {f.name: f.default for f in dataclasses.fields(options)}
+    own = [field.name for field in dataclasses.fields(EventOptions)]
+    shared = {field.name for field in dataclasses.fields(EngineOptions)}
+    for name in (*(name for name in own if name not in shared), *others):
+        if getattr(options, name) != defaults[name]:
+            raise InputError(
+                f"{name} chooses variables, but those of the task vitals24 are fixed."
+            )
+
+
 class Chosen(NamedTuple):
     """The features, the codes of coded ones (key, text -> code), and what was lost."""
 

@@ -13,7 +13,7 @@ from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Dataset
 from jaxehr.core.files import PathLike
 from jaxehr.data import mimic3_tasks, mimic3_vitals
-from jaxehr.data.events import EventOptions
+from jaxehr.data.events import EventOptions, refuse_choice
 from jaxehr.data.hospital import PartOptions, open_hospital, select_part
 
 
@@ -28,6 +28,8 @@ class Mimic3Options(EventOptions, PartOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.task == "vitals24":
+            refuse_choice(self)
         if self.label_as_timediff and self.task != "vitals24":
             raise InputError("label_as_timediff is for the task vitals24 only.")
 

@@ -178,7 +178,9 @@ def test_refusals(tables, tmp_path):
     with pytest.raises(InputError, match="table vitalPeriodic is missing; looked for"):
         read([tables], EicuOptions(task="mortality48"))
     with pytest.raises(InputError, match="unknown table of eICU 'labs'; known: vital"):
-        EicuOptions(tables=("labs",))
+        EicuOptions(task="arf4", tables=("labs",))
+    with pytest.raises(InputError, match="tables chooses variables, but those of the"):
+        EicuOptions(tables=("lab",))
     one = write(tmp_path / "one", patient=[patient(1), patient(1)])
     with pytest.raises(InputError, match="each patientunitstayid may occur once"):
         read([one])

@@ -36,7 +36,8 @@ def draws(seed=0, rows=600):
         stay = generator.choice([111, 121, 211])
         second = generator.integers(7200, 86_000)
         clock = f"{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}"
-        value = round(generator.uniform(71, 119), 2)
+        low, high = (71, 119) if item == 223761 else (20, 69)
+        value = round(generator.uniform(low, high), 2)
         found.append((int(stay), int(item), clock, str(value), ""))
     return chart(found)
 

@@ -160,6 +160,8 @@ def test_choice_of_variables(folder):
 def test_options_of_another_task_are_refused():
     with pytest.raises(InputError, match="label_as_timediff is for the task vitals24"):
         Mimic3Options(task="arf4", label_as_timediff=True)
+    with pytest.raises(InputError, match="min_share chooses variables, but those of"):
+        Mimic3Options(min_share=0.2)
 
 
 DEMO = """

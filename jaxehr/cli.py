@@ -17,6 +17,7 @@ USAGE = """usage: jaxehr COMMAND ...
 Synthetic patients from static and time-series health records.
 
 commands:
+  fetch NAME --out FOLDER                  download an open data set
   prepare SOURCE [PATH ...] --out COHORT   read records into a cohort folder
   train MODEL COHORT --out RUN             learn; goes on after a stop
   sample RUN --n N --out COHORT            draw synthetic patients
@@ -26,6 +27,7 @@ commands:
   audit --real COHORT --holdout COHORT --synthetic COHORT
                                            may they be released? exit code 0 or 1
   report alignment RUN                     how the parts of records were matched
+  export FORMAT COHORT --out FOLDER        a cohort in a common format: meds
   list [models|sources|metrics]            what there is
   demo                                     all of it on a small real cohort
 
@@ -33,6 +35,7 @@ commands:
 """
 
 COMMANDS = {
+    "fetch": "jaxehr.commands.fetch",
     "prepare": "jaxehr.commands.prepare",
     "train": "jaxehr.commands.train",
     "sample": "jaxehr.commands.sample",
@@ -40,6 +43,7 @@ COMMANDS = {
     "evaluate": "jaxehr.commands.evaluate",
     "audit": "jaxehr.commands.audit",
     "report": "jaxehr.commands.report",
+    "export": "jaxehr.commands.export",
     "list": "jaxehr.commands.listing",
     "demo": "jaxehr.commands.demo",
 }

@@ -67,6 +67,24 @@ SOURCES = {
         True,
         "PhysioNet/CinC Challenge 2019: sepsis, hourly",
     ),
+    "mimic3": Source(
+        "jaxehr.data.mimic3:read",
+        "jaxehr.data.mimic3:Mimic3Options",
+        True,
+        "MIMIC-III from its tables: published cohorts",
+    ),
+    "eicu": Source(
+        "jaxehr.data.eicu:read",
+        "jaxehr.data.eicu:EicuOptions",
+        True,
+        "eICU-CRD from its tables: published cohorts",
+    ),
+    "meds": Source(
+        "jaxehr.data.meds:read",
+        "jaxehr.data.meds:MedsOptions",
+        True,
+        "a MEDS dataset (Medical Event Data Standard)",
+    ),
     "fiddle": Source(
         "jaxehr.data.fiddle:read",
         "jaxehr.data.fiddle:FiddleOptions",

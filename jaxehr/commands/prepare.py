@@ -1,8 +1,10 @@
 """`jaxehr prepare SOURCE`: records -> cohort folder."""
 
+import contextlib
+import logging
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from jaxehr.commands.flags import flag, read_flags, section
@@ -63,13 +65,31 @@ def run(words: list[str]) -> int:
     check_output(arguments.out, marker=MARKER)
     change = discretizer(arguments)
     found, reader = arguments.options, find(entry.reader)
-    data = reader(arguments.paths, found) if entry.takes_paths else reader(found)
+    with told():
+        data = reader(arguments.paths, found) if entry.takes_paths else reader(found)
     data = change(data)
     save_cohort(data, arguments.out)
     if name == "tables" and arguments.discretize == "none":
         show_schema(data, arguments.out / MARKER)
     print(summary(data, arguments.out))
     return 0
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Prints the steps that a reader logs."""
+    log, handler = (
+        logging.getLogger("jaxehr.prepare"),
+        logging.StreamHandler(sys.stdout),
+    )
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def discretizer(arguments: Any) -> Callable[[Dataset], Dataset]:

@@ -16,6 +16,8 @@ folder above its memory limit.
 
 import math
 import os
+import pathlib
+import shutil
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -27,19 +29,38 @@ from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Feature
 
 BIN, TIME, VARIABLE, VALUE = "jaxehr_bin", "jaxehr_time", "jaxehr_variable", "value"
-POINT, SCALE = "jaxehr_point", 2.0**60  # SCALE: one of the bin's largest value
+POINT, HALF = "jaxehr_point", 2.0**30  # HALF^2 is one of the bin's largest value
+SPILL = "jaxehr-duckdb-"
+FIXED = 2.0**40  # resolution of `fixed_mean`
 Columns = dict[str, tuple[str, bool]]  # column -> (aggregate, is numeric)
 
 
 def connect(memory_limit: str = "1GB", threads: int = 2) -> Any:
-    """An Ibis backend on an in-memory DuckDB that spills to the temporary folder."""
-    spill = os.path.join(tempfile.gettempdir(), f"jaxehr-duckdb-{os.getpid()}")
+    """An Ibis backend on an in-memory DuckDB that spills to the temporary folder.
+
+    What killed processes left there is removed.
+    """
+    remove_spills()
+    spill = os.path.join(tempfile.gettempdir(), f"{SPILL}{os.getpid()}")
     return ibis.duckdb.connect(
         memory_limit=memory_limit,
         threads=threads,
         temp_directory=spill,
         preserve_insertion_order=False,
     )
+
+
+def remove_spills() -> None:
+    """Removes the spill folders of processes that were killed."""
+    for left in pathlib.Path(tempfile.gettempdir()).glob(f"{SPILL}*"):
+        number = left.name.removeprefix(SPILL)
+        if number.isdigit() and os.name == "posix":  # elsewhere 0 is no harmless signal
+            try:
+                os.kill(int(number), 0)
+            except ProcessLookupError:
+                shutil.rmtree(left, ignore_errors=True)
+            except OSError:  # somebody else's
+                continue
 
 
 def in_memory(table: pa.Table) -> Any:
@@ -73,6 +94,17 @@ def bounded(value: Any, lower: Any, upper: Any) -> Any:
     """`value` where lower <= value <= upper, else null; a null bound does not bind."""
     inside = (value >= lower).fill_null(True) & (value <= upper).fill_null(True)
     return _only(inside, value)
+
+
+def fixed_mean(value: Any) -> Any:
+    """Mean of doubles below 2^12 as an aggregate, exact to 2^-40 for 2^11 of them.
+
+    It is a sum of integers, the same in any order and on any engine.
+    """
+    low, high = value.min(), value.max()
+    total = (value * FIXED).round().cast("int64").sum().cast("float64")
+    mean = total / FIXED / value.count().nullif(0)
+    return ibis.ifelse(low == high, low, mean)
 
 
 def bound_columns(table: Any, features: tuple[Feature, ...]) -> Any:
@@ -228,7 +260,7 @@ def _combine(
     rows: Any, keys: list[str], columns: Columns, start: float, step: float
 ) -> Any:
     """One row a group of `keys`: each column by its aggregate, null if none is seen."""
-    rows = rows.mutate(**{POINT: start + rows[BIN] * step})
+    rows = rows.mutate(**{POINT: start + rows[BIN].cast("float64") * step})
     first, second = {}, {}
     for number, (name, (aggregate, is_numeric)) in enumerate(columns.items()):
         if aggregate == "mean" and is_numeric:
@@ -269,8 +301,11 @@ def _mean(number: int, name: str) -> Callable[[Any], Any]:
         scale = power.fill_null(1.0)
         finite = _finite(value)
         part = _only(finite, value) / scale
-        whole = (part * SCALE).round().cast("int64")
-        total = whole.sum().cast("float64") / SCALE * scale.max()
+        # Two halves of 30 bits: no engine's 64-bit sum of them overflows.
+        high = (part * HALF).floor()
+        low = ((part * HALF - high) * HALF).round()
+        high, low = (half.cast("int64").sum().cast("float64") for half in (high, low))
+        total = (high * HALF + low) / HALF / HALF * scale.max()
         mean = total / finite.sum().nullif(0)
         # A single value, or one value many times, is itself and not a rounding of it.
         low, high = value.min(), value.max()
@@ -320,5 +355,5 @@ def _finish(
         for f in features
         if f.kind == "integer" and f.aggregate == "mean"
     }
-    grid = grid.mutate(**{time: (start + grid[BIN] * step).cast("float64"), **whole})
+    grid = grid.mutate(**{time: start + grid[BIN].cast("float64") * step, **whole})
     return grid.select(id, time, *names).order_by([id, time])

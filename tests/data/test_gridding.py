@@ -1,6 +1,7 @@
 """Binning by hand, against a plain loop, and the same whatever the thread count."""
 
 import collections
+import os
 
 import ibis
 import numpy as np
@@ -216,3 +217,13 @@ def test_window_must_be_whole_steps():
         count_steps(-1, 1)
     with pytest.raises(InputError, match="hours inf and bin_hours 1 must be pos"):
         count_steps(float("inf"), 1)
+
+
+def test_spill_folders_of_killed_processes_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for number in (2**22 + 1, os.getpid(), "mine"):  # above the largest process id
+        (tmp_path / f"jaxehr-duckdb-{number}").mkdir()
+    connect().disconnect()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert f"jaxehr-duckdb-{2**22 + 1}" not in left
+    assert "jaxehr-duckdb-mine" in left

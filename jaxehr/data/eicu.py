@@ -1,0 +1,60 @@
+"""eICU-CRD (2.0, and the demo) from its tables: three cohorts.
+
+`vitals24` is TimeDiff's cohort [timediff2023], which CDMT-EHR uses too: four vital
+signs every 5 minutes, 272 steps. `mortality48` and `arf4` follow FIDDLE's tasks
+[fiddle2020] with the tables that FLEXGEN-EHR lists [flexgen2024, Table 6].
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+from jaxehr.core.checks import InputError, known
+from jaxehr.core.cohort import Dataset
+from jaxehr.core.files import PathLike
+from jaxehr.data import eicu_tasks, eicu_vitals
+from jaxehr.data.eicu_tables import TABLES
+from jaxehr.data.events import EventOptions, refuse_choice
+from jaxehr.data.hospital import PartOptions, open_hospital, select_part
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EicuOptions(EventOptions, PartOptions):
+    """Which cohort of eICU to make; the choice of variables is for the last two."""
+
+    task: Literal["vitals24", "mortality48", "arf4"] = "vitals24"
+    """4 vital signs every 5 min; all sources in 48 h for death; in 4 h for PEEP."""
+    least_rows: int = 276
+    """vitals24: rows that a stay needs from minute 60 to 1440; 276 as published."""
+    tables: tuple[str, ...] = ()
+    """Only these temporal tables, for a partial copy; empty = all that are listed."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.task == "vitals24":
+            refuse_choice(self, "tables")
+        if self.least_rows < eicu_vitals.STEPS:
+            raise InputError(
+                f"least_rows must be {eicu_vitals.STEPS} or more, got "
+                f"{self.least_rows}."
+            )
+        for name in self.tables:
+            known("table of eICU", name, TABLES)
+
+
+def read(paths: Sequence[PathLike], options: EicuOptions | None = None) -> Dataset:
+    """Reads the folder that holds the tables.
+
+    Raises:
+      InputError: a missing table or column (with where it was looked for), an
+        unreadable file, a bad cell, repeated rows, no patient left (with the step that
+        lost them).
+    """
+    options = options or EicuOptions()
+    with open_hospital(paths, options) as hospital:
+        if options.task == "vitals24":
+            data = eicu_vitals.read(hospital, options.least_rows, options)
+        else:
+            tables = options.tables or tuple(TABLES)
+            data = eicu_tasks.read(hospital, options.task, tables, options)
+    return select_part(data, options)

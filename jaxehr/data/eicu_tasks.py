@@ -1,0 +1,153 @@
+"""eICU's static + temporal cohorts in FIDDLE's spirit [fiddle2020].
+
+`mortality48`: the first 48 h of adult stays of 48 h or more; label: death in hospital.
+`arf4`: the first 4 h of adult stays of 4 h or more; label: acute respiratory failure
+later in the stay, that is PEEP or mechanical ventilation; stays in which it begins
+within 4 h are left out. Static: patient and treatment (what was begun in the window);
+temporal: the other tables of [flexgen2024, Table 6], hour by hour.
+
+# Deviation: which rows count as PEEP or ventilation is our reading (`onsets`).
+"""
+
+from typing import Any
+
+import ibis
+import numpy as np
+import pyarrow as pa
+
+from jaxehr.core.cohort import Dataset, Feature, Label, Schema
+from jaxehr.data.assemble import assemble
+from jaxehr.data.columns import pc
+from jaxehr.data.eicu_tables import (
+    CODED,
+    KEYS,
+    LABEL,
+    NUMERIC,
+    PERSON,
+    STAY,
+    one_table,
+    read_patients,
+)
+from jaxehr.data.events import EventOptions, choose, read_grid, static_features, tidy
+from jaxehr.data.hospital import BAD, Hospital, checked, fetch, provenance, step, table
+
+TIME, MINUTES, ARF = "hour", {"mortality48": 2880, "arf4": 240}, "respiratory_failure"
+LEVELS = 2  # of the path of a treatment
+
+
+def read(
+    hospital: Hospital, task: str, tables: tuple[str, ...], options: EventOptions
+) -> Dataset:
+    """The cohort of an opened folder; `task` is a key of `MINUTES`."""
+    minutes, label = MINUTES[task], LABEL if task == "mortality48" else ARF
+    hours = minutes // 60
+    stays = read_patients(hospital)
+    stays = step(hospital, "of adults", stays.filter(stays.age >= 18), KEYS)
+    stays = stays.filter(stays.unitdischargeoffset >= minutes)
+    stays = step(hospital, f"of {hours} h or more", stays, KEYS)
+    stays = arf(hospital, stays) if task == "arf4" else stays
+    static = stays.select(STAY, PERSON, *CODED, *NUMERIC, label)
+    people = fetch(hospital.engine, static.order_by(STAY))
+    people, treated = with_treatments(hospital, stays, people, minutes, options)
+    parts = [one_table(hospital, name, stays, minutes) for name in tables]
+    events = ibis.union(*parts) if len(parts) > 1 else parts[0]
+    rows = tidy(hospital, events, KEYS, hours)
+    chosen = choose(hospital, rows, KEYS, people.num_rows, options)
+    axes = {"id": STAY, "time": TIME, "start": 0.0, "step": 1.0, "num_steps": hours}
+    temporal = read_grid(hospital, rows, chosen, axes)
+    schema = Schema(
+        static=static_features(people, CODED, NUMERIC) + treated,
+        temporal=chosen.features,
+        num_steps=hours,
+        id=STAY,
+        group=PERSON,
+        time=TIME,
+        label=Label(name=label, classes=(0, 1)),
+    )
+    made = provenance(hospital, "eicu", options, variables=chosen.notes)
+    where = (f"{hospital.folder}: stays", f"{hospital.folder}: events")
+    return assemble(schema, people, temporal, made, where=where)
+
+
+def arf(hospital: Hospital, stays: Any) -> Any:
+    """Stays of `arf4` with the label `ARF`; onset within 4 h leaves a stay out."""
+    rows = onsets(hospital).inner_join(stays.select(STAY, "unitdischargeoffset"), STAY)
+    inside = (rows.offset >= 0) & (rows.offset <= rows.unitdischargeoffset)
+    first = rows.filter(inside).group_by(first_stay=STAY)
+    first = first.aggregate(onset=lambda t: t.offset.min())
+    stays = stays.left_join(first, stays[STAY] == first.first_stay)
+    late = stays.onset.isnull() | (stays.onset >= MINUTES["arf4"])
+    stays = stays.mutate(**{ARF: stays.onset.notnull().cast("int64")}).filter(late)
+    return step(hospital, "without respiratory failure in 4 h", stays, KEYS)
+
+
+def onsets(hospital: Hospital) -> Any:
+    """Stay and minute of each sign: a PEEP value, a treatment, a ventilator start."""
+    charted = table(
+        hospital,
+        "respiratoryCharting",
+        {
+            STAY: "int64",
+            "respchartoffset": "int64",
+            "respchartvaluelabel": "string",
+            "respchartvalue": "string",
+        },
+    )
+    peep = charted.respchartvaluelabel.upper().isin(["PEEP", "PEEP/CPAP"])
+    peep = peep & charted.respchartvalue.notnull()
+    treated = read_treatments(hospital)
+    ventilated = treated.treatmentstring.contains("mechanical ventilation")
+    care = {STAY: "int64", "ventstartoffset": "int64"}
+    care = table(hospital, "respiratoryCare", care)
+    parts = [
+        ("respiratoryCharting", charted.filter(peep), "respchartoffset"),
+        ("treatment", treated.filter(ventilated), "treatmentoffset"),
+        # 0 stands for no ventilator.
+        ("respiratoryCare", care.filter(care.ventstartoffset != 0), "ventstartoffset"),
+    ]
+    return ibis.union(
+        *(
+            checked(hospital, name, rows.select(STAY, BAD, offset=rows[offset]))
+            for name, rows, offset in parts
+        )
+    )
+
+
+def read_treatments(hospital: Hospital) -> Any:
+    kinds = {STAY: "int64", "treatmentoffset": "int64", "treatmentstring": "string"}
+    return table(hospital, "treatment", kinds)
+
+
+def with_treatments(
+    hospital: Hospital,
+    stays: Any,
+    people: pa.Table,
+    minutes: int,
+    options: EventOptions,
+) -> tuple[pa.Table, tuple[Feature, ...]]:
+    """Adds a binary column a kind of treatment begun in the window.
+
+    A kind is the first two levels of the path; it needs `min_share` of the stays, and
+    the most frequent `max_variables` are kept.
+    """
+    rows = read_treatments(hospital).semi_join(stays, STAY)
+    inside = rows.treatmentoffset.between(0, minutes - 1)
+    rows = checked(hospital, "treatment", rows.filter(inside | rows[BAD].notnull()))
+    parts = rows.treatmentstring.split("|")
+    kind = parts[0] + ibis.literal("|") + parts[1].fill_null("")
+    found = fetch(hospital.engine, rows.select(STAY, kind=kind).distinct())
+    counts = found["kind"].value_counts().to_pylist()
+    counts.sort(key=lambda row: (-row["counts"], row["values"]))
+    least = options.min_share * people.num_rows
+    kinds = [row["values"] for row in counts if row["counts"] >= least]
+    features = []
+    for kind in kinds[: options.max_variables]:
+        given = found.filter(pc.equal(found["kind"], kind))[STAY]
+        has = pc.is_in(people[STAY], value_set=given.combine_chunks())
+        name = f"treatment: {kind}"
+        people = people.append_column(name, has.cast(pa.int8()))
+        if len(np.unique(has.to_numpy())) == 2:
+            features.append(
+                Feature(name=name, kind="binary", dtype="int8", categories=(0, 1))
+            )
+    return people, tuple(features)

@@ -1,0 +1,200 @@
+"""One Ibis expression, several engines: DuckDB in this process, or Spark.
+
+Queries are written once; what differs between engines (how a session starts, how a file
+is opened) is here. Engines agree bit for bit because no query rests on the order of
+rows, sums are sums of integers, and text becomes numbers by IEEE rules.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import os
+import pathlib
+import re
+import warnings
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+import duckdb
+import ibis
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jaxehr.core.checks import InputError
+from jaxehr.data.gridding import connect
+from jaxehr.data.raw_tables import read_header
+
+Name = Literal["duckdb", "spark"]
+LOCAL = "127.0.0.1"
+SIZE = re.compile(r"[1-9][0-9]*(\.[0-9]+)? ?[KMGT]i?B")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """Where the queries run."""
+
+    engine: Name = "duckdb"
+    """`duckdb` in this process, or `spark` (extra `spark`)."""
+    memory_limit: str = "2GB"
+    """Memory of DuckDB or Spark's driver; above it data go to a temporary folder."""
+    master: str = "local[*]"
+    """Spark only: the master's URL, e.g. spark://host:7077, yarn or local[4]."""
+
+    def __post_init__(self) -> None:
+        if not SIZE.fullmatch(self.memory_limit):
+            raise InputError(
+                f"memory_limit must be a size like 2GB or 500MB, got "
+                f"{self.memory_limit!r}."
+            )
+
+
+class Engine(NamedTuple):
+    """A running engine: its name, which is also its SQL dialect for Ibis, and backend.
+
+    `session` is Spark's, None for DuckDB.
+    """
+
+    name: str
+    backend: Any
+    session: Any = None
+
+
+@contextlib.contextmanager
+def open_engine(options: EngineOptions) -> Iterator[Engine]:
+    """Starts an engine and ends it, temporary tables included.
+
+    Raises:
+      InputError: Spark is asked for and it, or Java, is not installed.
+    """
+    if options.engine == "spark":
+        session = start_spark(options)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield Engine("pyspark", ibis.pyspark.connect(session), session)
+        finally:
+            session.stop()
+        return
+    backend = connect(options.memory_limit, os.cpu_count() or 1)
+    try:
+        yield Engine("duckdb", backend)
+    finally:
+        backend.disconnect()
+
+
+def start_spark(options: EngineOptions) -> Any:
+    """A Spark session in UTC, so that a time is read as it is written."""
+    try:
+        sql: Any = importlib.import_module("pyspark.sql")
+    except ImportError:
+        raise InputError(
+            'engine spark: PySpark is not installed; run: pip install "jaxehr[spark]".'
+        ) from None
+    memory = options.memory_limit.replace(" ", "").rstrip("B").rstrip("i").lower()
+    settings = {
+        "spark.driver.memory": memory,
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.ansi.enabled": "false",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+    }
+    if options.master.startswith("local"):
+        settings["spark.sql.shuffle.partitions"] = str(4 * (os.cpu_count() or 1))
+        settings["spark.driver.host"] = settings["spark.driver.bindAddress"] = LOCAL
+    builder = sql.SparkSession.builder
+    for name, value in settings.items():
+        builder = builder.config(name, value)
+    try:
+        return builder.master(options.master).appName("jaxehr").getOrCreate()
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"engine spark: no session at {options.master} ({reason}); Java 17 or "
+            "newer is needed."
+        ) from error
+
+
+def scan(engine: Engine, path: str) -> Any:
+    """A CSV, CSV.GZ or Parquet file (or a folder of Parquet parts) as an Ibis table.
+
+    Column names become lower case. Columns of a CSV file are text.
+    """
+    if ".csv" not in path.lower():
+        if engine.session:
+            reader = engine.session.read.option("recursiveFileLookup", True)
+            table = as_view(engine, reader.parquet(path))
+        else:
+            table = engine.backend.read_parquet(parts_of(path))
+    else:
+        table = scan_csv(engine, path)
+    return table.rename({name.lower(): name for name in table.columns})
+
+
+def scan_csv(engine: Engine, path: str) -> Any:
+    header, delimiter = read_header(path)
+    if engine.session:
+        reader = engine.session.read.schema(
+            ", ".join(f"`{name}` STRING" for name in header)
+        )
+        options = {"sep": delimiter, "quote": '"', "escape": '"', "mode": "FAILFAST"}
+        return as_view(engine, reader.options(header=True, **options).csv(path))
+    return engine.backend.read_csv(
+        path,
+        auto_detect=False,
+        header=True,
+        delim=delimiter,
+        quote='"',
+        escape='"',
+        columns=dict.fromkeys(header, "VARCHAR"),
+    )
+
+
+def as_view(engine: Engine, frame: Any) -> Any:
+    """A Spark data frame as an Ibis table."""
+    name = ibis.util.gen_name("jaxehr")
+    frame.createOrReplaceTempView(name)
+    return engine.backend.table(name)
+
+
+def keep(engine: Engine, expression: Any) -> Any:
+    """The table computed once; it lives until the engine ends."""
+    if engine.session:
+        frame = engine.session.sql(engine.backend.compile(expression))
+        return as_view(engine, frame.localCheckpoint())  # the plan starts anew here
+    name = ibis.util.gen_name("jaxehr")
+    return engine.backend.create_table(name, expression, temp=True)
+
+
+def fetch(engine: Engine, expression: Any) -> pa.Table:
+    """The rows in memory."""
+    return engine.backend.to_pyarrow(expression)
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What engines raise when a file cannot be read or the memory does not suffice."""
+    found: list[type[Exception]] = [duckdb.Error, pa.ArrowException, EOFError]
+    with contextlib.suppress(ImportError):
+        found.append(importlib.import_module("pyspark.errors").PySparkException)
+    return tuple(found)
+
+
+def column_names(path: str) -> list[str]:
+    """The names in the header of a file, as they stand there."""
+    if ".csv" in path.lower():
+        return read_header(path)[0]
+    return pq.read_schema(parts_of(path)[0]).names
+
+
+def parts_of(path: str) -> list[str]:
+    """The Parquet files of a table: itself, or those in the folder and below.
+
+    Raises:
+      InputError: a folder without any.
+    """
+    if not os.path.isdir(path):
+        return [path]
+    found = sorted(str(part) for part in pathlib.Path(path).rglob("*.parquet"))
+    if not found:
+        raise InputError(f"{path}: no Parquet file in this folder.")
+    return found

@@ -1,0 +1,238 @@
+"""MIMIC-III's static + temporal cohorts in FIDDLE's spirit [fiddle2020].
+
+`mortality48`: the first 48 h of adult MetaVision stays of 48 h or more, one stay in the
+admission and no transfer; label: death in hospital. `arf4`: the first 4 h of adult
+MetaVision stays of 4 h or more; label: acute respiratory failure later in the stay,
+that is PEEP set or mechanical ventilation; stays in which it begins within 4 h are left
+out. Static: PATIENTS, ADMISSIONS, ICUSTAYS; temporal: the other tables of
+[flexgen2024, Table 5], hour by hour.
+
+# Deviation: FIDDLE takes the stays of `mortality48` from a published list; here the
+# rules behind that list are applied. FIDDLE keeps variables that 0.1 % of stays have,
+# here `min_share`. Ages above 89 are hidden in the source and become 91.4.
+"""
+
+from typing import Any, NamedTuple
+
+import ibis
+
+from jaxehr.core.cohort import Dataset, Label, Schema
+from jaxehr.data.assemble import assemble
+from jaxehr.data.events import EventOptions, choose, read_grid, static_features, tidy
+from jaxehr.data.hospital import (
+    BAD,
+    Hospital,
+    checked,
+    fetch,
+    provenance,
+    refuse_repeats,
+    step,
+    table,
+)
+from jaxehr.data.mimic3_stays import (
+    ADMISSION,
+    KEYS,
+    LABEL,
+    PERSON,
+    STAY,
+    read_admissions,
+    read_stays,
+    seconds,
+)
+
+TIME, HOUR, YEAR = "hour", 3600, 31_556_952
+HOURS = {"mortality48": 48, "arf4": 4}
+PEEP, VENTILATION = 220339, (225792, 225794)
+ARF = "respiratory_failure"
+
+
+class Events(NamedTuple):
+    """Where the events of one table are; empty = the table has no such column."""
+
+    time: str
+    item: str = "itemid"
+    number: str = ""
+    text: str = ""
+    unit: str = ""
+    flag: str = ""  # a row counts unless this column is one of `refused`
+    refused: tuple[str, ...] = ()
+    stay: str = STAY  # or PERSON, where the table does not know ICU stays
+
+
+TABLES = {
+    "CHARTEVENTS": Events(
+        "charttime", "itemid", "valuenum", "value", "valueuom", "error", ("1",)
+    ),
+    "LABEVENTS": Events(
+        "charttime", "itemid", "valuenum", "value", "valueuom", stay=PERSON
+    ),
+    "INPUTEVENTS_MV": Events(
+        "starttime",
+        number="amount",
+        unit="amountuom",
+        flag="statusdescription",
+        refused=("Rewritten",),
+    ),
+    "OUTPUTEVENTS": Events(
+        "charttime", number="value", unit="valueuom", flag="iserror", refused=("1",)
+    ),
+    "PROCEDUREEVENTS_MV": Events("starttime"),
+    "MICROBIOLOGYEVENTS": Events("charttime", "spec_itemid", stay=PERSON),
+    "DATETIMEEVENTS": Events("charttime"),
+}
+CODED = {
+    "gender": "string",
+    "admission_type": "string",
+    "admission_location": "string",
+    "insurance": "string",
+    "ethnicity": "string",
+    "first_careunit": "string",
+    "first_wardid": "int64",
+}
+NUMERIC = {"age": "a", "hours_to_icu": "h"}
+
+
+def read(hospital: Hospital, task: str, options: EventOptions) -> Dataset:
+    """The cohort of an opened folder; `task` is a key of `HOURS`."""
+    hours = HOURS[task]
+    stays = adults(hospital, hours)
+    stays = (
+        benchmark(hospital, stays) if task == "mortality48" else arf(hospital, stays)
+    )
+    label = LABEL if task == "mortality48" else ARF
+    static = stays.select(STAY, PERSON, *CODED, *NUMERIC, label)
+    people = fetch(hospital.engine, static.order_by(STAY))
+    rows = tidy(hospital, events(hospital, stays, hours), KEYS, hours)
+    chosen = choose(hospital, rows, KEYS, people.num_rows, options)
+    axes = {"id": STAY, "time": TIME, "start": 0.0, "step": 1.0, "num_steps": hours}
+    temporal = read_grid(hospital, rows, chosen, axes)
+    schema = Schema(
+        static=static_features(people, CODED, NUMERIC),
+        temporal=chosen.features,
+        num_steps=hours,
+        id=STAY,
+        group=PERSON,
+        time=TIME,
+        label=Label(name=label, classes=(0, 1)),
+    )
+    made = provenance(hospital, "mimic3", options, variables=chosen.notes)
+    where = (f"{hospital.folder}: stays", f"{hospital.folder}: events")
+    return assemble(schema, people, temporal, made, where=where)
+
+
+def adults(hospital: Hospital, hours: int) -> Any:
+    """MetaVision stays of adults that last `hours` or more, with static columns."""
+    times = {"admittime": "timestamp", "deathtime": "timestamp"}
+    words = ("admission_type", "admission_location", "insurance", "ethnicity")
+    admissions = read_admissions(hospital, times | dict.fromkeys(words, "string"))
+    care = {"dbsource": "string", "first_careunit": "string", "last_careunit": "string"}
+    wards = {"first_wardid": "int64", "last_wardid": "int64"}
+    stays = read_stays(hospital, admissions, care | wards)
+    born = {PERSON: "int64", "gender": "string", "dob": "timestamp"}
+    people = checked(hospital, "PATIENTS", table(hospital, "PATIENTS", born))
+    refuse_repeats(hospital, "PATIENTS", people, PERSON)
+    stays = stays.filter(stays.dbsource == "metavision")
+    stays = step(hospital, "recorded in MetaVision", stays, KEYS)
+    stays = stays.inner_join(people, PERSON)
+    start = seconds(stays.intime)
+    age = (start - seconds(stays.dob)) / YEAR
+    stays = stays.mutate(
+        start=start,
+        end=seconds(stays.outtime),
+        age=ibis.ifelse(age > 89, ibis.literal(91.4), age),
+        hours_to_icu=(start - seconds(stays.admittime)) / HOUR,
+    )
+    stays = step(hospital, "of adults", stays.filter(stays.age >= 18), KEYS)
+    stays = stays.filter(stays.end - stays.start >= hours * HOUR)
+    return step(hospital, f"of {hours} h or more", stays, KEYS)
+
+
+def benchmark(hospital: Hospital, stays: Any) -> Any:
+    """Stays of `mortality48`: alone in their admission, no transfer, alive at 48 h."""
+    icu = table(hospital, "ICUSTAYS", {ADMISSION: "int64", STAY: "int64"})
+    single = icu.group_by(ADMISSION).aggregate(n=lambda t: t.count())
+    single = single.filter(single.n == 1)
+    stays = step(
+        hospital,
+        "only ICU stay of the admission",
+        stays.semi_join(single, ADMISSION),
+        KEYS,
+    )
+    same = (stays.first_careunit == stays.last_careunit) & (
+        stays.first_wardid == stays.last_wardid
+    )
+    stays = step(hospital, "without a transfer", stays.filter(same), KEYS)
+    dead = seconds(stays.deathtime) < stays.start + HOURS["mortality48"] * HOUR
+    stays = stays.filter(~dead.fill_null(False))
+    return step(hospital, "alive after 48 h", stays, KEYS)
+
+
+def arf(hospital: Hospital, stays: Any) -> Any:
+    """Stays of `arf4` with the label `ARF`; onset within 4 h leaves a stay out."""
+    charted = timed(hospital, "CHARTEVENTS", (PEEP,), ("valuenum",))
+    charted = charted.filter(charted.valuenum.notnull()).drop("valuenum")
+    onsets = ibis.union(charted, timed(hospital, "PROCEDUREEVENTS_MV", VENTILATION))
+    onsets = onsets.inner_join(stays.select(STAY, "start", "end"), STAY)
+    inside = (onsets["at"] >= onsets.start) & (onsets["at"] <= onsets.end)
+    first = onsets.filter(inside).group_by(first_stay=STAY)
+    first = first.aggregate(onset=lambda t: (t["at"] - t.start).min())
+    stays = stays.left_join(first, stays[STAY] == first.first_stay)
+    late = stays.onset.isnull() | (stays.onset >= HOURS["arf4"] * HOUR)
+    stays = stays.mutate(**{ARF: stays.onset.notnull().cast("int64")}).filter(late)
+    return step(hospital, "without respiratory failure in 4 h", stays, KEYS)
+
+
+def timed(
+    hospital: Hospital, name: str, items: tuple[int, ...], more: tuple[str, ...] = ()
+) -> Any:
+    """Stay and second of the rows of `items` of a table."""
+    time = TABLES[name].time
+    kinds = {STAY: "int64", "itemid": "int64", time: "timestamp"}
+    rows = table(hospital, name, kinds | dict.fromkeys(more, "float64"))
+    rows = rows.filter(rows.itemid.isin(items))
+    rows = rows.mutate(at=seconds(rows[time])).select(STAY, "at", *more, BAD)
+    return checked(hospital, name, rows)
+
+
+def events(hospital: Hospital, stays: Any, hours: int) -> Any:
+    """The events of all `TABLES` in the first `hours`, in the form of `data.events`."""
+    labels = item_labels(hospital)
+    parts = [one_table(hospital, name, stays, hours) for name in TABLES]
+    rows = ibis.union(*parts)
+    return rows.left_join(labels, rows.key == labels.label_key).drop("label_key")
+
+
+def item_labels(hospital: Hospital) -> Any:
+    """label_key (item id as text) and label, of items and laboratory items."""
+    kinds = {"itemid": "int64", "label": "string"}
+    parts = [
+        checked(hospital, name, table(hospital, name, kinds))
+        for name in ("D_ITEMS", "D_LABITEMS")
+    ]
+    rows = ibis.union(*parts)
+    rows = rows.group_by("itemid").aggregate(label=rows.label.min())
+    return rows.select(label_key=rows.itemid.cast("string"), label=rows.label)
+
+
+def one_table(hospital: Hospital, name: str, stays: Any, hours: int) -> Any:
+    """The events of one table: person, stay, hour, key, number, text, unit."""
+    form = TABLES[name]
+    kinds = {form.stay: "int64", form.item: "int64", form.time: "timestamp"}
+    kinds |= {form.number: "float64"} if form.number else {}
+    words = [column for column in (form.text, form.unit, form.flag) if column]
+    raw = table(hospital, name, kinds | dict.fromkeys(words, "string"))
+    sound = raw[form.flag].isin(form.refused).fill_null(False) if form.flag else None
+    raw = raw if sound is None else raw.filter(~sound)
+    both = raw.inner_join(stays.select(STAY, PERSON, "start"), form.stay)
+    since = (seconds(both[form.time]) - both.start) / HOUR
+    rows = both.select(
+        **{PERSON: both[PERSON], STAY: both[STAY]},
+        hour=since,
+        key=both[form.item].cast("string"),
+        number=both[form.number] if form.number else ibis.null("float64"),
+        text=both[form.text] if form.text else ibis.null("string"),
+        unit=both[form.unit] if form.unit else ibis.null("string"),
+        **{BAD: both[BAD]},
+    )
+    inside = (rows.hour >= 0) & (rows.hour < hours)
+    return checked(hospital, name, rows.filter(inside | rows[BAD].notnull()))

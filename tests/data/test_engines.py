@@ -1,0 +1,137 @@
+"""The same queries on every engine: Spark bit for bit, BigQuery as far as its SQL."""
+
+import importlib.util
+import shutil
+import types
+
+import ibis
+import numpy as np
+import pyarrow as pa
+import pytest
+from mimic3_tables import chart, write_tables
+
+from jaxehr.core.checks import InputError
+from jaxehr.core.cohort import Feature
+from jaxehr.data import engines
+from jaxehr.data import mimic3_vitals as vitals
+from jaxehr.data.engines import EngineOptions, open_engine
+from jaxehr.data.gridding import grid_long
+from jaxehr.data.hospital import typed
+from jaxehr.data.mimic3 import Mimic3Options, read
+from jaxehr.data.simulate import SimulateOptions, simulate
+
+needs_spark = pytest.mark.skipif(
+    importlib.util.find_spec("pyspark") is None or shutil.which("java") is None,
+    reason="PySpark and Java are needed (extra `spark`)",
+)
+
+
+def draws(seed=0, rows=600):
+    """Charted rows of three stays at odd seconds, with awkward decimals."""
+    generator = np.random.default_rng(seed)
+    items = generator.choice([220045, 220179, 220180, 220181, 220210, 220277], rows)
+    items[::9] = 223761
+    found = []
+    for item in items:
+        stay = generator.choice([111, 121, 211])
+        second = generator.integers(7200, 86_000)
+        clock = f"{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}"
+        low, high = (71, 119) if item == 223761 else (20, 69)
+        value = round(generator.uniform(low, high), 2)
+        found.append((int(stay), int(item), clock, str(value), ""))
+    return chart(found)
+
+
+@needs_spark
+def test_spark_gives_the_same_cohort_bit_for_bit(tmp_path):
+    folder = write_tables(tmp_path, CHARTEVENTS=draws())
+    one = read([folder])
+    other = read([folder], Mimic3Options(engine="spark", master="local[2]"))
+    assert one.schema == other.schema
+    np.testing.assert_array_equal(one.ids, other.ids)
+    for mine, theirs in zip(one.cohort.temporal, other.cohort.temporal):
+        np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_array_equal(one.cohort.label, other.cohort.label)
+    assert one.provenance["steps"] == other.provenance["steps"]
+
+
+@needs_spark
+def test_spark_means_of_many_large_values():
+    generator = np.random.default_rng(0)
+    value = generator.choice([1.0, -1.0], 900) * generator.lognormal(5, 3, 900)
+    place = generator.integers(0, 12, 900)
+    table = pa.table(
+        {"id": place // 4, "at": place % 4 + 0.25, "name": ["x"] * 900, "value": value}
+    )
+    axes = {"id": "id", "time": "at", "start": 0.0, "step": 1.0, "num_steps": 4}
+    axes |= {"variable": "name", "value": "value"}
+    found = []
+    for name in ("duckdb", "spark"):
+        options = EngineOptions(engine=name, master="local[2]")
+        with open_engine(options) as engine:
+            features = (Feature(name="x", kind="numeric"),)
+            query = grid_long(ibis.memtable(table), features=features, **axes)
+            found.append(engines.fetch(engine, query)["x"].to_numpy())
+    np.testing.assert_array_equal(*found)
+
+
+def test_bigquery_sql_compiles():
+    kinds = dict.fromkeys(vitals.COLUMNS, "string")
+    raw = ibis.table(kinds, name="chartevents")
+    rows = vitals.listed(typed(raw, vitals.COLUMNS))
+    stays = ibis.table(
+        {"icustay_id": "int64", "intime": "timestamp", "outtime": "timestamp"},
+        name="icustays",
+    )
+    query = vitals.first_day(rows.inner_join(stays, "icustay_id"))
+    text = ibis.to_sql(vitals.nearest_rows(vitals.charted(query)), dialect="bigquery")
+    assert "SAFE_CAST" in text
+    assert "`chartevents`" in text
+    features = simulate(SimulateOptions(n=8, steps=2)).schema.temporal
+    events = ibis.table(
+        {"id": "int64", "at": "float64", "name": "string", "value": "float64"}, name="e"
+    )
+    grid = grid_long(
+        events,
+        id="id",
+        time="at",
+        variable="name",
+        value="value",
+        features=features,
+        start=0.0,
+        step=1.0,
+        num_steps=4,
+    )
+    assert "GROUP BY" in ibis.to_sql(grid, dialect="bigquery")
+
+
+def test_spark_that_cannot_start_is_refused(monkeypatch):
+    options = EngineOptions(engine="spark")
+    monkeypatch.setitem(__import__("sys").modules, "pyspark.sql", None)
+    with (
+        pytest.raises(InputError, match=r'run: pip install "jaxehr\[spark\]"'),
+        open_engine(options),
+    ):
+        pass
+
+    class Builder:
+        def __getattr__(self, name):
+            return lambda *_: self
+
+        def getOrCreate(self):
+            raise RuntimeError("Java gateway process exited")
+
+    session = types.SimpleNamespace(builder=Builder())
+    module = types.SimpleNamespace(SparkSession=session)
+    monkeypatch.setattr(engines.importlib, "import_module", lambda _: module)
+    with (
+        pytest.raises(InputError, match=r"no session at local\[\*\] \(Java gateway"),
+        open_engine(options),
+    ):
+        pass
+
+
+def test_too_little_memory_is_told(tmp_path):
+    folder = write_tables(tmp_path, CHARTEVENTS=draws(rows=20_000))
+    with pytest.raises(InputError, match=r"Out of Memory .* Raise --memory-limit"):
+        read([folder], Mimic3Options(memory_limit="2MB"))

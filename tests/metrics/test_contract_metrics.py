@@ -41,7 +41,7 @@ CONFIG = MetricConfig(
     pairs=100,
     resamples=20,
 )
-OF_THE_MODEL = ("membership_loss", "membership_shadow")  # see test_model_loss.py
+OF_THE_MODEL = ("membership_loss", "membership_shadow")  # see test_model_attacks.py
 EVERY = {
     name: find(path)(CONFIG)
     for name, path in METRICS.items()

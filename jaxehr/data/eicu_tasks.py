@@ -32,7 +32,7 @@ from jaxehr.data.events import EventOptions, choose, read_grid, static_features,
 from jaxehr.data.hospital import BAD, Hospital, checked, fetch, provenance, step, table
 
 TIME, MINUTES, ARF = "hour", {"mortality48": 2880, "arf4": 240}, "respiratory_failure"
-LEVELS = 2  # of the path of a treatment
+LEVELS = r"^[^|]*([|][^|]*)?"  # the first two of the path of a treatment
 
 
 def read(
@@ -133,8 +133,7 @@ def with_treatments(
     rows = read_treatments(hospital).semi_join(stays, STAY)
     inside = rows.treatmentoffset.between(0, minutes - 1)
     rows = checked(hospital, "treatment", rows.filter(inside | rows[BAD].notnull()))
-    parts = rows.treatmentstring.split("|")
-    kind = parts[0] + ibis.literal("|") + parts[1].fill_null("")
+    kind = rows.treatmentstring.re_extract(LEVELS, 0)
     found = fetch(hospital.engine, rows.select(STAY, kind=kind).distinct())
     counts = found["kind"].value_counts().to_pylist()
     counts.sort(key=lambda row: (-row["counts"], row["values"]))

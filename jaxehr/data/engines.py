@@ -8,6 +8,7 @@ rows, sums are sums of integers, and text becomes numbers by IEEE rules.
 import contextlib
 import dataclasses
 import importlib
+import itertools
 import os
 import pathlib
 import re
@@ -49,13 +50,13 @@ class EngineOptions:
 
 
 class Engine(NamedTuple):
-    """A running engine: its name, which is also its SQL dialect for Ibis, and backend.
+    """A running engine; tables are numbered, so that queries read the same every time.
 
     `session` is Spark's, None for DuckDB.
     """
 
-    name: str
     backend: Any
+    numbers: Iterator[int]
     session: Any = None
 
 
@@ -71,13 +72,13 @@ def open_engine(options: EngineOptions) -> Iterator[Engine]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                yield Engine("pyspark", ibis.pyspark.connect(session), session)
+                yield Engine(ibis.pyspark.connect(session), itertools.count(), session)
         finally:
             session.stop()
         return
     backend = connect(options.memory_limit, os.cpu_count() or 1)
     try:
-        yield Engine("duckdb", backend)
+        yield Engine(backend, itertools.count())
     finally:
         backend.disconnect()
 
@@ -125,7 +126,9 @@ def scan(engine: Engine, path: str) -> Any:
             reader = engine.session.read.option("recursiveFileLookup", True)
             table = as_view(engine, reader.parquet(path))
         else:
-            table = engine.backend.read_parquet(parts_of(path))
+            table = engine.backend.read_parquet(
+                parts_of(path), table_name=new_name(engine)
+            )
     else:
         table = scan_csv(engine, path)
     return table.rename({name.lower(): name for name in table.columns})
@@ -141,6 +144,7 @@ def scan_csv(engine: Engine, path: str) -> Any:
         return as_view(engine, reader.options(header=True, **options).csv(path))
     return engine.backend.read_csv(
         path,
+        table_name=new_name(engine),
         auto_detect=False,
         header=True,
         delim=delimiter,
@@ -150,9 +154,13 @@ def scan_csv(engine: Engine, path: str) -> Any:
     )
 
 
+def new_name(engine: Engine) -> str:
+    return f"jaxehr_{next(engine.numbers)}"
+
+
 def as_view(engine: Engine, frame: Any) -> Any:
     """A Spark data frame as an Ibis table."""
-    name = ibis.util.gen_name("jaxehr")
+    name = new_name(engine)
     frame.createOrReplaceTempView(name)
     return engine.backend.table(name)
 
@@ -162,8 +170,7 @@ def keep(engine: Engine, expression: Any) -> Any:
     if engine.session:
         frame = engine.session.sql(engine.backend.compile(expression))
         return as_view(engine, frame.localCheckpoint())  # the plan starts anew here
-    name = ibis.util.gen_name("jaxehr")
-    return engine.backend.create_table(name, expression, temp=True)
+    return engine.backend.create_table(new_name(engine), expression, temp=True)
 
 
 def fetch(engine: Engine, expression: Any) -> pa.Table:

@@ -21,7 +21,7 @@ from jaxehr.core.cohort import Dataset, Feature, Label, Schema
 from jaxehr.core.files import PathLike, read_json
 from jaxehr.data.assemble import assemble
 from jaxehr.data.columns import listing, pc
-from jaxehr.data.engines import fetch, parts_of, scan
+from jaxehr.data.engines import fetch, keep, parts_of, scan
 from jaxehr.data.events import (
     EventOptions,
     choose,
@@ -136,7 +136,8 @@ def read_events(hospital: Hospital, schemas: Any, options: MedsOptions) -> Any:
     )
     rows = step(hospital, "events", rows, KEYS, store=False)
     if options.split != "all":
-        rows = rows.semi_join(in_memory(of_split(hospital, schemas, options)), SUBJECT)
+        members = keep(hospital.engine, in_memory(of_split(hospital, schemas, options)))
+        rows = rows.semi_join(members, SUBJECT)
         rows = step(hospital, f"of the split {options.split}", rows, KEYS, store=False)
     return mapped(hospital, rows, options)
 
@@ -176,7 +177,8 @@ def mapped(hospital: Hospital, rows: Any, options: MedsOptions) -> Any:
     if not sound or not found:
         raise InputError(f"{options.features}: must be {{feature: [code, ...], ...}}.")
     pairs = [(code, name) for name, codes in found.items() for code in codes]
-    table = in_memory(pa.table(dict(zip(("of_code", "name"), map(list, zip(*pairs))))))
+    columns = dict(zip(("of_code", "name"), map(list, zip(*pairs))))
+    table = keep(hospital.engine, in_memory(pa.table(columns)))
     both = rows.left_join(table, rows.key == table.of_code)
     both = both.filter(both.name.notnull() | is_special(both, options))
     both = both.mutate(key=both.name.coalesce(both.key)).drop("of_code", "name")

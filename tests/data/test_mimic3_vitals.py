@@ -96,8 +96,10 @@ def test_label_of_the_first_admission_as_published(folder):
     assert data.cohort.label.tolist() == [0, 0, 0]
 
 
-def test_steps_queries_and_hashes_are_recorded(expected):
+def test_steps_queries_and_hashes_are_recorded(expected, folder):
     made = expected.provenance
+    again = read([folder]).provenance
+    assert made == again  # the text of the queries too
     assert made["steps"][0] == {
         "step": "ICU stays with an admission",
         "rows": 3,

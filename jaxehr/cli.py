@@ -25,7 +25,7 @@ commands:
   evaluate --real COHORT --synthetic COHORT --out REPORT
                                            compare; report.html and metrics.json
   audit --real COHORT --holdout COHORT --synthetic COHORT
-                                           may they be released? exit code 0 or 1
+                                           may they leave? exit code 0 or 1
   report alignment RUN                     how the parts of records were matched
   export FORMAT COHORT --out FOLDER        a cohort in a common format: meds
   list [models|sources|metrics]            what there is

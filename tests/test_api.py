@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 
 import jaxehr
+from jaxehr.api import compare
 from jaxehr.core.cohort import num_patients
 from jaxehr.core.rules import Order
 from jaxehr.data.simulate import SimulateOptions, simulate
+from jaxehr.metrics.evaluate import QUICK
 from jaxehr.models.cdmt.config import CdmtConfig, CdmtSampling
+from jaxehr.runs.attacked import attacked
+from jaxehr.runs.training import to_learn_from
 from jaxehr.training.config import TrainConfig
 
 CONFIG = CdmtConfig(
@@ -186,6 +190,168 @@ def test_a_model_trained_on_everybody_is_told(data, trained):
     made = jaxehr.sample(run._replace(info=info), 60, options=SAMPLING)
     found = jaxehr.evaluate(data, made, metrics=["tvd"])
     assert any("its hold-out is not new to it" in note for note in found.notes)
+
+
+def other_people(seed, count=300):
+    """People of the same law with ids of their own."""
+    made = simulate(SimulateOptions(n=count, steps=3, numeric=1, seed=seed))
+    ids = made.ids + 10_000 * seed
+    return made._replace(ids=ids, groups=ids)
+
+
+def drawn_by(run, data):
+    """`data` as if `run` had drawn it."""
+    info = {k: v for k, v in run.info.items() if k not in ("schema", "config")}
+    return data._replace(provenance={"run": info})
+
+
+def test_attacks_ask_about_people_that_were_learned_from(data, trained):
+    run, _ = trained
+    seen, judged = to_learn_from(data, 0.2, {}, 1)
+    pair, _ = compare(data, drawn_by(run, other_people(8)), None)
+    found = attacked(run, data, pair)
+    assert set(pair.train.ids[found.learned]) == set(seen.ids)
+    assert set(pair.train.ids[~found.learned]) == set(judged.ids)
+    assert found.params is run.params
+    less = jaxehr.split(data, 0.5, salt="other")[0]
+    assert "another cohort" in attacked(run, less, pair)
+    everyone = run._replace(info=run.info | {"holdout_fraction": 0.0})
+    held = len(pair.holdout.ids)
+    text = f"the model was trained on {held} of the hold-out patients too"
+    assert attacked(everyone, data, pair) == text
+
+
+def test_an_evaluation_attacks_the_model_it_is_given(data, trained, monkeypatch):
+    run, _ = trained
+    made, asked = drawn_by(run, other_people(8)), []
+
+    def losses(key, params, people, *, levels, repeats):
+        asked.append((params, num_patients(people)))
+        value = np.asarray(people.temporal.numeric).sum((1, 2))
+        return np.sin(value[:, None] * np.arange(1, levels + 1))
+
+    model = run.model._replace(losses=losses, fit_many=None)
+    monkeypatch.setattr(jaxehr.runs.model.Run, "model", property(lambda _: model))
+    found = jaxehr.evaluate(data, made, metrics=["membership_loss"], model=run)
+    assert found.value("membership_loss_auroc") is not None
+    seen = num_patients(to_learn_from(data, 0.2, {}, 1)[0].cohort)
+    assert asked == [
+        (run.params, seen + num_patients(jaxehr.split(data, 0.2)[1].cohort))
+    ]
+    without = jaxehr.evaluate(data, made, metrics=["membership_loss"])
+    assert without.results[0].value.reason == "no model was given"
+    audit = jaxehr.audit(data, made, model=run, config=QUICK)
+    assert "membership_loss_tpr" in {v.name for v in audit.findings.verdicts}
+    assert "membership_loss" in audit.findings.beyond
+    assert audit.findings.run["model"] == "cdmt"
+
+
+@pytest.fixture(scope="module")
+def audits(data):
+    """A fresh sample and a copy, with wide limits for so few people."""
+    policy = {"membership_cosine_tpr": {"max": 0.2}, "mir": {"max_excess": 0.4}}
+    held = other_people(7)
+    return [
+        jaxehr.audit(data, made, held, policy=policy, config=QUICK)
+        for made in (other_people(8), data)
+    ]
+
+
+def test_an_audit_passes_strangers_and_fails_copies(audits, data):
+    fresh, copied = audits
+    assert fresh.passed
+    assert not copied.passed
+    assert [v.passed for v in copied.findings.verdicts] == [False, False]
+    assert len(copied.findings.exposed) == 20
+    for entry in copied.findings.exposed:
+        assert entry["id"] == entry["nearest_synthetic"]
+        assert entry["distance"] < 1e-6
+        assert entry["share"] == pytest.approx(1 / 151)
+    for name in ("membership_cosine", "membership_domias"):
+        count, chance = copied.findings.beyond[name]
+        assert count > 250, name
+        assert chance == pytest.approx(300 / 151)
+    assert all(count < 20 for count, _ in fresh.findings.beyond.values())
+
+
+def texts_of(node):
+    """Every text and number in nested dicts and lists."""
+    if isinstance(node, dict):
+        return [t for k, v in node.items() for t in (k, *texts_of(v))]
+    if isinstance(node, list):
+        return [t for v in node for t in texts_of(v)]
+    return [node]
+
+
+def test_a_releasable_audit_names_no_one(audits, data, tmp_path):
+    audits[1].save(tmp_path / "inside")
+    audits[1].save(tmp_path / "outside", releasable=True)
+    ids = {entry["id"] for entry in audits[1].findings.exposed}
+    inside, outside = (
+        json.loads((tmp_path / name / "audit.json").read_text())
+        for name in ("inside", "outside")
+    )
+    assert {entry["id"] for entry in inside["most_exposed"]} == ids
+    assert "most_exposed" not in outside
+    assert outside["releasable"]
+    assert not {"id", "distance", "dcr_5%", "dcr_50%"} & set(
+        map(str, texts_of(outside))
+    )
+    assert outside["verdicts"] == inside["verdicts"]
+    pages = [(tmp_path / n / "audit.html").read_text() for n in ("inside", "outside")]
+    assert "names training patients" in pages[0]
+    assert 'id="exposed"' in pages[0]
+    assert "names training patients" not in pages[1]
+    assert 'id="exposed"' not in pages[1]
+    assert "Origin" not in pages[1]
+
+
+def test_a_releasable_audit_holds_no_id_at_all(data, tmp_path):
+    """Ids that occur nowhere else are not in the bytes."""
+    names = np.array([f"patient-{i}-x" for i in range(300)])
+    schema = data.schema.replace(id_dtype="string")
+    real = data._replace(schema=schema, ids=names, groups=names)
+    held, made = (
+        d._replace(schema=schema, ids=d.ids.astype(str), groups=d.ids.astype(str))
+        for d in (other_people(7), other_people(8))
+    )
+    found = jaxehr.audit(real, made, held, config=QUICK)
+    for releasable in (True, False):
+        found.save(tmp_path / "audit", releasable=releasable)
+        for name in ("audit.html", "audit.json"):
+            text = (tmp_path / "audit" / name).read_text()
+            assert ("patient-" in text and "-x" in text) != releasable
+
+
+def test_a_failed_write_leaves_nothing(audits, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    audits[0].save(tmp_path / "audit")
+    before = (tmp_path / "audit" / "audit.json").read_bytes()
+    monkeypatch.setattr("jaxehr.report.audit.write_json", fail)
+    for name in ("audit", "new"):
+        with pytest.raises(jaxehr.InputError, match="cannot be written"):
+            audits[1].save(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["audit"]
+    assert (tmp_path / "audit" / "audit.json").read_bytes() == before
+
+
+def test_an_audit_must_know_who_is_new_to_the_model(data, trained):
+    run, _ = trained
+    made, held = other_people(8), other_people(7)
+    refused = lambda text: pytest.raises(jaxehr.InputError, match=text)
+    with refused("not known whom the model never saw.* give --holdout"):
+        jaxehr.audit(data, made)
+    everyone = run._replace(info=run.info | {"holdout_fraction": 0.0})
+    with refused("not known whom the model never saw"):
+        jaxehr.audit(data, drawn_by(everyone, made))
+    with refused("300 people are in the training and in the hold-out cohort"):
+        jaxehr.audit(data, made, data)
+    with refused("training left out 0.2 of the real patients"):
+        jaxehr.audit(data, drawn_by(run, made), held)
+    with refused("unknown number in policy 'fid'"):
+        jaxehr.audit(data, made, held, policy={"fid": {"max": 1}})
 
 
 def test_read_tables_takes_the_options_as_keywords(tmp_path):

@@ -1,5 +1,6 @@
 """`jaxehr audit`: attack synthetic patients; exit 0 if a policy is kept, else 1."""
 
+import contextlib
 import dataclasses
 import importlib.resources
 import pathlib
@@ -16,14 +17,15 @@ from jaxehr.progress import Progress
 
 MARKER = "audit.json"
 SWITCH = tyro.conf.FlagCreatePairsOff[bool]
-ABOUT = """Attack synthetic patients (and with --run the model) and hold what attacks
-reach against a policy. Exit code 0: every limit is kept; 1: one is not; 2: bad input.
+TEXT = "Attack synthetic patients, and hold what is reached against a policy."
+ABOUT = """Exit code 0: every limit of the policy is kept; 1: one is not; 2: bad input.
 
-A policy is a JSON file: number -> {"max": x} limits the upper end of its 95 % interval,
-{"max_excess": x} the upper end of its excess over the same number for real patients.
-A number that is not defined, or whose attack misses its control, fails.
-Numbers of distances and of copies are diagnostics and cannot be limited.
---print-policy prints the default policy, a file to start from:
+A policy is a JSON file. Of a number, {"max": x} limits the upper end of its
+95 % interval, {"max_excess": x} that of its excess over the same number for
+real patients. What is not defined, or whose attack misses its control, fails.
+Distances and counts of copies are diagnostics and cannot be limited. The
+default policy, which --print-policy prints alone as a file to start from:
+
 """
 FLAGS = [
     flag(
@@ -87,8 +89,12 @@ def run(words: list[str]) -> int:
     if "--print-policy" in words:
         print(policy_text(), end="")
         return 0
-    text = ABOUT + policy_text()
-    arguments = read_flags("jaxehr audit", text, FLAGS, words)
+    if any(word in ("-h", "--help") for word in words):
+        with contextlib.suppress(SystemExit):
+            read_flags("jaxehr audit", TEXT, FLAGS, words)
+        print(ABOUT + policy_text(), end="")
+        return 0
+    arguments = read_flags("jaxehr audit", TEXT, FLAGS, words)
     check_seed(arguments.seed)
     if arguments.out:
         check_output(arguments.out, marker=MARKER, overwrite=True)

@@ -13,11 +13,14 @@ from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import map_patients
 from jaxehr.core.sparse import SparseTable, from_dense
 from jaxehr.data.simulate import SimulateOptions, simulate
+from jaxehr.models.flexgen import preprocessing
 from jaxehr.models.flexgen.alignment import from_text
+from jaxehr.models.flexgen.autoencoders import make_autoencoder
 from jaxehr.models.flexgen.config import PRESETS, FlexgenSampling, preset
 from jaxehr.models.flexgen.imputation import alike
 from jaxehr.models.flexgen.model import flexgen
 from jaxehr.models.flexgen.records import joint
+from jaxehr.models.flexgen.training import layout_of
 from jaxehr.ot.config import AlignmentConfig
 from jaxehr.training.loop import Trained
 from jaxehr.training.stages import Stages
@@ -132,6 +135,40 @@ def test_imputation_does_not_read_the_label(method):
     one = model.impute(KEY, params, real)
     two = model.impute(KEY, params, real._replace(label=1 - real.label))
     same(one[:5], two[:5])
+
+
+def test_losses_are_those_of_the_objectives():
+    """Bounds by part, their mean that of the training; noise levels at their mean."""
+    people, params, model = cohort(MADE, count=80), trained(), flexgen(MADE, RIDGE)
+    each = model.losses(KEY, params, people, levels=5, repeats=40)
+    assert each.shape == (80, 7)
+    static, temporal = each[:, -2:].T
+    np.testing.assert_array_equal(static == 0, ~people.has_static)
+    np.testing.assert_array_equal(temporal == 0, ~people.has_temporal)
+    nobody = ~(people.has_static | people.has_temporal)
+    np.testing.assert_array_equal(each[:, 0] == 0, nobody)
+    layout = layout_of(MADE, RIDGE, params["fitted"])
+    data = preprocessing.encode(params["fitted"], layout, people)
+    for which, column in (("static", static), ("temporal", temporal)):
+        objective = make_autoencoder(layout, RIDGE, which).objective(params["fitted"])
+        found = preprocessing.records(data, which)
+        batch = objective.take(found, np.arange(len(found.label)))
+        loss = jax.jit(objective.loss)
+        keys = jax.random.split(jax.random.key(3), 40)
+        wanted = [loss(params["weights"][which], key, batch)[0] for key in keys]
+        # 200 shared draws of a latent against 40 of each patient's own
+        np.testing.assert_allclose(
+            column[column != 0].mean(), np.mean(wanted), rtol=0.02
+        )
+
+
+def test_a_patient_has_the_same_losses_in_any_batch():
+    people, params, model = cohort(MADE, count=80), trained(), flexgen(MADE, RIDGE)
+    each = model.losses(KEY, params, people, levels=5, repeats=40)
+    rows = np.array([71, 3, 40])
+    few = map_patients(lambda leaf: leaf[rows], people)
+    some = model.losses(KEY, params, few, levels=5, repeats=40)
+    np.testing.assert_array_equal(some, each[rows])
 
 
 def test_complete_patients_come_back_as_they_are():

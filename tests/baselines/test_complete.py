@@ -35,7 +35,7 @@ SCHEMA = Schema(
 
 
 def known_cohort(a, n, codes, length, *, has=None):
-    """Patients with static a, and n, x = n / 2 and a code that do not change in time."""
+    """Patients with static a; n, x = n / 2 and a code do not change in time."""
     count = len(a)
     static = Table(
         np.asarray(a, float)[:, None],
@@ -52,7 +52,7 @@ def known_cohort(a, n, codes, length, *, has=None):
 
 
 def test_the_five_nearest_by_hand():
-    """Patient 7 lacks the series; in a, patients 0 to 4 are the nearest, 2 the first."""
+    """Patient 7 lacks the series; in a, 0 to 4 are the nearest, and 2 the first."""
     a = [1.0, 2.0, 3.2, 4.0, 5.5, 20.0, 30.0, 3.1]
     n = [1, 2, 4, 5, 6, 90, 95, 0]
     people = known_cohort(a, n, [0, 1, 1, 0, 2, 2, 2, 0], [2, 2, 1, 2, 2, 2, 2, 0])

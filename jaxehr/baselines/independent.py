@@ -86,11 +86,14 @@ def draw(
     numeric, codes = jax.vmap(one)(pairs[:, 0])
     length = length_of(layout, codes)
 
-    def ones(key: jax.Array, length: jax.Array) -> jax.Array:
-        trials = length.astype(jnp.float32)
-        return jax.random.binomial(key, trials, weights["sums"]) / trials
+    def ones(row: tuple[jax.Array, jax.Array]) -> jax.Array:
+        key, length = row
+        steps = layout.schema.num_steps
+        chosen = jax.random.uniform(key, (steps, layout.sums)) < weights["sums"]
+        valid = (jnp.arange(steps) < length)[:, None]
+        return jnp.sum(chosen & valid, 0) / jnp.maximum(length, 1)
 
     sums = jnp.zeros((len(keys), 0))
     if layout.sums:
-        sums = jax.vmap(ones)(pairs[:, 1], length)
+        sums = jax.lax.map(ones, (pairs[:, 1], length), batch_size=8)
     return Batch(label.astype(jnp.int32), length, numeric, codes, sums)

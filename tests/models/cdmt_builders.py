@@ -1,4 +1,4 @@
-"""Small cohorts of every kind of column and small CDMT models, trained or not."""
+"""Small CDMT models, trained or not."""
 
 import contextlib
 import functools
@@ -6,34 +6,13 @@ import functools
 import jax
 import numpy as np
 
-from jaxehr.core.cohort import (
-    Cohort,
-    Feature,
-    Label,
-    Schema,
-    Table,
-    empty_table,
-    make_cohort,
-)
+from jaxehr.core.cohort import Cohort, Schema
 from jaxehr.models.cdmt import preprocessing
 from jaxehr.models.cdmt.config import CdmtConfig
 from jaxehr.models.cdmt.layout import make_layout
 from jaxehr.models.cdmt.objective import init_params, make_model
 from jaxehr.training.config import TrainConfig
 
-STEPS = 4
-STATIC = (
-    Feature(name="age", kind="integer", dtype="int64"),
-    Feature(name="unit", kind="categorical", categories=tuple("abcd"), dtype="string"),
-    Feature(name="site", kind="constant", categories=("x",), dtype="string"),
-)
-TEMPORAL = (
-    Feature(name="hr", kind="numeric", lower=0.0),
-    Feature(name="rhythm", kind="categorical", categories=(1, 2, 3), dtype="int64"),
-    Feature(name="ward", kind="constant", categories=("w",), dtype="string"),
-    Feature(name="lab", kind="numeric"),
-    Feature(name="vent", kind="binary", categories=(0, 1), dtype="int64"),
-)
 COMPILE = "/jax/core/compile/backend_compile_duration"
 compilations = [0]
 
@@ -43,47 +22,6 @@ def count_compilation(event, duration, **_):
 
 
 jax.monitoring.register_event_duration_secs_listener(count_compilation)
-
-
-def schema(*, static=STATIC, temporal=TEMPORAL, classes=2):
-    label = Label(name="died", classes=tuple(range(classes))) if classes else None
-    steps = STEPS if temporal else 0
-    return Schema(static=static, temporal=temporal, num_steps=steps, label=label)
-
-
-def values(rng, feature, shape):
-    if feature.kind == "integer":
-        return rng.integers(20, 90, shape)
-    if feature.name == "lab":  # zero-inflated, and as fine as a double
-        return np.where(rng.random(shape) < 0.4, 0.0, rng.lognormal(size=shape))
-    return np.round(rng.normal(80, 10, shape), 1)
-
-
-def table(rng, features, shape, missing):
-    if not features:
-        return empty_table(shape, features)
-    numeric = [values(rng, f, shape) for f in features if f.is_numeric]
-    codes = [
-        rng.integers(f.cardinality, size=shape) for f in features if not f.is_numeric
-    ]
-    stack = lambda arrays, dtype: (
-        np.stack(arrays, -1).astype(dtype) if arrays else np.zeros((*shape, 0), dtype)
-    )
-    observed = rng.random((*shape, len(features))) >= missing
-    return Table(stack(numeric, np.float64), stack(codes, np.int32), observed)
-
-
-def cohort(made: Schema, *, seed=0, count=60, missing=0.2, variable=True) -> Cohort:
-    """Independent columns; lengths from 0 with `variable`; some without static part."""
-    rng = np.random.default_rng(seed)
-    static = table(rng, made.static, (count,), missing)
-    static.observed[:3] = static.observed[:3] & (not variable)
-    temporal = table(rng, made.temporal, (count, made.num_steps), missing)
-    length = np.full(count, made.num_steps)
-    if variable:
-        length = rng.integers(0, made.num_steps + 1, count)
-    label = rng.integers(max(made.num_classes, 1), size=count)
-    return make_cohort(static, temporal, length, label)
 
 
 def config(**fields):

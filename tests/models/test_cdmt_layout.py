@@ -1,7 +1,8 @@
 """Columns of the network by kind, masks and mode; refused configurations."""
 
 import pytest
-from cdmt_builders import STATIC, TEMPORAL, config, schema
+from cdmt_builders import config
+from small_cohorts import STATIC, TEMPORAL, schema
 
 from jaxehr.core.checks import InputError
 from jaxehr.models.cdmt.config import CdmtConfig, CdmtSampling, preset

@@ -5,16 +5,8 @@ import functools
 import jax
 import numpy as np
 import pytest
-from cdmt_builders import (
-    STATIC,
-    TEMPORAL,
-    cohort,
-    compilations,
-    config,
-    quick_compiler,
-    schema,
-    untrained,
-)
+from cdmt_builders import compilations, config, quick_compiler, untrained
+from small_cohorts import STATIC, TEMPORAL, cohort, schema
 
 from jaxehr import runs
 from jaxehr.core.checks import InputError

@@ -7,14 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cdmt_builders import (
-    cohort,
-    config,
-    fitted_model,
-    quick_compiler,
-    schema,
-    untrained,
-)
+from cdmt_builders import config, fitted_model, quick_compiler, untrained
+from small_cohorts import cohort, schema
 
 from jaxehr.core.cohort import Feature, valid_steps
 from jaxehr.models.cdmt.config import CdmtConfig

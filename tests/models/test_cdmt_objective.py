@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cdmt_builders import cohort, config, fitted_model, quick_compiler, schema
+from cdmt_builders import config, fitted_model, quick_compiler
+from small_cohorts import cohort, schema
 
 from jaxehr.core.cohort import valid_steps
 from jaxehr.diffusion.edm import low_discrepancy

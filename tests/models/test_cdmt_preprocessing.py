@@ -5,7 +5,8 @@ import copy
 import jax
 import numpy as np
 import pytest
-from cdmt_builders import STATIC, TEMPORAL, cohort, config, fitted_model, schema
+from cdmt_builders import config, fitted_model
+from small_cohorts import STATIC, TEMPORAL, assert_cohorts, cohort, schema
 
 from jaxehr.core.cohort import Feature, valid_steps
 from jaxehr.core.sparse import from_dense
@@ -17,16 +18,6 @@ from jaxehr.models.cdmt.preprocessing import decode, encode, vote
 def back_and_forth(people, made, **fields):
     model, fitted, encoded = fitted_model(made, config(**fields), people)
     return decode(fitted, model.layout, encoded), encoded, fitted
-
-
-def assert_equal(found, wanted, rtol=0.0):
-    for part in ("static", "temporal"):
-        a, b = getattr(found, part), getattr(wanted, part)
-        np.testing.assert_array_equal(a.observed, b.observed)
-        np.testing.assert_array_equal(a.codes, b.codes)
-        np.testing.assert_allclose(a.numeric, b.numeric, rtol=rtol, atol=0)
-    for name in ("has_static", "has_temporal", "length", "label"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
 
 
 CASES = {
@@ -49,7 +40,7 @@ def test_round_trip(case):
     made = schema(**fields)
     people = cohort(made, **draw)
     found, _, _ = back_and_forth(people, made)
-    assert_equal(found, people, rtol=1e-5)
+    assert_cohorts(found, people, rtol=1e-5)
     if made.temporal:  # column 0 has one decimal, column 1 is 0 or a double
         a, b = found.temporal.numeric, people.temporal.numeric
         np.testing.assert_array_equal(a[..., 0], b[..., 0])
@@ -154,7 +145,7 @@ def test_label_by_vote():
     made = schema(classes=3)
     people = cohort(made, variable=False)
     found, encoded, _ = back_and_forth(people, made, mode="unconditional")
-    assert_equal(found, people, rtol=1e-5)
+    assert_cohorts(found, people, rtol=1e-5)
     label = np.broadcast_to(people.label[:, None], encoded.codes.shape[:2])
     np.testing.assert_array_equal(encoded.codes[..., -1], label)
 

@@ -11,17 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cdmt_builders import (
-    STATIC,
-    TEMPORAL,
-    cohort,
-    compilations,
-    config,
-    quick_compiler,
-    schema,
-    untrained,
-)
+from cdmt_builders import compilations, config, quick_compiler, untrained
 from scipy import stats
+from small_cohorts import STATIC, TEMPORAL, cohort, schema
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Label

@@ -9,15 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cdmt_builders import quick_compiler
-from flexgen_cohorts import (
-    cohort,
-    config,
-    encoded,
-    schema,
-    sparse_cohort,
-    sparse_schema,
-)
+from flexgen_cohorts import config, encoded
 from scipy import integrate, stats
+from small_cohorts import cohort, schema, sparse_cohort, sparse_schema
 
 from jaxehr.core import sparse
 from jaxehr.core.checks import InputError

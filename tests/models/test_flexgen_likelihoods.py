@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flexgen_cohorts import cohort, config, encoded, schema
+from flexgen_cohorts import config, encoded
 from scipy import special, stats
+from small_cohorts import cohort, schema
 
 from jaxehr.models.flexgen import likelihoods
 from jaxehr.models.flexgen.likelihoods import Outputs

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cdmt_builders import cohort, schema
+from small_cohorts import cohort, schema
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import map_patients

@@ -4,14 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flexgen_cohorts import (
-    cohort,
-    config,
-    encoded,
-    schema,
-    sparse_cohort,
-    sparse_schema,
-)
+from flexgen_cohorts import config, encoded
+from small_cohorts import cohort, schema, sparse_cohort, sparse_schema
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import valid_steps

@@ -5,7 +5,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from cdmt_builders import cohort, schema
+from small_cohorts import cohort, schema
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Cohort

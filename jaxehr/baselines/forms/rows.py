@@ -138,7 +138,7 @@ def checked(schema: Schema, cohort: Cohort) -> Cohort:
         raise InputError(
             f"one row a patient has {columns} columns ({schema.num_steps} steps of "
             f"{len(schema.temporal)}), at most {MOST_COLUMNS} are allowed; prepare "
-            "larger steps, or take --form sums if the columns are binary."
+            "larger steps, or take --rows sums if the columns are binary."
         )
     return cohort
 
@@ -169,7 +169,7 @@ def mean_share(schema: Schema, cohort: Cohort) -> np.ndarray:
     if other:
         raise InputError(
             f"sums over time need binary columns; temporal feature {other[0]!r} is not "
-            f"({len(other)} of {len(schema.temporal)} are not). Use --form flat."
+            f"({len(other)} of {len(schema.temporal)} are not). Use --rows flat."
         )
     table, total = cohort.temporal, max(int(cohort.length.sum()), 1)
     if isinstance(table, SparseTable):
@@ -178,7 +178,7 @@ def mean_share(schema: Schema, cohort: Cohort) -> np.ndarray:
     if gaps:
         raise InputError(
             f"sums over time need every value; {gaps} temporal values are missing. Use "
-            "--form flat."
+            "--rows flat."
         )
     return table.codes.sum((0, 1)) / total
 

@@ -130,7 +130,7 @@ def encode(fitted: dict[str, Any], layout: Layout, cohort: Cohort) -> Data:
     extra = [columns[name][..., None] for name in layout.extra]
     codes = small(np.concatenate([block, *extra], -1).astype(np.int32))
     label, length = cohort.label.astype(np.int32), cohort.length.astype(np.int32)
-    none = np.zeros((len(label), 0), np.float32)
+    none = np.zeros((*valid.shape, 0), np.float32)
     return Data(Batch(label, length, z.astype(np.float32), codes, none), packed)
 
 

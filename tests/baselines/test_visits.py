@@ -1,0 +1,125 @@
+"""Visits of bits come back; states, missing values and bins; draws of bits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_cohorts import cohort, complete, schema, sparse_cohort, sparse_schema
+
+from jaxehr.baselines.forms.visits import visits
+from jaxehr.core.cohort import rows_of, valid_steps
+from jaxehr.core.sparse import SparseTable
+
+FORM = visits(10)
+
+
+def encoded(made, people, form=FORM):
+    fitted = form.fit(made, people, True)
+    layout = form.layout(made, fitted)
+    return fitted, layout, form.encode(fitted, layout, people)
+
+
+def back(made, people, form=FORM, mode=True):
+    """Through the bits: of, then codes."""
+    fitted, layout, data = encoded(made, people, form)
+    batch = form.take(layout, data, jnp.arange(len(people.label)))
+    key, chance = jax.random.key(0), lambda bits, codes: 1.0 * bits.of(codes)
+    batch = batch._replace(
+        static=layout.static.codes(key, chance(layout.static, batch.static), mode),
+        steps=layout.temporal.codes(key, chance(layout.temporal, batch.steps), mode),
+    )
+    keys = jax.random.split(jax.random.key(1), len(people.label))
+    done = jax.tree.map(np.asarray, form.finish(layout, keys, batch, mode))
+    return form.decode(fitted, layout, done), layout
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_codes_and_missing_values_come_back_and_numbers_in_their_bin(mode):
+    made = schema()
+    people = complete(cohort(made, count=200))
+    found, layout = back(made, people, mode=mode)
+    for part in ("static", "temporal"):
+        a, b = getattr(found, part), getattr(people, part)
+        np.testing.assert_array_equal(a.observed, b.observed)
+        np.testing.assert_array_equal(a.codes, b.codes)
+    seen = people.temporal.observed[..., 0]
+    hr, wanted = (c.temporal.numeric[..., 0][seen] for c in (found, people))
+    edges = np.quantile(wanted, np.linspace(0, 1, 11))
+    # A rounded value at an edge may fall on either side.
+    apart = np.abs(np.searchsorted(edges, hr) - np.searchsorted(edges, wanted))
+    assert apart.max() <= 1
+    assert (apart == 0).mean() > 0.9
+    np.testing.assert_array_equal(found.length, people.length)
+    assert "4 binary visits of 26 bits after 15 static ones" in FORM.text(layout)
+
+
+def test_states_of_a_column():
+    made = schema()
+    people = complete(cohort(made, missing=0.0))
+    _, layout, data = encoded(made, people)
+    # hr, lab in 10 bins; rhythm 3 states; ward constant; vent one bit.
+    assert layout.temporal.states == (10, 10, 3, 0, 1)
+    np.testing.assert_array_equal(data.steps[..., 4], people.temporal.codes[..., 2])
+    valid = valid_steps(people)
+    rhythm = people.temporal.codes[valid][:, 0]
+    np.testing.assert_array_equal(data.steps[valid][:, 2], rhythm + 1)
+    bits = np.asarray(layout.temporal.of(data.steps))
+    assert bits.shape[-1] == layout.temporal.width == 24
+    assert (bits[valid_steps(people)][:, :20].sum(-1) == 2).all()
+    assert not bits[~valid_steps(people)].any()
+    gaps = complete(cohort(made))
+    _, layout, _ = encoded(made, gaps)
+    assert layout.temporal.states == (10, 10, 3, 1, 2)
+    assert not layout.temporal.plain[4]
+
+
+def test_frequencies_of_the_bits():
+    made = schema()
+    people = complete(cohort(made))
+    fitted, layout, data = encoded(made, people)
+    bits = np.asarray(layout.temporal.of(data.steps))[valid_steps(people)]
+    np.testing.assert_allclose(fitted["frequency"]["temporal"], bits.mean(0), rtol=1e-6)
+    assert fitted["frequency"]["static"].shape == (layout.static.width,)
+
+
+def test_sparse_visits_come_back():
+    made = sparse_schema()
+    thin, whole = sparse_cohort(made)
+    keep = (thin.length > 0) & thin.has_static
+    thin, whole = rows_of(thin, keep), rows_of(whole, keep)
+    found, layout = back(made, thin)
+    assert isinstance(found.temporal, SparseTable)
+    np.testing.assert_array_equal(found.temporal.codes, whole.temporal.codes)
+    assert layout.temporal.states == (1,) * 11
+    fitted = encoded(made, thin)[0]
+    share = whole.temporal.codes.sum((0, 1)) / thin.length.sum()
+    np.testing.assert_allclose(fitted["frequency"]["temporal"], share)
+
+
+def test_of_several_active_states_the_likeliest_is_taken():
+    made = schema()
+    people = complete(cohort(made))
+    bits = encoded(made, people)[1].temporal  # all may be missing
+    chance = np.zeros((3, bits.width))
+    chance[0, 20:23] = [0.9, 0.7, 0.1]  # rhythm
+    chance[1, 20:23] = [0.3, 0.4, 0.2]
+    chance[2, 20:23] = [0.6, 0.8, 1.0]
+    codes = np.asarray(bits.codes(jax.random.key(0), jnp.asarray(chance), True))
+    assert codes[:, 2].tolist() == [1, 0, 3]
+    keys = jax.random.split(jax.random.key(1), 2000)
+    drawn = jax.jit(
+        jax.vmap(lambda key: bits.codes(key, jnp.asarray(chance[1]), False))
+    )
+    share = (np.asarray(drawn(keys))[:, 2] == 0).mean()
+    wanted = 0.7 * 0.6 * 0.8  # none is active
+    assert abs(share - wanted) < 4 * np.sqrt(wanted * (1 - wanted) / 2000)
+
+
+def test_a_column_that_is_never_missing_takes_its_likeliest_state():
+    made = schema()
+    people = complete(cohort(made, missing=0.0))
+    bits = encoded(made, people)[1].temporal
+    chance = jnp.zeros(bits.width).at[21].set(0.2)
+    codes = np.asarray(bits.codes(jax.random.key(0), chance, True))
+    assert codes[2] == 2
+    assert codes[4] == 0  # one bit, whose code is its value

@@ -102,7 +102,6 @@ QUICK = MetricConfig(
     pairs=300,
     loss_levels=8,
     loss_repeats=2,
-    control_steps=300,
 )
 NO_MODEL = "no model was given"
 

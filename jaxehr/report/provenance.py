@@ -169,10 +169,14 @@ def limits(results: list[Result], notes: Sequence[str]) -> Section:
             "strength of this page."
         )
     else:
+        inside = any(
+            r.name.startswith("membership_loss") for r in words.attacks(results)
+        )
+        seen = "and with the model" if inside else "only"
         items.append(
-            "Attacks on privacy were made with the synthetic patients only. That they "
-            "fail does not show that a stronger one would, nor does it bound the risk "
-            "of a single patient."
+            f"Attacks on privacy were made with the synthetic patients {seen}. That "
+            "they fail does not show that a stronger one would, nor does it bound the "
+            "risk of a single patient."
         )
     items += [
         "Synthetic patients are for developing and testing methods. They are no basis "

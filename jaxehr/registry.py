@@ -32,10 +32,15 @@ class ModelEntry(NamedTuple):
     latent: bool = False
 
 
-def baseline(name: str, text: str, sampling: str = "recipe:Sampling") -> ModelEntry:
+def baseline(
+    name: str, text: str, sampling: str = "recipe:Sampling", *, series: bool = False
+) -> ModelEntry:
     """A baseline in a file of its name; its configuration stands beside it.
 
-    `text` says what it is, then which form of patients it takes.
+    Args:
+      text: what it is, then which form of patients it takes.
+      sampling: the options of drawing, in `jaxehr.baselines`.
+      series: the cost of a training step grows with the time steps.
     """
     module = f"jaxehr.baselines.{name}"
     return ModelEntry(
@@ -44,7 +49,7 @@ def baseline(name: str, text: str, sampling: str = "recipe:Sampling") -> ModelEn
         f"jaxehr.baselines.{sampling}",
         f"{module}:PRESETS",
         text,
-        latent=True,
+        latent=not series,
     )
 
 
@@ -130,20 +135,20 @@ MODELS = {
     ),
     "independent": baseline(
         "independent",
-        "floor: every column by itself; rows, label and missing parts as they are",
+        "floor: every column by itself; rows, parts may be missing",
     ),
     "bootstrap": baseline(
         "bootstrap",
-        "ceiling without privacy: copies of real patients, as they are",
+        "ceiling without privacy: copies of real patients",
         "bootstrap:BootstrapSampling",
     ),
     "copula": baseline(
         "copula",
-        "Gaussian copula; rows, label given, missing parts by kNN",
+        "Gaussian copula: rows, label given, missing parts by kNN",
     ),
     "vae": baseline(
         "vae",
-        "variational autoencoder; rows, label given, missing parts by kNN",
+        "VAE: rows, label given, missing parts by kNN",
     ),
 }
 

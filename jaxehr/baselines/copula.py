@@ -80,7 +80,7 @@ def learn(key: jax.Array, config: CopulaConfig, task: Task) -> Params:
             f"{MOST_COLUMNS} are allowed; prepare larger steps or fewer columns"
             + (", or take --rows sums." if config.rows == "flat" else ".")
         )
-    numeric, codes, sums = dense(config, task)
+    numeric, codes, sums = dense(task)
     label = np.asarray(task.data.label)[:, None]
     table = np.concatenate([label, numeric, codes, sums], 1)
     quantile = task.fitted["row"]["quantile"]
@@ -97,10 +97,10 @@ def learn(key: jax.Array, config: CopulaConfig, task: Task) -> Params:
     }
 
 
-def dense(config: CopulaConfig, task: Task) -> tuple[np.ndarray, ...]:
+def dense(task: Task) -> tuple[np.ndarray, ...]:
     """Numbers [N, P], codes [N, Q] and sums [N, S] of the training patients."""
     layout, data, parts = task.layout, task.data, []
-    take = jax.jit(rows_form(config, layout.sparse).take, static_argnums=0)
+    take = jax.jit(task.form.take, static_argnums=0)
     for rows, kept in blocks_of(len(data.label), BLOCK):
         batch = take(layout, data, rows)
         parts.append([np.asarray(leaf)[kept] for leaf in batch[2:]])

@@ -61,10 +61,12 @@ class Task(NamedTuple):
     """What a baseline learns from.
 
     Attributes:
-      layout, fitted: of the form. data: encoded training patients. valid: encoded
-        validation patients, or None. stages: runs its trainings.
+      form: of the patients. layout, fitted: of the form. data: encoded training
+        patients. valid: encoded validation patients, or None. stages: runs its
+        trainings.
     """
 
+    form: Form
     layout: Any
     fitted: Params
     data: Any
@@ -85,6 +87,7 @@ class Recipe(NamedTuple):
       conditional: the label is given to `draw`; otherwise it is one of the columns.
       whole: patients who lack a modality are completed by their neighbours; otherwise
         the baseline takes them as they are.
+      sampling: the options of `draw`, a `Sampling` with fields of its own.
     """
 
     name: str
@@ -95,6 +98,7 @@ class Recipe(NamedTuple):
     plan: Callable[[Any, int], dict[str, int]]
     conditional: bool = True
     whole: bool = True
+    sampling: type[Sampling] = Sampling
 
 
 def rows_form(config: Any, is_sparse: bool) -> Form:
@@ -153,12 +157,13 @@ def fit(
     said = [text for text in (form.text(layout), in_words(cohort, whole)) if text]
     if announce:
         announce(f"{recipe.name}: {'; '.join(said)}")
-    config = settled(recipe.config, num_patients(cohort))
+    config = settled(recipe.config, num_patients(cohort), max(layout.steps, 1))
     plan = recipe.plan(config, num_patients(cohort))
     judged = None
     if valid is not None and plan:
         judged = form.encode(fitted, layout, complete(donors, with_something(valid)))
     task = Task(
+        form,
         layout,
         fitted,
         form.encode(fitted, layout, whole),
@@ -182,13 +187,12 @@ def with_something(cohort: Cohort) -> Cohort:
     return cohort if keep.all() else rows_of(cohort, keep)
 
 
-def settled(config: Any, patients: int) -> Any:
+def settled(config: Any, patients: int, num_steps: int) -> Any:
     """`config` with the automatic sizes of its training filled in, if it trains."""
     if not hasattr(config, "train"):
         return config
     accelerator = jax.default_backend() != "cpu"
-    # Rows have no time steps; a baseline of series sets its own defaults.
-    train = resolve(config.train, patients, 1, accelerator=accelerator)
+    train = resolve(config.train, patients, num_steps, accelerator=accelerator)
     return dataclasses.replace(config, train=train)
 
 
@@ -209,7 +213,7 @@ def sample(
     Raises:
       InputError: a label where the baseline draws it itself; see `label_codes`.
     """
-    settings = options or Sampling()
+    settings = options or recipe.sampling()
     if label is not None and not recipe.conditional:
         raise InputError(
             f"{recipe.name} draws the label itself and cannot be given one; leave it "

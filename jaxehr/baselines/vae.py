@@ -171,11 +171,11 @@ def loss(
 
 def learn(key: jax.Array, config: VaeConfig, task: Task) -> Params:
     """One training."""
-    bound, form = functools.partial, rows_form(config, task.layout.sparse)
+    bound = functools.partial
     objective = Objective(
         bound(init, task.layout, config, task.fitted),
         bound(loss, task.layout, config),
-        bound(form.take, task.layout),
+        bound(task.form.take, task.layout),
     )
     run = task.stages.run
     trained = run("all", key, objective, task.data, config.train, valid=task.valid)

@@ -85,7 +85,7 @@ def test_decoded_patients_too():
 def test_patients_are_the_same_on_two_devices():
     here = pathlib.Path(__file__).parent
     root = str(here.parent.parent)
-    folders = os.pathsep.join([str(here), root, os.environ.get("PYTHONPATH", "")])
+    folders = os.pathsep.join([str(here), str(here.parent), root])
     program = """
         import jax
         jax.config.update("jax_num_cpu_devices", 2)

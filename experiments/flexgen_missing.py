@@ -271,6 +271,7 @@ def run_cell(arguments: Missing, world: World, cell: Cell) -> dict[str, Any]:
         made = synthetic(schema, drawn, {"kind": "synthetic"})
         clock.lap("sampling")
         found["alignment"] = alignment.from_text(params["diagnostics"])
+        found["alignment"].pop("heat", None)  # a whole picture
         if cell.method != "complete" and (cell.static or cell.temporal):
             found["imputation"] = part.imputation(
                 keys[3], schema, config, params, hidden, arguments

@@ -5,7 +5,8 @@ import functools
 import jax
 import numpy as np
 import pytest
-from cdmt_builders import cohort, config, quick_compiler, schema, untrained
+from cdmt_builders import config, quick_compiler, untrained
+from small_cohorts import cohort, schema
 
 from jaxehr.core.cohort import Dataset, Feature, map_patients, num_patients
 from jaxehr.core.contracts import Attacked, Comparison

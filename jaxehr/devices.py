@@ -45,7 +45,10 @@ def quiet_orbax() -> None:
     """Orbax prints what it also raises; a refusal of ours is one line."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-
+    # A write that a full disk cut off before it began.
+    warnings.filterwarnings(
+        "ignore", "coroutine 'async_serialize.* was never awaited", RuntimeWarning
+    )
     sys.unraisablehook = unless_closed
 
 

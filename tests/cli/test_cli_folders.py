@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 
 import pytest
 from cli_tools import SMALL, STATIC, TABLES, TEMPORAL, listing, shell
@@ -122,6 +123,22 @@ def test_a_disk_that_fills_up_in_training(made, here):
     assert line.startswith("jaxehr: error: deep/run/checkpoints: cannot be written (")
     assert "File too large" in line
     assert listing(here) == before
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_write_that_was_cut_off_says_nothing_at_the_end(quiet):
+    """What Orbax left unawaited is found when the interpreter ends."""
+    code = """
+import sys
+if sys.argv[1] == "True":
+    from jaxehr.devices import quiet_orbax
+    quiet_orbax()
+async def async_serialize_from_host(): pass
+sys.modules["kept"] = [async_serialize_from_host()]
+"""
+    command = [sys.executable, "-c", code, str(quiet)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ("never awaited" in found.stderr) != quiet
 
 
 def test_output_that_nobody_reads():

@@ -99,7 +99,8 @@ def subgroup_table(result: Result) -> Rows:
     for group in detail_of(result)["groups"]:
         shown = [share(group[key]) for key in ("prevalence", "synthetic_prevalence")]
         if group["reason"]:
-            measured = ["", "", "", f"none: {group['reason']}"]
+            reason = group["reason"].removesuffix(" hold-out patients")
+            measured = ["", "", "", f"none: {reason}"]
         else:
             ends = f"{words.number(group['low'])} to {words.number(group['high'])}"
             measured = [
@@ -107,7 +108,7 @@ def subgroup_table(result: Result) -> Rows:
                 for key in ("trained_on_real", "trained_on_synthetic", "loss")
             ] + [ends]
         rows.append([group["group"], group["patients"], *shown, *measured])
-    head = ["Subgroup", "Held-out patients", "Label, real", "Label, synthetic"]
+    head = ["Subgroup", "Held out", "Label, real", "Label, synthetic"]
     head += ["AUROC, real", "AUROC, synthetic", "Loss", "Joint interval"]
     return Rows("Subgroups", head, rows)
 

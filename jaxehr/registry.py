@@ -150,6 +150,16 @@ MODELS = {
         "vae",
         "VAE: rows, label given, missing parts by kNN",
     ),
+    "ldm": baseline(
+        "ldm",
+        "LDM, one latent a patient: rows, label given, parts by kNN",
+        "guided:GuidedSampling",
+    ),
+    "meddiff": baseline(
+        "meddiff",
+        "MedDiff, normal noise on all: rows, label given, parts by kNN",
+        "meddiff:MeddiffSampling",
+    ),
 }
 
 METRICS = {

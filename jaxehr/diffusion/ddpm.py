@@ -57,8 +57,21 @@ def betas(name: str, num_steps: int) -> np.ndarray:
     return np.minimum(line * 1000.0 / num_steps, LARGEST) if name == "scaled" else line
 
 
+def sqrt_betas(num_steps: int, low: float = 0.0015, high: float = 0.0195) -> np.ndarray:
+    """beta_t with sqrt(beta_1) ... sqrt(beta_T) on a line, beta_0 = 0 [ldm2022].
+
+    `low` and `high` are beta_1 and beta_T of T = 1000, the values of the public code.
+
+    Raises:
+      InputError: T < 1.
+    """
+    positive(num_steps=num_steps)
+    line = np.linspace(low**0.5, high**0.5, num_steps) ** 2
+    return np.concatenate([[0.0], line])
+
+
 def schedule(beta: np.ndarray) -> Schedule:
-    """The schedule of `beta` [T + 1], each in (0, 1)."""
+    """The schedule of `beta` [T + 1], each in (0, 1); beta_0 may be 0."""
     beta = np.asarray(beta, np.float64)
     return Schedule(beta, 1.0 - beta, np.cumprod(1.0 - beta))
 

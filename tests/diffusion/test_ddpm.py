@@ -44,6 +44,21 @@ def test_scaled_betas_are_those_of_the_paper_times_twenty_and_below_one():
     )
 
 
+def test_square_roots_of_the_latent_diffusion_lie_on_a_line():
+    """Level 0 is clean; abar_T against the product of T = 1000 numbers, by hand."""
+    beta = ddpm.sqrt_betas(1000)
+    assert beta.shape == (1001,)
+    np.testing.assert_allclose(beta[[0, 1, -1]], [0.0, 0.0015, 0.0195], rtol=1e-12)
+    step = (0.0195**0.5 - 0.0015**0.5) / 999
+    np.testing.assert_allclose(np.diff(np.sqrt(beta[1:])), step, rtol=1e-9)
+    plan = ddpm.schedule(beta)
+    assert plan.alpha_bar[0] == 1.0
+    logs = [np.log1p(-((0.0015**0.5 + k * step) ** 2)) for k in range(1000)]
+    np.testing.assert_allclose(plan.alpha_bar[-1], np.exp(sum(logs)), rtol=1e-9)
+    with pytest.raises(InputError, match="num_steps must be positive, got 0"):
+        ddpm.sqrt_betas(0)
+
+
 def test_unknown_betas_and_no_steps_are_refused():
     with pytest.raises(InputError, match="unknown betas 'cosine'; known: paper, code"):
         ddpm.betas("cosine", 50)

@@ -160,6 +160,11 @@ MODELS = {
         "MedDiff, normal noise on all: rows, label given, parts by kNN",
         "meddiff:MeddiffSampling",
     ),
+    "timediff": baseline(
+        "timediff",
+        "TimeDiff, normal and multinomial: series, parts by kNN",
+        series=True,
+    ),
 }
 
 METRICS = {

@@ -21,6 +21,7 @@ from jaxehr.baselines.guided import GuidedSampling
 from jaxehr.baselines.independent import IndependentConfig
 from jaxehr.baselines.ldm import LdmConfig
 from jaxehr.baselines.meddiff import MeddiffConfig, MeddiffSampling
+from jaxehr.baselines.timediff import TimediffConfig
 from jaxehr.baselines.vae import VaeConfig
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Cohort, num_patients, rows_of, valid_steps
@@ -114,6 +115,15 @@ TINY = {
     "meddiff": Tiny(
         MeddiffConfig(width=64, train=brief(800, learning_rate=3e-3)),
         MeddiffSampling(steps=20),
+    ),
+    "timediff": Tiny(
+        TimediffConfig(
+            hidden=24,
+            num_layers=1,
+            diffusion_steps=50,
+            train=brief(400, learning_rate=5e-3),
+        ),
+        conditional=False,
     ),
 }
 TRAINED = [name for name, tiny in TINY.items() if hasattr(tiny.config, "train")]

@@ -140,6 +140,27 @@ def ancestral(
     return grow * (x - towards * eps) + spread * noise
 
 
+def posterior(
+    plan: Schedule, x0: jax.Array, x: jax.Array, t: jax.Array, noise: jax.Array
+) -> jax.Array:
+    """x_{t-1} [..] drawn from q(x_{t-1} | x_t, x_0), at one t >= 1 [ho2020, Eq. 7].
+
+    Mean sqrt(abar_{t-1}) beta_t / (1 - abar_t) x_0 + sqrt(alpha_t) (1 - abar_{t-1}) /
+    (1 - abar_t) x_t, variance (1 - abar_{t-1}) / (1 - abar_t) beta_t. A schedule that
+    starts clean ends in x_0 itself.
+    """
+    beta, alpha, after = (leaf[1:] for leaf in plan)
+    before = plan.alpha_bar[:-1]
+    share = (1.0 - before) / (1.0 - after)
+    found = (
+        np.sqrt(before) * beta / (1.0 - after),
+        np.sqrt(alpha) * share,
+        np.sqrt(share * beta),
+    )
+    towards, kept, spread = (jnp.asarray(leaf, x.dtype)[t - 1] for leaf in found)
+    return towards * x0 + kept * x + spread * noise
+
+
 def ddpm(eps_fn: EpsFn, noise_fn: NoiseFn, x: jax.Array, plan: Schedule) -> jax.Array:
     """Sampling by `ancestral` steps from x = x_T [B, d] to x_0, in T calls.
 

@@ -16,6 +16,7 @@ from jaxehr.baselines.recipe import Task
 from jaxehr.core.checks import InputError
 from jaxehr.core.configs import replace
 from jaxehr.core.sparse import SparseTable
+from jaxehr.nn.likelihoods import sigma_of
 from jaxehr.training.config import TrainConfig
 from jaxehr.training.stages import Stages
 
@@ -95,21 +96,23 @@ def learned():
 def test_latents_of_a_patient_do_not_depend_on_the_others():
     config, task, weights = learned()
     coder, part = module.coder_of(config), weights["autoencoder"]
-    all_of = module.encode_all(coder, task, part, task.data)
+    all_of, error = module.encode_all(coder, task, part, task.data)
     few = jax.tree.map(lambda leaf: leaf[:5], task.data)
-    some = module.encode_all(coder, task, part, few)
+    some, _ = module.encode_all(coder, task, part, few)
     np.testing.assert_array_equal(some.mean, all_of.mean[:5])
     assert all_of.mean.shape == all_of.std.shape == (len(task.data.label), 16)
     scaled = all_of.mean @ weights["scaling"]["forward"]
     spread = scaled.var() + np.mean((all_of.std @ weights["scaling"]["forward"]) ** 2)
     np.testing.assert_allclose(spread, 1.0, rtol=1e-4)
+    np.testing.assert_allclose(sigma_of(part["sigma"]), error, rtol=1e-4)
+    assert error.max() < 1.0
 
 
 def test_the_divergence_hardly_counts():
     """Posteriors are far narrower than their means are spread: kl_weight is 1e-6."""
     config, task, weights = learned()
     coder = module.coder_of(config)
-    found = module.encode_all(coder, task, weights["autoencoder"], task.data)
+    found, _ = module.encode_all(coder, task, weights["autoencoder"], task.data)
     assert np.mean(found.std**2) < 0.25 * found.mean.var()
 
 

@@ -165,6 +165,11 @@ MODELS = {
         "TimeDiff, normal and multinomial: series, parts by kNN",
         series=True,
     ),
+    "halo": baseline(
+        "halo",
+        "HALO, bit after bit: visits of bits, label given, parts by kNN",
+        series=True,
+    ),
 }
 
 METRICS = {

@@ -102,7 +102,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "small": {
         "width": 64,
         "num_layers": 2,
-        "train": {"steps": 1500, "batch_size": 64, "lr_schedule": "cosine"},
+        "train": {
+            "steps": 1500,
+            "batch_size": 64,
+            "learning_rate": 3e-3,
+            "lr_schedule": "cosine",
+        },
     },
 }
 

@@ -208,14 +208,23 @@ def full_cost(name: str, data: Data, config: Any, key: Any) -> float:
     small, events = dataclasses.replace(small, train=train), []
     hear = lambda step, told: events.append((told["stage"], step, seconds_now()))
     make(name, data.real.schema, small).fit(key, data.fit.cohort, callbacks=[hear])
+    return cost_of(events) / factor
+
+
+def cost_of(events: list[tuple[float, int, float]]) -> float:
+    """Seconds of all steps at the pace of each stage after its first dispatch.
+
+    Args:
+      events: stage, steps since the start of all stages, seconds.
+    """
     cost, first = 0.0, 0
-    for stage in sorted({told[0] for told in events}):
+    for stage in sorted({event[0] for event in events}):
         told = [(step, now) for place, step, now in events if place == stage]
         (begin, start), (end, stop) = told[0], told[-1]
         if end > begin:
             cost += (stop - start) / (end - begin) * (end - first)
         first = end
-    return max(cost, 1e-3) / factor
+    return max(cost, 1e-3)
 
 
 def epochs_of(config: Any) -> list[tuple[str, int]]:

@@ -57,14 +57,14 @@ QUALITY = (
     metric("MMD² x 1000 ↓", "mmd_squared", 2, 1000.0),
     metric("correlation ↓", "correlation_mae"),
     metric("TVD ↓", "tvd"),
-    metric("KS ↓", "ks_mean"),
+    metric("KS ↓", "ks"),
     metric("ACF x 1000 ↓", "acf_mse", 2, 1000.0),
     metric("transitions ↓", "transition_distance"),
     metric("missing rate ↓", "missing_rate_mae"),
 )
 PRIVACY = (
     metric("membership AUROC → 0.5", "membership_hamming_auroc"),
-    metric("NNAA risk ↓", "nnaa_risk"),
+    metric("NNAA loss → 0", "nnaa_loss"),
     metric("exact copies ↓", "exact_copies"),
 )
 COST = (

@@ -91,7 +91,7 @@ def main(arguments: Tables) -> None:
 
 def latest(done: Found) -> Found:
     """One line a cell: a repetition counts instead of the failure before it."""
-    found = {(c["cohort"], c["model"], c["seed"]): c for c in done}
+    found = {(c["cohort"], c["variant"], c["seed"]): c for c in done}
     return list(found.values())
 
 
@@ -110,7 +110,7 @@ def blocks(done: Found) -> list[str]:
             )
             found += [table(name, columns, good) for name, columns in BLOCKS.items()]
         found += [
-            f"{cell['model']}, seed {cell['seed']}, failed: {cell['failed']}\n"
+            f"{cell['variant']}, seed {cell['seed']}, failed: {cell['failed']}\n"
             for cell in cells
             if "failed" in cell
         ]
@@ -125,8 +125,8 @@ def table(name: str, columns: tuple[Column, ...], cells: Found) -> str:
     if any(column.reference for column in columns):
         real = [shown(cells, c.reference, c) if c.reference else "" for c in columns]
         rows.append(["real people", *real, ""])
-    for model in dict.fromkeys(cell["model"] for cell in cells):
-        own = [cell for cell in cells if cell["model"] == model]
+    for model in dict.fromkeys(cell["variant"] for cell in cells):
+        own = [cell for cell in cells if cell["variant"] == model]
         rows.append([model, *(shown(own, c.path, c) for c in columns), str(len(own))])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 

@@ -1,17 +1,30 @@
-"""The plan, the budget, failures and tables of the benchmark."""
+"""Suites: the plan, the budget, shared trainings, failures and tables."""
 
 import dataclasses
 
 import pytest
 
-from experiments import benchmark_cell, tables
-from experiments.benchmark import Benchmark, Cell, folders_of, main, plan
+from experiments import cell, suite, tables
 from experiments.cells import CELLS, append_cell, read_cells
+from experiments.suite import Cell, Options, Suite, Variant, folders_of, plan
 from jaxehr.core.checks import InputError
+from jaxehr.core.configs import replace
 from jaxehr.data.simulate import SimulateOptions, simulate
 from jaxehr.data.store import save_cohort
 from jaxehr.models.flexgen.config import FlexgenConfig
+from jaxehr.registry import METRICS, MODELS, find, model_entry
 from jaxehr.training.config import TrainConfig
+
+SETTINGS = {"seconds": 2.0, "preset": "small", "patients": 0}
+SMALL = Suite(
+    "small",
+    {
+        "vae": Variant("vae", {"hidden": 16}, {}, ""),
+        "vae-mode": Variant("vae", {"hidden": 16}, {"decode": "mode"}, "balanced"),
+    },
+    ("dimensions", "correlation"),
+    {"draws": 1},
+)
 
 
 @pytest.fixture(scope="module")
@@ -21,22 +34,39 @@ def cohort(tmp_path_factory):
     return folder
 
 
-def settings(**changes):
-    fixed = {"seconds": 2.0, "preset": "small", "patients": 0}
-    return fixed | changes
+def names():
+    return sorted(path.stem for path in suite.CONFIGS.glob("*.json"))
 
 
-def test_the_plan_has_every_model_once_before_the_next_seed():
-    asked = Benchmark(cohorts=("x=.",), models=("vae", "copula"), seeds=2)
-    cells = list(plan(asked, {"x": (), "y": ()}))
+@pytest.mark.parametrize("name", names())
+def test_every_config_is_made_of_what_exists(name):
+    """Also what a variant changes: the dataclasses refuse unknown fields and values."""
+    found = suite.load_suite(name)
+    assert set(found.metrics) <= set(METRICS)
+    for variant in found.variants.values():
+        entry = model_entry(variant.model)
+        replace(find(entry.config)(), variant.config)
+        replace(find(entry.sampling)(), variant.sampling)
+
+
+def test_the_benchmark_has_every_model():
+    models = {v.model for v in suite.load_suite("benchmark").variants.values()}
+    assert models == set(MODELS)
+
+
+def test_the_plan_has_every_variant_once_before_the_next_seed():
+    asked = Options(cohorts=("x=.",), seeds=2)
+    cells = list(plan(SMALL, asked, {"x": (), "y": ()}))
     assert len(set(cells)) == len(cells) == 8
     assert cells[:3] == [
         Cell("x", "vae", 0),
         Cell("y", "vae", 0),
-        Cell("x", "copula", 0),
+        Cell("x", "vae-mode", 0),
     ]
-    with pytest.raises(InputError, match=r"model .*unet.*vae"):
-        list(plan(dataclasses.replace(asked, models=("unet",)), {}))
+    only = list(plan(SMALL, dataclasses.replace(asked, only=("vae",)), {"x": ()}))
+    assert only == [Cell("x", "vae", 0), Cell("x", "vae", 1)]
+    with pytest.raises(InputError, match=r"variant .*unet.*vae"):
+        list(plan(SMALL, dataclasses.replace(asked, only=("unet",)), {}))
 
 
 @pytest.mark.parametrize(
@@ -52,33 +82,41 @@ def test_every_stage_is_scaled_alike():
     config = FlexgenConfig(
         autoencoder_epochs=60, warmup_epochs=20, train=TrainConfig(steps=1000)
     )
-    small = benchmark_cell.scaled(config, 0.1)
+    small = cell.scaled(config, 0.1)
     assert small.train.steps == 100
     assert (small.autoencoder_epochs, small.warmup_epochs) == (6, 2)
-    assert benchmark_cell.scaled(config, 1e-9).autoencoder_epochs == 1
+    assert cell.scaled(config, 1e-9).autoencoder_epochs == 1
 
 
 def test_the_cost_is_that_of_all_steps_without_compilation():
     """A stage of 40 steps at 0.1 s, one of 10 at 2 s, one that is a single step."""
     first = [(0.0, 1, 30.0), (0.0, 20, 31.9), (0.0, 40, 33.9)]
     events = [*first, (1.0, 41, 90.0), (1.0, 50, 108.0), (2.0, 51, 200.0)]
-    assert benchmark_cell.cost_of(events) == pytest.approx(4.0 + 20.0)
+    assert cell.cost_of(events) == pytest.approx(4.0 + 20.0)
 
 
-def test_a_cell_tells_what_it_measured(cohort, monkeypatch, tmp_path):
-    monkeypatch.setattr(benchmark_cell, "METRICS", ("dimensions", "correlation"))
-    found = benchmark_cell.run_cell(settings(), (cohort,), "law", "vae", 1)
-    assert found["steps"] >= benchmark_cell.PROBE_STEPS
-    assert found["parameters"] > 1000
+def test_a_cell_tells_what_it_measured_and_its_training_is_shared(cohort, tmp_path):
+    run = lambda name: cell.run_cell(
+        SMALL, SETTINGS, tmp_path, (cohort,), Cell("law", name, 1)
+    )
+    found = run("vae")
+    assert found["steps"] >= cell.PROBE_STEPS
+    assert found["parameters"] > 500
     assert found["peak_bytes"] > 2**27
     assert found["seconds"]["sampling_1000"] > 0
     assert "label as condition" in found["input"]
     people = found["people"]
     assert people["fit"] + people["valid"] == people["real"] == 400 - people["test"]
     assert found["metrics"]["dimension_r2_score"]["reference"] > 0.9
-    cell = {"cohort": "law", "model": "vae", "seed": 1, "settings": settings()}
-    append_cell(tmp_path, cell | found)
-    append_cell(tmp_path, cell | {"seed": 2, "failed": "MemoryError: too wide"})
+    (trained,) = (tmp_path / "work").glob("*.json")
+    before = trained.stat().st_mtime_ns
+    other = run("vae-mode")
+    assert trained.stat().st_mtime_ns == before
+    assert other["seconds"]["training"] == found["seconds"]["training"]
+    assert other["metrics"] != found["metrics"]
+    line = {"cohort": "law", "variant": "vae", "seed": 1, "settings": SETTINGS}
+    append_cell(tmp_path, line | found)
+    append_cell(tmp_path, line | {"seed": 2, "failed": "MemoryError: too wide"})
     tables.main(tables.Tables(folder=tmp_path))
     text = (tmp_path / "table.md").read_text()
     assert "| vae | " in text
@@ -89,30 +127,31 @@ def test_a_cell_tells_what_it_measured(cohort, monkeypatch, tmp_path):
 def test_a_cell_that_fails_is_a_line_and_is_not_repeated_unasked(tmp_path, cohort):
     """One patient is nothing to compare with; the process is its own."""
     out = tmp_path / "out"
-    asked = Benchmark(cohorts=(f"law={cohort}",), models=("vae",), seeds=1, out=out)
-    asked = dataclasses.replace(asked, patients=1)
-    main(asked)
+    asked = Options(
+        cohorts=(f"law={cohort}",), only=("vae",), seeds=1, out=out, patients=1
+    )
+    suite.run_suite(SMALL, asked)
     (line,) = read_cells(out, {})
     assert line["failed"]
     before = (out / CELLS).read_text()
-    main(asked)
+    suite.run_suite(SMALL, asked)
     assert (out / CELLS).read_text() == before
-    main(dataclasses.replace(asked, again=True))
+    suite.run_suite(SMALL, dataclasses.replace(asked, again=True))
     assert len((out / CELLS).read_text().splitlines()) == 2
 
 
 def test_other_settings_are_refused(tmp_path, cohort):
-    cell = {"cohort": "law", "model": "vae", "seed": 0, "failed": "x"}
-    append_cell(tmp_path, cell | {"settings": settings()})
-    asked = Benchmark(cohorts=(f"law={cohort}",), out=tmp_path, seconds=3.0)
+    line = {"cohort": "law", "variant": "vae", "seed": 0, "failed": "x"}
+    append_cell(tmp_path, line | {"settings": SETTINGS})
+    asked = Options(cohorts=(f"law={cohort}",), out=tmp_path, seconds=3.0)
     with pytest.raises(InputError, match="another seconds"):
-        main(asked)
+        suite.run_suite(SMALL, asked)
 
 
 def test_a_repetition_counts_instead_of_the_failure():
-    cell = {"cohort": "law", "model": "vae", "seed": 0}
-    assert tables.latest([cell | {"failed": "x"}, cell | {"steps": 3}]) == [
-        cell | {"steps": 3}
+    line = {"cohort": "law", "variant": "vae", "seed": 0}
+    assert tables.latest([line | {"failed": "x"}, line | {"steps": 3}]) == [
+        line | {"steps": 3}
     ]
 
 

@@ -1,6 +1,9 @@
-"""One cell of the benchmark: time a short training, train, draw, compare."""
+"""One cell of a suite: time a short training, train, draw, compare."""
 
 import dataclasses
+import functools
+import hashlib
+import json
 import pathlib
 import resource
 import sys
@@ -10,13 +13,6 @@ from typing import Any, NamedTuple
 
 from jaxehr.devices import configure
 
-METRICS = (
-    *("dimensions", "mmd", "correlation", "tvd", "ks", "prdc"),
-    *("acf", "transition", "missing_rate"),
-    *("c2st_logistic", "c2st_boosting"),
-    *("tstr", "utility_forest", "utility_logistic"),
-    *("membership_hamming", "nnaa", "copies"),
-)
 PROBE_STEPS = 40  # of the longest stage in the training that is timed
 DRAWN = 1000  # patients of the timed drawing
 
@@ -30,25 +26,33 @@ class Data(NamedTuple):
     test: Any
 
 
+class Trained(NamedTuple):
+    """A trained model, and what its training took."""
+
+    run: Any
+    told: dict[str, Any]
+
+
 def run_cell(
+    suite: Any,
     settings: dict[str, Any],
+    out: pathlib.Path,
     folders: tuple[pathlib.Path, ...],
-    cohort: str,
-    model: str,
-    seed: int,
+    cell: Any,
 ) -> dict[str, Any]:
     """What is measured, JSON-able; or the reason of a failure.
 
     Args:
-      settings: fields of `benchmark.Benchmark`. folders: of the training people, and
-        perhaps of the test people.
+      suite: `suite.Suite`. settings: fields of `suite.Options`. out: where trainings
+        are kept. folders: of the training people, and perhaps of the test people.
+      cell: `suite.Cell`.
     """
-    del cohort
     configure()
     from jaxehr.core.checks import InputError
 
     try:
-        return measured(settings, load(folders, settings["patients"]), model, seed)
+        data = load(folders, settings["patients"])
+        return measured(suite, settings, out / "work", data, cell)
     except (InputError, FloatingPointError, MemoryError, ValueError) as error:
         return {"failed": f"{type(error).__name__}: {error}".splitlines()[0]}
 
@@ -72,96 +76,144 @@ def load(folders: tuple[pathlib.Path, ...], patients: int) -> Data:
 
 
 def measured(
-    settings: dict[str, Any], data: Data, name: str, seed: int
+    suite: Any, settings: dict[str, Any], work: pathlib.Path, data: Data, cell: Any
 ) -> dict[str, Any]:
     """The cell."""
+    from experiments.cells import machine
+
+    variant = suite.variants[cell.variant]
+    trained = trained_once(work, settings, data, variant, cell)
+    laps = dict(trained.told["seconds"])
+    lap = stopwatch(laps)
+    made = drawings(variant, trained.run, len(data.real.ids), cell.seed, lap)
+    memory = peak_bytes()
+    metrics = compared(suite, data, made, cell.seed)
+    lap("metrics")
+    people = {part: len(getattr(data, part).ids) for part in Data._fields}
+    return trained.told | {
+        "people": people,
+        "seconds": laps,
+        "peak_bytes": max(memory, trained.told["peak_bytes"]),
+        "metrics": metrics,
+        "machine": machine(),
+    }
+
+
+def trained_once(
+    work: pathlib.Path,
+    settings: dict[str, Any],
+    data: Data,
+    variant: Any,
+    cell: Any,
+) -> Trained:
+    """The training of a variant; another one of the same model and configuration may
+    have made it before."""
+    from jaxehr.core.files import read_json, write_json
+    from jaxehr.runs import load_run, save_run
+
+    same = json.dumps([variant.model, variant.config, settings], sort_keys=True)
+    mark = hashlib.sha256(same.encode()).hexdigest()[:12]
+    folder = work / f"{cell.cohort}-{variant.model}-{cell.seed}-{mark}"
+    told = folder.with_suffix(".json")
+    if not told.is_file():
+        found = train(settings, data, variant, cell.seed)
+        save_run(found.run, folder)
+        write_json(told, found.told)
+    return Trained(load_run(folder), read_json(told))
+
+
+def train(settings: dict[str, Any], data: Data, variant: Any, seed: int) -> Trained:
+    """A training of as many seconds as the settings say."""
     import jax
     import numpy as np
 
-    from experiments.cells import machine
-    from jaxehr.runs import make
+    from jaxehr.runs import Run, describe, make
 
-    keys, laps = jax.random.split(jax.random.key(seed), 4), {}
-    lap, config = stopwatch(laps), config_of(name, settings["preset"], data)
+    laps: dict[str, float] = {}
+    keys = jax.random.split(jax.random.key(seed))
+    lap, config = stopwatch(laps), config_of(variant, settings["preset"], data)
     if hasattr(config, "train"):
-        full = full_cost(name, data, config, keys[0])
+        full = full_cost(variant.model, data, config, keys[0])
         config = scaled(config, settings["seconds"] / full)
     lap("probe")
-    model, heard = make(name, data.real.schema, config), [0]
-    params = model.fit(
+    heard = [0]
+    params = make(variant.model, data.real.schema, config).fit(
         keys[1],
         data.fit.cohort,
         valid=data.valid.cohort,
         callbacks=[lambda step, told: heard.append(step)],
     )
     lap("training")
-    made = drawings(name, model, keys[2], params, len(data.real.ids), lap)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    metrics = compared(data, made, seed)
-    lap("metrics")
     weights = jax.tree.leaves(params.get("weights", {}))
-    return {
-        "people": {part: len(getattr(data, part).ids) for part in Data._fields},
+    told = {
         "steps": heard[-1],
         "parameters": sum(int(np.size(leaf)) for leaf in weights),
-        "seconds": laps,
-        "peak_bytes": memory,
         "input": str(params.get("input", "")),
-        "metrics": metrics,
-        "machine": machine(),
+        "seconds": laps,
+        "peak_bytes": peak_bytes(),
     }
+    info = describe(variant.model, data.real, config, seed, 0.0)
+    return Trained(Run(variant.model, config, data.real.schema, params, info), told)
+
+
+def peak_bytes() -> int:
+    """Most memory that this process had at once, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def drawings(
-    name: str,
-    model: Any,
-    key: Any,
-    params: Any,
-    people: int,
-    lap: Callable[[str], None],
+    variant: Any, run: Any, people: int, seed: int, lap: Callable[[str], None]
 ) -> Any:
     """As many patients as there are people; then `DRAWN` by a program that is warm."""
+    from jaxehr.core.configs import replace
     from jaxehr.registry import find, model_entry
+    from jaxehr.runs import sample_run
 
-    options = find(model_entry(name).sampling)()
-    made = model.sample(key, params, None, people, options=options)
+    options = replace(find(model_entry(run.name).sampling)(), variant.sampling)
+    draw = functools.partial(
+        sample_run, run, label=variant.label or None, seed=seed, options=options
+    )
+    made = draw(people)
     lap("sampling")
-    model.sample(key, params, None, DRAWN, options=options)
+    draw(DRAWN)
     lap("warm")
-    model.sample(key, params, None, DRAWN, options=options)
+    draw(DRAWN)
     lap("sampling_1000")
     return made
 
 
-def compared(data: Data, made: Any, seed: int) -> dict[str, dict[str, float | None]]:
-    """All metrics of the benchmark, with their references and intervals."""
+def compared(
+    suite: Any, data: Data, made: Any, seed: int
+) -> dict[str, dict[str, float | None]]:
+    """All metrics of the suite, with their references and intervals."""
     from jaxehr.api import evaluate
+    from jaxehr.core.configs import replace
     from jaxehr.metrics.evaluate import QUICK
-    from jaxehr.runs.sampling import synthetic
 
     report = evaluate(
         data.real,
-        synthetic(data.real.schema, made, {"kind": "synthetic"}),
+        made,
         data.test,
         seed=seed,
-        config=dataclasses.replace(QUICK, max_rows=0, trees=300),
-        metrics=list(METRICS),
+        config=replace(QUICK, suite.quick),
+        metrics=list(suite.metrics),
     )
     names = ("value", "reference", "low", "high")
     return {r.name: {n: getattr(r.value, n) for n in names} for r in report.results}
 
 
-def config_of(name: str, preset: str, data: Data) -> Any:
-    """The configuration of a model: a preset if it has one of that name."""
+def config_of(variant: Any, preset: str, data: Data) -> Any:
+    """The configuration of a variant: the preset if its model has one of that name, and
+    the changes of the variant."""
     import jax
 
     from jaxehr.core.configs import replace
     from jaxehr.registry import find, model_entry
     from jaxehr.training.config import resolve
 
-    entry = model_entry(name)
-    config = find(entry.config)()
-    config = replace(config, find(entry.presets).get(preset, {}))
+    entry = model_entry(variant.model)
+    config = replace(find(entry.config)(), find(entry.presets).get(preset, {}))
+    config = replace(config, variant.config)
     if not hasattr(config, "train"):
         return config
     steps = 1 if entry.latent else max(data.real.schema.num_steps, 1)
@@ -248,4 +300,4 @@ def scaled(config: Any, factor: float) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit("this is a part of `python -m experiments.benchmark`.")
+    sys.exit("this is a part of the suites, such as `python -m experiments.benchmark`.")

@@ -150,6 +150,21 @@ MODELS = {
         "vae",
         "VAE: rows, label given, missing parts by kNN",
     ),
+    "ldm": baseline(
+        "ldm",
+        "LDM, one latent a patient: rows, label given, parts by kNN",
+        "guided:GuidedSampling",
+    ),
+    "meddiff": baseline(
+        "meddiff",
+        "MedDiff, normal noise on all: rows, label given, parts by kNN",
+        "meddiff:MeddiffSampling",
+    ),
+    "timediff": baseline(
+        "timediff",
+        "TimeDiff, normal and multinomial: series, parts by kNN",
+        series=True,
+    ),
 }
 
 METRICS = {

@@ -17,7 +17,11 @@ import pytest
 from jaxehr import runs
 from jaxehr.baselines.bootstrap import BootstrapConfig
 from jaxehr.baselines.copula import CopulaConfig
+from jaxehr.baselines.guided import GuidedSampling
 from jaxehr.baselines.independent import IndependentConfig
+from jaxehr.baselines.ldm import LdmConfig
+from jaxehr.baselines.meddiff import MeddiffConfig, MeddiffSampling
+from jaxehr.baselines.timediff import TimediffConfig
 from jaxehr.baselines.vae import VaeConfig
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Cohort, num_patients, rows_of, valid_steps
@@ -94,6 +98,32 @@ TINY = {
         VaeConfig(
             hidden=32, num_layers=1, latent=8, train=brief(400, learning_rate=3e-3)
         )
+    ),
+    "ldm": Tiny(
+        LdmConfig(
+            hidden=32,
+            num_layers=1,
+            latent=12,
+            width=64,
+            autoencoder_epochs=60,
+            autoencoder_learning_rate=5e-3,
+            train=brief(600, learning_rate=2e-3),
+        ),
+        GuidedSampling(solver="ddim", steps=20),
+        breaks={"autoencoder_learning_rate": 1e30},
+    ),
+    "meddiff": Tiny(
+        MeddiffConfig(width=64, train=brief(800, learning_rate=3e-3)),
+        MeddiffSampling(steps=20),
+    ),
+    "timediff": Tiny(
+        TimediffConfig(
+            hidden=24,
+            num_layers=1,
+            diffusion_steps=50,
+            train=brief(400, learning_rate=5e-3),
+        ),
+        conditional=False,
     ),
 }
 TRAINED = [name for name, tiny in TINY.items() if hasattr(tiny.config, "train")]

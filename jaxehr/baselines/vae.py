@@ -191,13 +191,31 @@ def draw(
     label: jax.Array,
 ) -> Batch:
     """Rows decoded from z ~ N(0, I)."""
-    mode = options.decode == "mode"
     each = jax.vmap(functools.partial(jax.random.split, num=3))(keys)
-    normals = lambda keys, num: jax.vmap(lambda k: jax.random.normal(k, (num,)))(keys)
     z = normals(each[:, 0], config.latent)
+    mode = options.decode == "mode"
+    return draw_rows(layout, config, weights, each[:, 1:], z, label, mode=mode)
+
+
+def normals(keys: jax.Array, num: int) -> jax.Array:
+    """Standard normal [B, num]; row i from keys[i]."""
+    return jax.vmap(lambda key: jax.random.normal(key, (num,)))(keys)
+
+
+def draw_rows(
+    layout: Layout,
+    config: VaeConfig,
+    weights: Params,
+    keys: jax.Array,
+    z: jax.Array,
+    label: jax.Array,
+    *,
+    mode: bool,
+) -> Batch:
+    """Rows drawn from what the decoder says of latents z [B, l]; keys [B, 2]."""
     outputs = decode(layout, config, weights, z, label)
     rows = matrix.probabilities(layout, outputs)
     if not mode:
-        noise = sigma_of(weights["sigma"]) * normals(each[:, 1], layout.numbers)
+        noise = sigma_of(weights["sigma"]) * normals(keys[:, 0], layout.numbers)
         rows = rows.at[:, : layout.numbers].add(noise)
-    return matrix.batch_of(layout, each[:, 2], rows, label, mode=mode)
+    return matrix.batch_of(layout, keys[:, 1], rows, label, mode=mode)

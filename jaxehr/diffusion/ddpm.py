@@ -57,8 +57,42 @@ def betas(name: str, num_steps: int) -> np.ndarray:
     return np.minimum(line * 1000.0 / num_steps, LARGEST) if name == "scaled" else line
 
 
+def sqrt_betas(num_steps: int, low: float = 0.0015, high: float = 0.0195) -> np.ndarray:
+    """beta_t with sqrt(beta_1) ... sqrt(beta_T) on a line, beta_0 = 0 [ldm2022].
+
+    `low` and `high` are beta_1 and beta_T of T = 1000, the values of the public code.
+
+    Raises:
+      InputError: T < 1.
+    """
+    positive(num_steps=num_steps)
+    line = np.linspace(low**0.5, high**0.5, num_steps) ** 2
+    return np.concatenate([[0.0], line])
+
+
+def clean_betas(name: str, num_steps: int) -> np.ndarray:
+    """beta [T + 1] that start clean: beta_0 = 0, so that x_0 is the data itself.
+
+    `cosine`: abar_t = f(t) / f(0) with f(t) = cos^2(pi/2 (t/T + .008) / 1.008)
+    [nichol2021, Eq. 17]; `linear`: from 0.1 / T to 20 / T over t = 1 ... T, which are
+    1e-4 and 2e-2 at T = 1000 [kotelnikov2023, public code]. At most .999.
+
+    Raises:
+      InputError: the name is unknown, or T < 1.
+    """
+    known("betas", name, ("cosine", "linear"))
+    positive(num_steps=num_steps)
+    if name == "cosine":
+        share = (np.arange(num_steps + 1) / num_steps + 0.008) / 1.008
+        signal = np.cos(0.5 * np.pi * share) ** 2
+        line = 1.0 - signal[1:] / signal[:-1]
+    else:
+        line = np.linspace(0.1, 20.0, num_steps) / num_steps
+    return np.append(0.0, np.minimum(line, LARGEST))
+
+
 def schedule(beta: np.ndarray) -> Schedule:
-    """The schedule of `beta` [T + 1], each in (0, 1)."""
+    """The schedule of `beta` [T + 1], each in [0, 1)."""
     beta = np.asarray(beta, np.float64)
     return Schedule(beta, 1.0 - beta, np.cumprod(1.0 - beta))
 
@@ -91,28 +125,55 @@ def row_noise(keys: jax.Array, dim: int) -> NoiseFn:
     return at
 
 
-def ddpm(eps_fn: EpsFn, noise_fn: NoiseFn, x: jax.Array, plan: Schedule) -> jax.Array:
-    """Ancestral sampling from x = x_T [B, d] to x_0, in T calls [ho2020, Alg. 2].
+def ancestral(
+    plan: Schedule, x: jax.Array, t: jax.Array, eps: jax.Array, noise: jax.Array
+) -> jax.Array:
+    """x_{t-1} [B, d] of x_t and the predicted noise, at one t >= 1 [ho2020, Alg. 2].
 
     x_{t-1} = (x_t - beta_t / sqrt(1 - abar_t) eps_hat) / sqrt(alpha_t)
               + sqrt(beta_t) noise, without noise at t = 1.
+    """
+    beta, alpha, alpha_bar = (leaf[1:] for leaf in plan)
+    spread = np.sqrt(beta) * (np.arange(plan.num_steps) > 0)
+    found = (beta / np.sqrt(1.0 - alpha_bar), 1.0 / np.sqrt(alpha), spread)
+    towards, grow, spread = (jnp.asarray(leaf, x.dtype)[t - 1] for leaf in found)
+    return grow * (x - towards * eps) + spread * noise
+
+
+def posterior(
+    plan: Schedule, x0: jax.Array, x: jax.Array, t: jax.Array, noise: jax.Array
+) -> jax.Array:
+    """x_{t-1} [..] drawn from q(x_{t-1} | x_t, x_0), at one t >= 1 [ho2020, Eq. 7].
+
+    Mean sqrt(abar_{t-1}) beta_t / (1 - abar_t) x_0 + sqrt(alpha_t) (1 - abar_{t-1}) /
+    (1 - abar_t) x_t, variance (1 - abar_{t-1}) / (1 - abar_t) beta_t. A schedule that
+    starts clean ends in x_0 itself.
+    """
+    beta, alpha, after = (leaf[1:] for leaf in plan)
+    before = plan.alpha_bar[:-1]
+    share = (1.0 - before) / (1.0 - after)
+    found = (
+        np.sqrt(before) * beta / (1.0 - after),
+        np.sqrt(alpha) * share,
+        np.sqrt(share * beta),
+    )
+    towards, kept, spread = (jnp.asarray(leaf, x.dtype)[t - 1] for leaf in found)
+    return towards * x0 + kept * x + spread * noise
+
+
+def ddpm(eps_fn: EpsFn, noise_fn: NoiseFn, x: jax.Array, plan: Schedule) -> jax.Array:
+    """Sampling by `ancestral` steps from x = x_T [B, d] to x_0, in T calls.
 
     Args:
-      eps_fn: the predicted noise. noise_fn: see `row_noise`; asked for t = T ... 2 (its
+      eps_fn: the predicted noise. noise_fn: see `row_noise`; asked for t = T ... 1 (its
         answer at t = 1 is multiplied by 0).
     """
-    t = np.arange(plan.num_steps, 0, -1)
-    beta, alpha_bar = plan.beta[t], plan.alpha_bar[t]
-    towards = beta / np.sqrt(1.0 - alpha_bar)
-    spread = np.where(t > 1, np.sqrt(beta), 0.0)
-    levels = (t, towards, 1.0 / np.sqrt(plan.alpha[t]), spread)
 
-    def step(x: jax.Array, level: tuple) -> tuple[jax.Array, None]:
-        t, towards, grow, spread = level
-        mean = grow * (x - towards * eps_fn(x, t))
-        return mean + spread * noise_fn(t), None
+    def step(x: jax.Array, t: jax.Array) -> tuple[jax.Array, None]:
+        return ancestral(plan, x, t, eps_fn(x, t), noise_fn(t)), None
 
-    return jax.lax.scan(step, x, _cast(levels, x))[0]
+    levels = jnp.arange(plan.num_steps, 0, -1, dtype=jnp.int32)
+    return jax.lax.scan(step, x, levels)[0]
 
 
 def ddim_levels(num_steps: int, calls: int) -> np.ndarray:

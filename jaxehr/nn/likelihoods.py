@@ -38,6 +38,13 @@ def sigma_of(raw: jax.Array) -> jax.Array:
     return SMALLEST_SIGMA + jax.nn.softplus(raw + start)
 
 
+def raw_sigma(sigma: jax.Array) -> jax.Array:
+    """The inverse of `sigma_of`; deviations at or below its least become the least."""
+    above = jnp.maximum(sigma - SMALLEST_SIGMA, 1e-6)
+    start = math.log(math.expm1(1.0 - SMALLEST_SIGMA))
+    return above + jnp.log(-jnp.expm1(-above)) - start
+
+
 def normal(mean: jax.Array, sigma: jax.Array, x: jax.Array) -> jax.Array:
     """log N(x; mean, sigma^2)."""
     return -0.5 * ((x - mean) / sigma) ** 2 - jnp.log(sigma) - 0.5 * LOG_2PI

@@ -44,6 +44,40 @@ def test_scaled_betas_are_those_of_the_paper_times_twenty_and_below_one():
     )
 
 
+def test_square_roots_of_the_latent_diffusion_lie_on_a_line():
+    """Level 0 is clean; abar_T against the product of T = 1000 numbers, by hand."""
+    beta = ddpm.sqrt_betas(1000)
+    assert beta.shape == (1001,)
+    np.testing.assert_allclose(beta[[0, 1, -1]], [0.0, 0.0015, 0.0195], rtol=1e-12)
+    step = (0.0195**0.5 - 0.0015**0.5) / 999
+    np.testing.assert_allclose(np.diff(np.sqrt(beta[1:])), step, rtol=1e-9)
+    plan = ddpm.schedule(beta)
+    assert plan.alpha_bar[0] == 1.0
+    logs = [np.log1p(-((0.0015**0.5 + k * step) ** 2)) for k in range(1000)]
+    np.testing.assert_allclose(plan.alpha_bar[-1], np.exp(sum(logs)), rtol=1e-9)
+    with pytest.raises(InputError, match="num_steps must be positive, got 0"):
+        ddpm.sqrt_betas(0)
+
+
+def test_the_posterior_is_that_of_bayes(x64):
+    """Precisions of N(sqrt(abar) x0, 1 - abar) and of one noisy step add up."""
+    plan = ddpm.schedule(ddpm.clean_betas("cosine", 20))
+    x0, x = 0.7, -1.3
+    for t in (2, 9, 20):
+        before, beta, alpha = plan.alpha_bar[t - 1], plan.beta[t], plan.alpha[t]
+        precision = 1 / (1 - before) + alpha / beta
+        mean = (x0 * before**0.5 / (1 - before) + x * alpha**0.5 / beta) / precision
+        at = lambda noise, t=t: ddpm.posterior(
+            plan, jnp.asarray(x0), jnp.asarray(x), jnp.int32(t), jnp.asarray(noise)
+        )
+        np.testing.assert_allclose(at(0.0), mean, rtol=1e-12)
+        np.testing.assert_allclose(at(1.0) - at(0.0), precision**-0.5, rtol=1e-12)
+    last = ddpm.posterior(
+        plan, jnp.asarray(x0), jnp.asarray(x), jnp.int32(1), jnp.asarray(5.0)
+    )
+    np.testing.assert_allclose(last, x0, rtol=1e-12)
+
+
 def test_unknown_betas_and_no_steps_are_refused():
     with pytest.raises(InputError, match="unknown betas 'cosine'; known: paper, code"):
         ddpm.betas("cosine", 50)

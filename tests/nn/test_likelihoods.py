@@ -42,3 +42,12 @@ def test_normal_and_categorical(x64):
     found = likelihoods.categorical(jnp.asarray(logits), jnp.asarray(codes))
     wanted = special.log_softmax(logits, -1)[np.arange(6), codes]
     np.testing.assert_allclose(found, wanted, rtol=1e-12)
+
+
+def test_raw_deviations_come_back(x64):
+    sigma = jnp.array([0.011, 0.1, 1.0, 30.0])
+    found = likelihoods.sigma_of(likelihoods.raw_sigma(sigma))
+    np.testing.assert_allclose(found, sigma, rtol=1e-10)
+    np.testing.assert_allclose(likelihoods.raw_sigma(jnp.ones(())), 0.0, atol=1e-12)
+    least = likelihoods.sigma_of(likelihoods.raw_sigma(jnp.array([-1.0, 0.0, 0.01])))
+    np.testing.assert_allclose(least, likelihoods.SMALLEST_SIGMA, atol=2e-6)

@@ -150,6 +150,11 @@ MODELS = {
         "vae",
         "VAE: rows, label given, missing parts by kNN",
     ),
+    "tabddpm": baseline(
+        "tabddpm",
+        "TabDDPM: rows, label given, missing parts by kNN",
+        series=True,
+    ),
 }
 
 METRICS = {

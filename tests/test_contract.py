@@ -18,6 +18,7 @@ from jaxehr import runs
 from jaxehr.baselines.bootstrap import BootstrapConfig
 from jaxehr.baselines.copula import CopulaConfig
 from jaxehr.baselines.independent import IndependentConfig
+from jaxehr.baselines.tabddpm import TabddpmConfig
 from jaxehr.baselines.vae import VaeConfig
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Cohort, num_patients, rows_of, valid_steps
@@ -93,6 +94,16 @@ TINY = {
     "vae": Tiny(
         VaeConfig(
             hidden=32, num_layers=1, latent=8, train=brief(400, learning_rate=3e-3)
+        )
+    ),
+    "tabddpm": Tiny(
+        TabddpmConfig(
+            num_steps=30,
+            num_layers=2,
+            first=96,
+            last=96,
+            embedding=64,
+            train=brief(600, learning_rate=3e-3, lr_schedule="linear"),
         )
     ),
 }

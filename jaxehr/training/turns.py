@@ -45,6 +45,10 @@ def optimiser(config: TrainConfig) -> optax.GradientTransformation:
         rate = optax.warmup_cosine_decay_schedule(
             0.0 if warmup else rate, rate, warmup, config.steps
         )
+    elif config.lr_schedule == "linear":
+        fall = optax.linear_schedule(rate, 0.0, config.steps - warmup)
+        rise = optax.linear_schedule(0.0, rate, warmup)
+        rate = optax.join_schedules([rise, fall], [warmup]) if warmup else fall
     elif warmup:
         rate = optax.linear_schedule(0.0, rate, warmup)
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []

@@ -155,6 +155,12 @@ MODELS = {
         "TabDDPM: rows, label given, missing parts by kNN",
         series=True,
     ),
+    "cdtd": baseline(
+        "cdtd",
+        "CDTD: rows, label given or a column, missing parts by kNN",
+        "cdtd:CdtdSampling",
+        series=True,
+    ),
 }
 
 METRICS = {

@@ -16,6 +16,7 @@ import pytest
 
 from jaxehr import runs
 from jaxehr.baselines.bootstrap import BootstrapConfig
+from jaxehr.baselines.cdtd import CdtdConfig, CdtdSampling
 from jaxehr.baselines.copula import CopulaConfig
 from jaxehr.baselines.independent import IndependentConfig
 from jaxehr.baselines.tabddpm import TabddpmConfig
@@ -105,6 +106,17 @@ TINY = {
             embedding=64,
             train=brief(600, learning_rate=3e-3, lr_schedule="linear"),
         )
+    ),
+    "cdtd": Tiny(
+        CdtdConfig(
+            embedding_dim=4,
+            embedding=64,
+            num_layers=2,
+            hidden=96,
+            low_noise=30.0,
+            train=brief(600, learning_rate=6e-3, lr_schedule="linear"),
+        ),
+        CdtdSampling(steps=30),
     ),
 }
 TRAINED = [name for name, tiny in TINY.items() if hasattr(tiny.config, "train")]

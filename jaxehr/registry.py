@@ -165,6 +165,17 @@ MODELS = {
         "TimeDiff, normal and multinomial: series, parts by kNN",
         series=True,
     ),
+    "tabddpm": baseline(
+        "tabddpm",
+        "TabDDPM: rows, label given, missing parts by kNN",
+        series=True,
+    ),
+    "cdtd": baseline(
+        "cdtd",
+        "CDTD: rows, label given or a column, missing parts by kNN",
+        "cdtd:CdtdSampling",
+        series=True,
+    ),
 }
 
 METRICS = {

@@ -16,11 +16,13 @@ import pytest
 
 from jaxehr import runs
 from jaxehr.baselines.bootstrap import BootstrapConfig
+from jaxehr.baselines.cdtd import CdtdConfig, CdtdSampling
 from jaxehr.baselines.copula import CopulaConfig
 from jaxehr.baselines.guided import GuidedSampling
 from jaxehr.baselines.independent import IndependentConfig
 from jaxehr.baselines.ldm import LdmConfig
 from jaxehr.baselines.meddiff import MeddiffConfig, MeddiffSampling
+from jaxehr.baselines.tabddpm import TabddpmConfig
 from jaxehr.baselines.timediff import TimediffConfig
 from jaxehr.baselines.vae import VaeConfig
 from jaxehr.core.checks import InputError
@@ -124,6 +126,27 @@ TINY = {
             train=brief(400, learning_rate=5e-3),
         ),
         conditional=False,
+    ),
+    "tabddpm": Tiny(
+        TabddpmConfig(
+            num_steps=30,
+            num_layers=2,
+            first=96,
+            last=96,
+            embedding=64,
+            train=brief(600, learning_rate=3e-3, lr_schedule="linear"),
+        )
+    ),
+    "cdtd": Tiny(
+        CdtdConfig(
+            embedding_dim=4,
+            embedding=64,
+            num_layers=2,
+            hidden=96,
+            low_noise=30.0,
+            train=brief(600, learning_rate=6e-3, lr_schedule="linear"),
+        ),
+        CdtdSampling(steps=30),
     ),
 }
 TRAINED = [name for name, tiny in TINY.items() if hasattr(tiny.config, "train")]

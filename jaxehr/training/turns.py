@@ -37,21 +37,27 @@ def layout(config: TrainConfig, num: int, devices: int = 1) -> Layout:
     return Layout(per_device // chunks, chunks, devices)
 
 
-def optimiser(config: TrainConfig) -> optax.GradientTransformation:
-    """Adam with the schedule, clipping and decay of `config`."""
+def optimiser(
+    config: TrainConfig, *, b2: float = 0.999
+) -> optax.GradientTransformation:
+    """Adam with the schedule, clipping and decay of `config`; b2 of second moments."""
     rate: Any = config.learning_rate
     warmup = min(config.warmup_steps, config.steps // 2)
     if config.lr_schedule == "cosine":
         rate = optax.warmup_cosine_decay_schedule(
             0.0 if warmup else rate, rate, warmup, config.steps
         )
+    elif config.lr_schedule == "linear":
+        fall = optax.linear_schedule(rate, 0.0, config.steps - warmup)
+        rise = optax.linear_schedule(0.0, rate, warmup)
+        rate = optax.join_schedules([rise, fall], [warmup]) if warmup else fall
     elif warmup:
         rate = optax.linear_schedule(0.0, rate, warmup)
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     if config.weight_decay:
-        parts.append(optax.adamw(rate, weight_decay=config.weight_decay))
+        parts.append(optax.adamw(rate, b2=b2, weight_decay=config.weight_decay))
     else:
-        parts.append(optax.adam(rate))
+        parts.append(optax.adam(rate, b2=b2))
     return optax.chain(*parts)
 
 

@@ -150,6 +150,10 @@ MODELS = {
         "vae",
         "VAE: rows, label given, missing parts by kNN",
     ),
+    "medgan": baseline(
+        "medgan",
+        "medGAN: rows, label drawn, missing parts by kNN",
+    ),
 }
 
 METRICS = {

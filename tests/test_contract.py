@@ -18,6 +18,7 @@ from jaxehr import runs
 from jaxehr.baselines.bootstrap import BootstrapConfig
 from jaxehr.baselines.copula import CopulaConfig
 from jaxehr.baselines.independent import IndependentConfig
+from jaxehr.baselines.medgan import MedganConfig
 from jaxehr.baselines.vae import VaeConfig
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Cohort, num_patients, rows_of, valid_steps
@@ -94,6 +95,16 @@ TINY = {
         VaeConfig(
             hidden=32, num_layers=1, latent=8, train=brief(400, learning_rate=3e-3)
         )
+    ),
+    "medgan": Tiny(
+        MedganConfig(
+            latent=16,
+            discriminator=32,
+            autoencoder_epochs=150,
+            autoencoder_batch=64,
+            train=brief(700, learning_rate=3e-3, chunk_rows=64),
+        ),
+        conditional=False,
     ),
 }
 TRAINED = [name for name, tiny in TINY.items() if hasattr(tiny.config, "train")]

@@ -176,6 +176,10 @@ MODELS = {
         "cdtd:CdtdSampling",
         series=True,
     ),
+    "medgan": baseline(
+        "medgan",
+        "medGAN: rows, label drawn, missing parts by kNN",
+    ),
 }
 
 METRICS = {

@@ -22,6 +22,7 @@ from jaxehr.baselines.guided import GuidedSampling
 from jaxehr.baselines.independent import IndependentConfig
 from jaxehr.baselines.ldm import LdmConfig
 from jaxehr.baselines.meddiff import MeddiffConfig, MeddiffSampling
+from jaxehr.baselines.medgan import MedganConfig
 from jaxehr.baselines.tabddpm import TabddpmConfig
 from jaxehr.baselines.timediff import TimediffConfig
 from jaxehr.baselines.vae import VaeConfig
@@ -147,6 +148,16 @@ TINY = {
             train=brief(600, learning_rate=6e-3, lr_schedule="linear"),
         ),
         CdtdSampling(steps=30),
+    ),
+    "medgan": Tiny(
+        MedganConfig(
+            latent=16,
+            discriminator=32,
+            autoencoder_epochs=150,
+            autoencoder_batch=64,
+            train=brief(700, learning_rate=3e-3, chunk_rows=64),
+        ),
+        conditional=False,
     ),
 }
 TRAINED = [name for name, tiny in TINY.items() if hasattr(tiny.config, "train")]

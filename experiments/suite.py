@@ -43,13 +43,15 @@ class Suite(NamedTuple):
 
     Attributes:
       name: of the file in `configs`. variants: by name. metrics: families to make.
-      quick: changes to the quick metric configuration.
+      quick: changes to the quick metric configuration. tables: by name, the `variants`
+      of a published table and its `columns`, see `tables.column`.
     """
 
     name: str
     variants: dict[str, Variant]
     metrics: tuple[str, ...]
     quick: dict[str, Any]
+    tables: dict[str, dict[str, Any]] = {}  # noqa: RUF012
 
 
 class Cell(NamedTuple):
@@ -95,7 +97,8 @@ def load_suite(name: str) -> Suite:
     made = read_json(CONFIGS / f"{name}.json")
     blank: dict[str, Any] = {"config": {}, "sampling": {}, "label": ""}
     variants = {key: Variant(**(blank | v)) for key, v in made["variants"].items()}
-    return Suite(name, variants, tuple(made["metrics"]), made.get("quick", {}))
+    more = (made.get(key, {}) for key in ("quick", "tables"))
+    return Suite(name, variants, tuple(made["metrics"]), *more)
 
 
 def plan(suite: Suite, options: Options, cohorts: dict[str, Any]) -> Iterator[Cell]:
@@ -132,8 +135,12 @@ def folders_of(texts: tuple[str, ...]) -> dict[str, tuple[pathlib.Path, ...]]:
     return found
 
 
-def run_suite(suite: Suite, options: Options) -> None:
-    """Runs the cells that are left, then says how many there are."""
+def run_suite(suite: Suite, options: Options) -> pathlib.Path:
+    """Runs the cells that are left, then says how many there are.
+
+    Returns:
+      The folder of the cells.
+    """
     from experiments.cells import SETTINGS, append_cell, read_cells
     from jaxehr.core.files import write_json
 
@@ -158,6 +165,7 @@ def run_suite(suite: Suite, options: Options) -> None:
         said = found.get("failed", "done")
         print(f"{'/'.join(map(str, cell))}: {seconds:.0f} s, {said}", flush=True)
     print(f"{len(wanted) - len(left)} of {len(wanted)} cells; {out}")
+    return out
 
 
 def apart(
@@ -178,7 +186,7 @@ def apart(
             return {"failed": "the process was killed; out of memory?"}
 
 
-def shell(main: Callable[[Any], None], options: Any = Options) -> int:
+def shell(main: Callable[[Any], Any], options: Any = Options) -> int:
     """The shell's entry of an experiment: a refusal is one line."""
     configure()
     from jaxehr.core.checks import InputError

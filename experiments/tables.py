@@ -10,10 +10,13 @@ import dataclasses
 import json
 import pathlib
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import tyro
 
 from experiments.cells import CELLS, Found, spread
+from experiments.suite import Options, load_suite, run_suite, shell
 from jaxehr.core.checks import InputError
 from jaxehr.core.files import write_text
 
@@ -77,16 +80,52 @@ COST = (
 BLOCKS = {"Quality": QUALITY, "Privacy": PRIVACY, "Cost": COST}
 
 
+def column(spec: list[Any]) -> Column:
+    """A column from a config: title, name of a number, digits, factor."""
+    return metric(*spec)
+
+
 def main(arguments: Tables) -> None:
     """Reads the cells and writes the tables."""
-    path = arguments.folder / CELLS
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file; run experiments.benchmark.")
-    lines = path.read_text().splitlines(keepends=True)
-    done = latest([json.loads(line) for line in lines if line.endswith("\n")])
-    text = "\n".join([*(block for block in blocks(done)), note(done)])
-    write_text(arguments.folder / "table.md", text)
+    done = cells_of(arguments.folder)
+    write_text(arguments.folder / "table.md", document(done, BLOCKS))
     print(arguments.folder / "table.md")
+
+
+def cells_of(folder: pathlib.Path) -> Found:
+    """The cells of a folder.
+
+    Raises:
+      InputError: there is none.
+    """
+    path = folder / CELLS
+    text = path.read_text() if path.is_file() else ""
+    lines = text.splitlines(keepends=True)
+    done = latest([json.loads(line) for line in lines if line.endswith("\n")])
+    if not done:
+        raise InputError(f"{path}: there is no cell; run the experiment first.")
+    return done
+
+
+def paper_table(suite_name: str, name: str) -> Callable[[Options], None]:
+    """The entry point of a published table: runs its cells, then writes NAME.md."""
+
+    def main(options: Options) -> None:
+        suite = load_suite(suite_name)
+        spec = suite.tables[name]
+        only = options.only or tuple(spec["variants"])
+        out = run_suite(suite, dataclasses.replace(options, only=only))
+        done = [cell for cell in cells_of(out) if cell["variant"] in spec["variants"]]
+        columns = tuple(map(column, spec["columns"]))
+        write_text(out / f"{name}.md", document(done, {spec["title"]: columns}))
+        print(out / f"{name}.md")
+
+    return main
+
+
+def document(done: Found, blocks: dict[str, tuple[Column, ...]]) -> str:
+    """All tables as Markdown, and how their numbers were made."""
+    return "\n".join([*sections(done, blocks), note(done)])
 
 
 def latest(done: Found) -> Found:
@@ -95,7 +134,7 @@ def latest(done: Found) -> Found:
     return list(found.values())
 
 
-def blocks(done: Found) -> list[str]:
+def sections(done: Found, blocks: dict[str, tuple[Column, ...]]) -> list[str]:
     """Markdown of every cohort: a title, and a table of each block of columns."""
     found = []
     for cohort in dict.fromkeys(cell["cohort"] for cell in done):
@@ -108,7 +147,7 @@ def blocks(done: Found) -> list[str]:
                 f"{sizes['fit']} people to learn from, {sizes['valid']} to choose the "
                 f"average by, {sizes['test']} held out.\n"
             )
-            found += [table(name, columns, good) for name, columns in BLOCKS.items()]
+            found += [table(name, columns, good) for name, columns in blocks.items()]
         found += [
             f"{cell['variant']}, seed {cell['seed']}, failed: {cell['failed']}\n"
             for cell in cells
@@ -153,15 +192,5 @@ def note(done: Found) -> str:
     )
 
 
-def run() -> int:
-    """The shell's entry: a refusal is one line."""
-    try:
-        main(tyro.cli(Tables))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(shell(main, Tables))

@@ -11,6 +11,7 @@ from jaxehr.core.checks import InputError
 from jaxehr.core.configs import replace
 from jaxehr.data.simulate import SimulateOptions, simulate
 from jaxehr.data.store import save_cohort
+from jaxehr.metrics.evaluate import DEFAULT
 from jaxehr.models.flexgen.config import FlexgenConfig
 from jaxehr.registry import METRICS, MODELS, find, model_entry
 from jaxehr.training.config import TrainConfig
@@ -34,6 +35,12 @@ def cohort(tmp_path_factory):
     return folder
 
 
+def numbers(found):
+    """The numbers that the metrics of a suite make."""
+    made = (find(METRICS[name])(DEFAULT).names for name in found.metrics)
+    return set().union(*made)
+
+
 def names():
     return sorted(path.stem for path in suite.CONFIGS.glob("*.json"))
 
@@ -43,6 +50,10 @@ def test_every_config_is_made_of_what_exists(name):
     """Also what a variant changes: the dataclasses refuse unknown fields and values."""
     found = suite.load_suite(name)
     assert set(found.metrics) <= set(METRICS)
+    for table in found.tables.values():
+        assert set(table["variants"]) <= set(found.variants)
+        for spec in table["columns"]:
+            assert tables.column(spec).path.split(".")[1] in numbers(found)
     for variant in found.variants.values():
         entry = model_entry(variant.model)
         replace(find(entry.config)(), variant.config)
@@ -162,3 +173,12 @@ def test_numbers_of_seeds_are_shown_with_their_spread():
     assert tables.shown(cells[:1], column.path, column) == "1.00"
     assert tables.shown([{}], column.path, column) == "not defined"
     assert column.reference == "metrics.mmd_squared.reference"
+
+
+def test_every_published_table_has_an_entry_point():
+    """Named as in the config, with the command in its docstring."""
+    for name in names():
+        for table in suite.load_suite(name).tables:
+            text = (suite.CONFIGS.parent / f"{table}.py").read_text()
+            assert f"python -m experiments.{table} " in text
+            assert f'paper_table("{name}", "{table}")' in text

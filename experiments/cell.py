@@ -258,7 +258,9 @@ def full_cost(name: str, data: Data, config: Any, key: Any) -> float:
         small.train, eval_every=max(small.train.steps // 4, 1), ema_decay=0.0
     )
     small, events = dataclasses.replace(small, train=train), []
-    hear = lambda step, told: events.append((told["stage"], step, seconds_now()))
+    hear = lambda step, told: events.append(
+        (told.get("stage", 0.0), step, seconds_now())
+    )
     make(name, data.real.schema, small).fit(key, data.fit.cohort, callbacks=[hear])
     return cost_of(events) / factor
 

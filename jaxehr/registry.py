@@ -180,6 +180,11 @@ MODELS = {
         "medgan",
         "medGAN: rows, label drawn, missing parts by kNN",
     ),
+    "halo": baseline(
+        "halo",
+        "HALO, bit after bit: visits of bits, label given, parts by kNN",
+        series=True,
+    ),
 }
 
 METRICS = {

@@ -19,6 +19,7 @@ from jaxehr.baselines.bootstrap import BootstrapConfig
 from jaxehr.baselines.cdtd import CdtdConfig, CdtdSampling
 from jaxehr.baselines.copula import CopulaConfig
 from jaxehr.baselines.guided import GuidedSampling
+from jaxehr.baselines.halo import HaloConfig
 from jaxehr.baselines.independent import IndependentConfig
 from jaxehr.baselines.ldm import LdmConfig
 from jaxehr.baselines.meddiff import MeddiffConfig, MeddiffSampling
@@ -158,6 +159,14 @@ TINY = {
             train=brief(700, learning_rate=3e-3, chunk_rows=64),
         ),
         conditional=False,
+    ),
+    "halo": Tiny(
+        HaloConfig(
+            bins=8,
+            width=32,
+            num_layers=1,
+            train=brief(400, learning_rate=3e-3, chunk_rows=64),
+        )
     ),
 }
 TRAINED = [name for name, tiny in TINY.items() if hasattr(tiny.config, "train")]

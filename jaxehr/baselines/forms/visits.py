@@ -154,7 +154,7 @@ def fit(
         )
     layout = layout_of(schema, fitted)
     data, rows = encode(fitted, layout, cohort), max(int(cohort.length.sum()), 1)
-    ones = lambda bits, codes: np.asarray(bits.of(codes)).mean(0)
+    ones = lambda bits, codes: np.asarray(bits.of(codes)).sum(0) / max(len(codes), 1)
     fitted["frequency"] = {
         "static": ones(layout.static, data.static),
         "temporal": sparse.column_counts(cohort.temporal) / rows

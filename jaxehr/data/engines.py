@@ -11,7 +11,6 @@ import importlib
 import itertools
 import os
 import pathlib
-import re
 import warnings
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
@@ -22,12 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jaxehr.core.checks import InputError
+from jaxehr.core.sizes import check_size
 from jaxehr.data.gridding import connect
 from jaxehr.data.raw_tables import read_header
 
 Name = Literal["duckdb", "spark"]
 LOCAL = "127.0.0.1"
-SIZE = re.compile(r"[1-9][0-9]*(\.[0-9]+)? ?[KMGT]i?B")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,11 +41,7 @@ class EngineOptions:
     """Spark only: the master's URL, e.g. spark://host:7077, yarn or local[4]."""
 
     def __post_init__(self) -> None:
-        if not SIZE.fullmatch(self.memory_limit):
-            raise InputError(
-                f"memory_limit must be a size like 2GB or 500MB, got "
-                f"{self.memory_limit!r}."
-            )
+        check_size("memory_limit", self.memory_limit)
 
 
 class Engine(NamedTuple):

@@ -37,7 +37,7 @@ class Records(NamedTuple):
         """
         found = np.empty(len(rows), self.kind)
         # Not a memory map: pages of a map count as memory of the process.
-        target, size = memoryview(found).cast("B"), self.kind.itemsize
+        target, size = memoryview(found.view(np.uint8)), self.kind.itemsize  # type: ignore
         try:
             with self.path.open("rb", buffering=0) as stream:
                 for i, slot in enumerate(self.slots[rows].tolist()):

@@ -131,7 +131,7 @@ def open_shards(folder: pathlib.Path) -> Shards:
     index = read_json(folder / INDEX)
     sizes = index.get("patients") if isinstance(index, dict) else None
     sound = isinstance(sizes, list) and all(isinstance(n, int) for n in sizes)
-    if not sound or index.get("format") != FORMAT:
+    if not sound or sizes is None or index.get("format") != FORMAT:
         raise InputError(f"{folder / INDEX}: damaged or of another version of jaxehr.")
     schema, provenance = read_names(folder)
     parts = [folder / FOLDER / f"{i:05}" for i, n in enumerate(sizes) if n]

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import ibis
+import numpy as np
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Dataset, take
@@ -280,7 +281,14 @@ def select_part(data: Dataset, options: PartOptions) -> Dataset:
     """
     if options.part == "all":
         return data
-    units = data.groups if options.split_by == "person" else data.ids
+    return take(data, in_part(data.ids, data.groups, options))
+
+
+def in_part(ids: np.ndarray, groups: np.ndarray, options: PartOptions) -> np.ndarray:
+    """Bool [N]: the stays of `options.part`; see `select_part`."""
+    if options.part == "all":
+        return np.ones(len(ids), bool)
+    units = groups if options.split_by == "person" else ids
     test = hashed_share(units) >= 1.0 - options.test_fraction
     rows = test if options.part == "test" else ~test
     if not rows.any():
@@ -288,4 +296,4 @@ def select_part(data: Dataset, options: PartOptions) -> Dataset:
             f"part {options.part!r} holds none of {len(rows)} stays; choose another "
             "test_fraction."
         )
-    return take(data, rows)
+    return rows

@@ -17,7 +17,8 @@ from jaxehr.data import eicu_tasks, eicu_vitals
 from jaxehr.data.eicu_tables import TABLES
 from jaxehr.data.events import EventOptions, refuse_choice
 from jaxehr.data.hospital import PartOptions, open_hospital, select_part
-from jaxehr.data.parts import Parts, of_dataset, of_plan
+from jaxehr.data.parts import of_plan
+from jaxehr.data.shards import Parts, parts_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ def open_parts(
     with open_hospital(paths, options) as hospital:
         if options.task == "vitals24":
             data = eicu_vitals.read(hospital, options.least_rows, options)
-            yield of_dataset(select_part(data, options), number)
+            yield parts_of(select_part(data, options), number)
         else:
             tables = options.tables or tuple(TABLES)
             plan = eicu_tasks.plan(hospital, options.task, tables, options)

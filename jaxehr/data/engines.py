@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 from jaxehr.core.checks import InputError
 from jaxehr.core.sizes import check_size
 from jaxehr.data.gridding import connect
-from jaxehr.data.raw_tables import read_header
+from jaxehr.data.raw_tables import ROW, read_header
 
 Name = Literal["duckdb", "spark"]
-LOCAL = "127.0.0.1"
+LOCAL, FILE = "127.0.0.1", "jaxehr_file"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,6 +147,32 @@ def scan_csv(engine: Engine, path: str) -> Any:
         escape='"',
         columns=dict.fromkeys(header, "VARCHAR"),
     )
+
+
+def has_rows(engine: Engine) -> bool:
+    """Whether the engine reads files in order, so that rows have numbers."""
+    return engine.session is None
+
+
+@contextlib.contextmanager
+def numbered(path: str) -> Iterator[Any]:
+    """A file on DuckDB with its name in `FILE` and its rows from 1 on in `ROW`."""
+    engine = Engine(connect(threads=os.cpu_count() or 1), itertools.count())
+    engine.backend.raw_sql("SET preserve_insertion_order = true")
+    try:
+        if ".csv" in path.lower():
+            table = scan(engine, path)
+            place = {FILE: ibis.literal(path), ROW: ibis.row_number() + 1}
+        else:
+            names = {"filename": True, "file_row_number": True}
+            table = engine.backend.read_parquet(
+                parts_of(path), table_name=new_name(engine), **names
+            )
+            table = table.rename({name.lower(): name for name in table.columns})
+            place = {FILE: table["filename"], ROW: table["file_row_number"] + 1}
+        yield table.mutate(**place)
+    finally:
+        engine.backend.disconnect()
 
 
 def new_name(engine: Engine) -> str:

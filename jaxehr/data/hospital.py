@@ -20,15 +20,19 @@ from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Dataset, take
 from jaxehr.data.columns import listing
 from jaxehr.data.engines import (
+    FILE,
     Engine,
     EngineOptions,
     column_names,
     failures,
     fetch,
+    has_rows,
     keep,
+    numbered,
     open_engine,
     scan,
 )
+from jaxehr.data.raw_tables import ROW
 from jaxehr.data.split import hashed_share
 
 LOG = logging.getLogger("jaxehr.prepare")
@@ -61,13 +65,14 @@ class PartOptions(EngineOptions):
 
 
 class Hospital(NamedTuple):
-    """An opened folder; `files`, `steps`, `queries` and `notes` fill as it is read."""
+    """An opened folder; the other fields fill as it is read."""
 
     engine: Engine
     folder: pathlib.Path
     files: dict[str, pathlib.Path]
     steps: list[dict[str, Any]]
     queries: dict[str, str]
+    kinds: dict[str, dict[str, str]]  # table -> column -> Ibis type
 
 
 class Keys(NamedTuple):
@@ -92,7 +97,7 @@ def open_hospital(paths: Any, options: EngineOptions) -> Iterator[Hospital]:
         )
     folder = pathlib.Path(paths[0])
     with open_engine(options) as engine:
-        hospital = Hospital(engine, folder, {}, [], {})
+        hospital = Hospital(engine, folder, {}, [], {}, {})
         try:
             yield hospital
         except failures() as error:
@@ -147,13 +152,18 @@ def table(hospital: Hospital, name: str, columns: dict[str, str]) -> Any:
             f"{path}: column(s) {listing(absent)} missing; there are: "
             f"{listing(names, 60)}."
         )
-    hospital.files[name] = path
-    raw = scan(hospital.engine, str(path))
-    return typed(raw, columns)
+    hospital.files[name], hospital.kinds[name] = path, columns
+    return typed(scan(hospital.engine, str(path)), columns)
 
 
 def typed(raw: Any, columns: dict[str, str]) -> Any:
     """Casts text columns; empty text and `NA` are null."""
+    cast, first = casts(raw, columns)
+    return raw.select(**cast, **{BAD: first})
+
+
+def casts(raw: Any, columns: dict[str, str]) -> tuple[dict[str, Any], Any]:
+    """The columns cast, and what is wrong with the first bad cell of a row, or null."""
     cast, bad = {}, []
     for column, kind in columns.items():
         value = raw[column]
@@ -168,8 +178,7 @@ def typed(raw: Any, columns: dict[str, str]) -> Any:
                 f"column {column!r}: values must be {WORDS[kind]}, got "
             )
             bad.append(ibis.ifelse(wrong, told + value.substr(0, 40), None))
-    first = ibis.coalesce(*bad) if bad else ibis.null("string")
-    return raw.select(**cast, **{BAD: first})
+    return cast, ibis.coalesce(*bad) if bad else ibis.null("string")
 
 
 def checked(hospital: Hospital, name: str, rows: Any) -> Any:
@@ -182,11 +191,29 @@ def checked(hospital: Hospital, name: str, rows: Any) -> Any:
     rows = keep(hospital.engine, rows)
     found = first_row(hospital, rows, count=rows[BAD].count(), first=rows[BAD].min())
     if found["count"]:
+        where, row = place_of(hospital, name, str(found["first"]))
         raise InputError(
-            f"{hospital.files[name]}: {found['first']!s}; {found['count']} rows are "
-            "bad. An empty cell is a missing value."
+            f"{where}: {found['first']!s}{row}; {found['count']} rows are bad. An "
+            "empty cell is a missing value."
         )
     return rows.drop(BAD)
+
+
+def place_of(hospital: Hospital, name: str, told: str) -> tuple[pathlib.Path, str]:
+    """The file and the row of the first cell of table `name` of which `told` is said.
+
+    The file is read once more, in order. Only DuckDB counts rows.
+    """
+    path, columns = hospital.files[name], hospital.kinds[name]
+    if not has_rows(hospital.engine):
+        return path, ""
+    with numbered(str(path)) as raw:
+        rows = raw.select(ROW, FILE, **{BAD: casts(raw, columns)[1]})
+        rows = rows.filter(rows[BAD] == told).order_by([FILE, ROW]).limit(1)
+        found = rows.to_pyarrow().to_pylist()
+    if not found:
+        return path, ""
+    return pathlib.Path(found[0][FILE]), f" at data row {found[0][ROW]}"
 
 
 def first_row(hospital: Hospital, table: Any, /, **measures: Any) -> dict[str, Any]:
@@ -240,6 +267,11 @@ def step(
             f"there were {before['patients']}."
         )
     return rows
+
+
+def without(table: Any, *names: str) -> Any:
+    """The table without some columns; `drop` writes another query every time."""
+    return table.select(*(name for name in table.columns if name not in names))
 
 
 def sql(hospital: Hospital, expression: Any) -> str:

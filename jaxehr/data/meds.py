@@ -29,8 +29,16 @@ from jaxehr.data.events import (
     tidy,
 )
 from jaxehr.data.gridding import count_steps, in_memory, time_dtype
-from jaxehr.data.hospital import Hospital, Keys, open_hospital, provenance, step
-from jaxehr.data.parts import Parts, Plan, of_plan
+from jaxehr.data.hospital import (
+    Hospital,
+    Keys,
+    open_hospital,
+    provenance,
+    step,
+    without,
+)
+from jaxehr.data.parts import Plan, of_plan
+from jaxehr.data.shards import Parts
 
 SUBJECT, TIME, AGE = "subject_id", "hour", "age"
 START, END, LABEL, JOIN = "JAXEHR//START", "JAXEHR//END", "JAXEHR//LABEL", "//"
@@ -193,7 +201,7 @@ def mapped(hospital: Hospital, rows: Any, options: MedsOptions) -> Any:
     table = keep(hospital.engine, in_memory(pa.table(columns)))
     both = rows.left_join(table, rows.key == table.of_code)
     both = both.filter(both.name.notnull() | is_special(both, options))
-    both = both.mutate(key=both.name.coalesce(both.key)).drop("of_code", "name")
+    both = without(both.mutate(key=both.name.coalesce(both.key)), "of_code", "name")
     return step(hospital, "of the features asked for", both, KEYS, store=False)
 
 

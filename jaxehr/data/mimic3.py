@@ -16,7 +16,8 @@ from jaxehr.core.files import PathLike
 from jaxehr.data import mimic3_tasks, mimic3_vitals
 from jaxehr.data.events import EventOptions, refuse_choice
 from jaxehr.data.hospital import PartOptions, open_hospital, select_part
-from jaxehr.data.parts import Parts, of_dataset, of_plan
+from jaxehr.data.parts import of_plan
+from jaxehr.data.shards import Parts, parts_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ def open_parts(
     with open_hospital(paths, options) as hospital:
         if options.task == "vitals24":
             data = mimic3_vitals.read(hospital, options.label_as_timediff, options)
-            yield of_dataset(select_part(data, options), number)
+            yield parts_of(select_part(data, options), number)
         else:
             plan = mimic3_tasks.plan(hospital, options.task, options)
             yield of_plan(hospital, plan, number, options)

@@ -7,32 +7,23 @@ their own. A cohort that is wanted whole is filled in the same way, block by blo
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from jaxehr.core.cohort import Dataset, Schema
-from jaxehr.core.files import PathLike, new_folder
-from jaxehr.data import shards, store
+from jaxehr.data import shards
 from jaxehr.data.assemble import assemble, to_numpy
-from jaxehr.data.cohort_files import MARKER
 from jaxehr.data.columns import plain
 from jaxehr.data.engines import keep
 from jaxehr.data.events import Chosen, read_grid
 from jaxehr.data.gridding import in_memory
 from jaxehr.data.hospital import Hospital, PartOptions, in_part
-from jaxehr.data.shards import Piece
+from jaxehr.data.shards import Parts, Piece
 
 SHARD, OWNER = "jaxehr_shard", "jaxehr_owner"
-
-
-class Parts(NamedTuple):
-    """A cohort in `number` parts, which are made as they are taken."""
-
-    number: int
-    pieces: Iterator[Piece]
 
 
 class Plan(NamedTuple):
@@ -55,13 +46,6 @@ class Plan(NamedTuple):
     provenance: dict[str, Any]
     where: tuple[str, str]
     ends: bool = False
-
-
-def of_dataset(data: Dataset, number: int = 1) -> Parts:
-    """The parts of a cohort in memory; 0 = as many as `shards.number_for` says."""
-    number = number or shards.number_for(shards.bytes_of(data.cohort))
-    whole = Piece(data, np.arange(len(data.ids)))
-    return Parts(number, shards.cut(data, number) if number > 1 else iter([whole]))
 
 
 def of_plan(
@@ -146,22 +130,3 @@ def collected(pieces: Iterator[Piece], count: int) -> Piece:
     ids, groups = np.concatenate(ids)[back], np.concatenate(groups)[back]
     schema, provenance = first.data.schema, first.data.provenance
     return Piece(Dataset(schema, filled, ids, groups, provenance), np.arange(count))
-
-
-def save_parts(parts: Parts, path: PathLike, seen: Callable[[Dataset], None]) -> None:
-    """Writes a cohort folder part by part; `seen` is told every part.
-
-    Raises:
-      InputError: as `store.save_cohort`.
-    """
-
-    def told() -> Iterator[Piece]:
-        for piece in parts.pieces:
-            seen(piece.data)
-            yield piece
-
-    with new_folder(path, marker=MARKER) as folder:
-        if parts.number == 1:
-            store.write_cohort(next(told()).data, folder)
-        else:
-            shards.write(folder, told())

@@ -49,6 +49,14 @@ class Piece(NamedTuple):
     rows: np.ndarray
 
 
+class Parts(NamedTuple):
+    """A cohort in `number` parts, made as they are taken; `whole` if in memory."""
+
+    number: int
+    pieces: Iterator[Piece]
+    whole: Dataset | None = None
+
+
 class Shards(NamedTuple):
     """An opened cohort in shards: who is where; no values.
 
@@ -95,6 +103,13 @@ def cut(data: Dataset, number: int) -> Iterator[Piece]:
     for i in range(number):
         rows = np.flatnonzero(shard == i)
         yield Piece(take(data, rows), rows)
+
+
+def parts_of(data: Dataset, number: int = 1) -> Parts:
+    """The parts of a cohort in memory; 0 = as many as `number_for` says."""
+    number = number or number_for(bytes_of(data.cohort))
+    one = iter([Piece(data, np.arange(len(data.ids)))])
+    return Parts(number, cut(data, number) if number > 1 else one, data)
 
 
 def write(folder: pathlib.Path, pieces: Iterable[Piece]) -> None:

@@ -4,6 +4,7 @@ Tables as in `data.cohort_files`; a large cohort lies in shards, see `data.shard
 """
 
 import pathlib
+from collections.abc import Callable, Iterator
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Dataset
@@ -20,6 +21,7 @@ from jaxehr.data.cohort_files import (
     write_tables,
 )
 from jaxehr.data.schema_json import schema_to_json
+from jaxehr.data.shards import Parts, Piece
 
 
 def save_cohort(
@@ -48,6 +50,27 @@ def write_cohort(data: Dataset, folder: pathlib.Path, number: int = 1) -> None:
     write_tables(data, folder)
     write_json(folder / MARKER, schema_to_json(data.schema))
     write_json(folder / PROVENANCE, data.provenance)
+
+
+def save_parts(
+    parts: Parts, path: PathLike, seen: Callable[[Dataset], None] = lambda part: None
+) -> None:
+    """Writes a cohort folder part by part; `seen` is told every part.
+
+    Raises:
+      InputError: as `save_cohort`.
+    """
+
+    def told() -> Iterator[Piece]:
+        for piece in parts.pieces:
+            seen(piece.data)
+            yield piece
+
+    with new_folder(path, marker=MARKER) as folder:
+        if parts.number == 1:
+            write_cohort(next(told()).data, folder)
+        else:
+            shards.write(folder, told())
 
 
 def load_cohort(path: PathLike) -> Dataset:

@@ -1,4 +1,4 @@
-"""One Ibis expression, several engines: DuckDB in this process, or Spark.
+"""One Ibis expression, several engines: DuckDB in this process, Spark, BigQuery.
 
 Queries are written once; what differs between engines (how a session starts, how a file
 is opened) is here. Engines agree bit for bit because no query rests on the order of
@@ -22,10 +22,15 @@ import pyarrow.parquet as pq
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.sizes import check_size
+from jaxehr.data.bigquery import connect_bigquery
 from jaxehr.data.gridding import connect
 from jaxehr.data.raw_tables import ROW, read_header
 
-Name = Literal["duckdb", "spark"]
+Name = Literal["duckdb", "spark", "bigquery"]
+GOOGLE = (
+    ("google.api_core.exceptions", "GoogleAPICallError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+)
 LOCAL, FILE = "127.0.0.1", "jaxehr_file"
 
 
@@ -34,25 +39,34 @@ class EngineOptions:
     """Where the queries run."""
 
     engine: Name = "duckdb"
-    """`duckdb` in this process, or `spark` (extra `spark`)."""
+    """`duckdb` in this process, `spark` or `bigquery` (extras of these names)."""
     memory_limit: str = "2GB"
     """Memory of DuckDB or Spark's driver; above it data go to a temporary folder."""
     master: str = "local[*]"
     """Spark only: the master's URL, e.g. spark://host:7077, yarn or local[4]."""
+    project: str = ""
+    """BigQuery only: the project that is billed. Instead of a folder name the data set,
+    e.g. physionet-data.mimiciii_clinical; log in with gcloud first."""
 
     def __post_init__(self) -> None:
         check_size("memory_limit", self.memory_limit)
+        if (self.engine == "bigquery") != bool(self.project):
+            raise InputError(
+                "engine bigquery needs --project, the project that is billed; other "
+                "engines have none."
+            )
 
 
 class Engine(NamedTuple):
     """A running engine; tables are numbered, so that queries read the same every time.
 
-    `session` is Spark's, None for DuckDB.
+    `session` is Spark's, None for the others.
     """
 
     backend: Any
     numbers: Iterator[int]
     session: Any = None
+    name: Name = "duckdb"
 
 
 @contextlib.contextmanager
@@ -60,14 +74,20 @@ def open_engine(options: EngineOptions) -> Iterator[Engine]:
     """Starts an engine and ends it, temporary tables included.
 
     Raises:
-      InputError: Spark is asked for and it, or Java, is not installed.
+      InputError: Spark or BigQuery is asked for and it, or Java, is not installed;
+        nobody is logged in to BigQuery.
     """
+    if options.engine == "bigquery":
+        backend = connect_bigquery(options.project)
+        yield Engine(backend, itertools.count(), name="bigquery")
+        return
     if options.engine == "spark":
         session = start_spark(options)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                yield Engine(ibis.pyspark.connect(session), itertools.count(), session)
+                backend = ibis.pyspark.connect(session)
+                yield Engine(backend, itertools.count(), session, "spark")
         finally:
             session.stop()
         return
@@ -151,7 +171,7 @@ def scan_csv(engine: Engine, path: str) -> Any:
 
 def has_rows(engine: Engine) -> bool:
     """Whether the engine reads files in order, so that rows have numbers."""
-    return engine.session is None
+    return engine.name == "duckdb"
 
 
 @contextlib.contextmanager
@@ -204,6 +224,9 @@ def failures() -> tuple[type[Exception], ...]:
     found: list[type[Exception]] = [duckdb.Error, pa.ArrowException, EOFError]
     with contextlib.suppress(ImportError):
         found.append(importlib.import_module("pyspark.errors").PySparkException)
+    for module, name in GOOGLE:
+        with contextlib.suppress(ImportError):
+            found.append(getattr(importlib.import_module(module), name))
     return tuple(found)
 
 

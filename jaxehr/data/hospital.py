@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Dataset, take
+from jaxehr.data.bigquery import TIME, check_dataset, open_table, state_of
 from jaxehr.data.columns import listing
 from jaxehr.data.engines import (
     FILE,
@@ -84,13 +85,16 @@ class Keys(NamedTuple):
 
 @contextlib.contextmanager
 def open_hospital(paths: Any, options: EngineOptions) -> Iterator[Hospital]:
-    """Opens one folder of tables with an engine.
+    """Opens one folder of tables, or one data set of BigQuery, with an engine.
 
     Raises:
       InputError: not one folder, no such folder, a file that cannot be read (truncated,
         another delimiter than in its header), too little memory.
     """
-    if len(paths) != 1 or not pathlib.Path(paths[0]).is_dir():
+    remote = options.engine == "bigquery"
+    if remote:
+        check_dataset(paths)
+    elif len(paths) != 1 or not pathlib.Path(paths[0]).is_dir():
         raise InputError(
             f"{', '.join(map(str, paths))}: one folder with the tables is needed "
             "(unpack an archive first)."
@@ -122,10 +126,6 @@ def find_table(folder: pathlib.Path, name: str) -> pathlib.Path | None:
     return None
 
 
-def has_table(hospital: Hospital, name: str) -> bool:
-    return find_table(hospital.folder, name) is not None
-
-
 def table(hospital: Hospital, name: str, columns: dict[str, str]) -> Any:
     """The columns of table `name` (lower case -> Ibis type), cast, with `BAD` beside.
 
@@ -134,6 +134,8 @@ def table(hospital: Hospital, name: str, columns: dict[str, str]) -> Any:
     Raises:
       InputError: no such table or column; the message says where it was looked for.
     """
+    if hospital.engine.name == "bigquery":
+        return remote_table(hospital, name, columns)
     path = find_table(hospital.folder, name)
     if path is None:
         endings = ", ".join(name + ending for ending in ENDINGS)
@@ -146,14 +148,28 @@ def table(hospital: Hospital, name: str, columns: dict[str, str]) -> Any:
     except (OSError, UnicodeDecodeError, *failures()) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: not a readable table ({reason}).") from error
+    refuse_absent(str(path), columns, names)
+    hospital.files[name], hospital.kinds[name] = path, columns
+    return typed(scan(hospital.engine, str(path)), columns)
+
+
+def refuse_absent(where: str, columns: dict[str, str], names: list[str]) -> None:
+    """Raises InputError unless all `columns` are among `names`."""
     absent = [column for column in columns if column not in names]
     if absent:
         raise InputError(
-            f"{path}: column(s) {listing(absent)} missing; there are: "
+            f"{where}: column(s) {listing(absent)} missing; there are: "
             f"{listing(names, 60)}."
         )
-    hospital.files[name], hospital.kinds[name] = path, columns
-    return typed(scan(hospital.engine, str(path)), columns)
+
+
+def remote_table(hospital: Hospital, name: str, columns: dict[str, str]) -> Any:
+    """`table` of a data set of BigQuery."""
+    path, raw = open_table(hospital.engine.backend, str(hospital.folder), name)
+    refuse_absent(path, columns, list(raw.columns))
+    kinds = {c: TIME if kind == "timestamp" else kind for c, kind in columns.items()}
+    hospital.files[name], hospital.kinds[name] = pathlib.Path(path), columns
+    return typed(raw, kinds)
 
 
 def typed(raw: Any, columns: dict[str, str]) -> Any:
@@ -166,7 +182,7 @@ def casts(raw: Any, columns: dict[str, str]) -> tuple[dict[str, Any], Any]:
     """The columns cast, and what is wrong with the first bad cell of a row, or null."""
     cast, bad = {}, []
     for column, kind in columns.items():
-        value = raw[column]
+        value, name = raw[column], kind.partition("(")[0]
         if not value.type().is_string():
             cast[column] = value.cast(kind)
             continue
@@ -175,7 +191,7 @@ def casts(raw: Any, columns: dict[str, str]) -> tuple[dict[str, Any], Any]:
         if kind != "string":
             wrong = value.notnull() & cast[column].isnull()
             told = ibis.literal(
-                f"column {column!r}: values must be {WORDS[kind]}, got "
+                f"column {column!r}: values must be {WORDS[name]}, got "
             )
             bad.append(ibis.ifelse(wrong, told + value.substr(0, 40), None))
     return cast, ibis.coalesce(*bad) if bad else ibis.null("string")
@@ -282,8 +298,11 @@ def sql(hospital: Hospital, expression: Any) -> str:
 def provenance(
     hospital: Hospital, source: str, options: Any, **more: Any
 ) -> dict[str, Any]:
-    """Options, steps, queries, and the SHA-256 of every file read."""
-    files = {name: digests(path) for name, path in sorted(hospital.files.items())}
+    """Options, steps, queries, and the SHA-256 of every file (the state of a table)."""
+    known: Any = digests
+    if hospital.engine.name == "bigquery":
+        known = lambda path: state_of(hospital.engine.backend, str(path))
+    files = {name: known(path) for name, path in sorted(hospital.files.items())}
     return {
         "source": source,
         "options": dataclasses.asdict(options),

@@ -66,6 +66,8 @@ class MedsOptions(EventOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.engine == "bigquery":
+            raise InputError("engine bigquery reads mimic3 and eicu; MEDS is files.")
         positive(hours=self.hours)
         count_steps(self.hours, self.bin_hours)
 

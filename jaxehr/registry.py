@@ -8,12 +8,17 @@ from jaxehr.core.checks import known
 
 
 class Source(NamedTuple):
-    """A data source: `reader(paths, options)`, or (options) without paths."""
+    """A data source: `reader(paths, options)`, or (options) without paths.
+
+    `parts` names a context manager (paths, options, shards) of `data.parts.Parts`, for
+    sources that need not be in memory as a whole.
+    """
 
     reader: str
     options: str
     takes_paths: bool
     text: str
+    parts: str = ""
 
 
 class ModelEntry(NamedTuple):
@@ -77,18 +82,21 @@ SOURCES = {
         "jaxehr.data.mimic3:Mimic3Options",
         True,
         "MIMIC-III from its tables: published cohorts",
+        "jaxehr.data.mimic3:open_parts",
     ),
     "eicu": Source(
         "jaxehr.data.eicu:read",
         "jaxehr.data.eicu:EicuOptions",
         True,
         "eICU-CRD from its tables: published cohorts",
+        "jaxehr.data.eicu:open_parts",
     ),
     "meds": Source(
         "jaxehr.data.meds:read",
         "jaxehr.data.meds:MedsOptions",
         True,
         "a MEDS dataset (Medical Event Data Standard)",
+        "jaxehr.data.meds:open_parts",
     ),
     "fiddle": Source(
         "jaxehr.data.fiddle:read",

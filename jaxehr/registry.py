@@ -161,6 +161,12 @@ MODELS = {
         "cdtd:CdtdSampling",
         series=True,
     ),
+    "tabdiff": baseline(
+        "tabdiff",
+        "TabDiff: rows, label a column, missing parts by kNN",
+        "tabdiff:TabdiffSampling",
+        series=True,
+    ),
 }
 
 METRICS = {

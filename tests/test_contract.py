@@ -20,6 +20,7 @@ from jaxehr.baselines.cdtd import CdtdConfig, CdtdSampling
 from jaxehr.baselines.copula import CopulaConfig
 from jaxehr.baselines.independent import IndependentConfig
 from jaxehr.baselines.tabddpm import TabddpmConfig
+from jaxehr.baselines.tabdiff import TabdiffConfig, TabdiffSampling
 from jaxehr.baselines.vae import VaeConfig
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Cohort, num_patients, rows_of, valid_steps
@@ -117,6 +118,17 @@ TINY = {
             train=brief(600, learning_rate=6e-3, lr_schedule="linear"),
         ),
         CdtdSampling(steps=30),
+    ),
+    "tabdiff": Tiny(
+        TabdiffConfig(
+            num_layers=1,
+            expansion=4,
+            width=128,
+            anneal=False,
+            train=brief(1200, learning_rate=3e-3, lr_schedule="cosine"),
+        ),
+        TabdiffSampling(steps=20),
+        conditional=False,
     ),
 }
 TRAINED = [name for name, tiny in TINY.items() if hasattr(tiny.config, "train")]

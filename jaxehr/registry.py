@@ -193,6 +193,12 @@ MODELS = {
         "HALO, bit after bit: visits of bits, label given, parts by kNN",
         series=True,
     ),
+    "tabdiff": baseline(
+        "tabdiff",
+        "TabDiff: rows, label a column, missing parts by kNN",
+        "tabdiff:TabdiffSampling",
+        series=True,
+    ),
 }
 
 METRICS = {

@@ -25,6 +25,7 @@ from jaxehr.baselines.ldm import LdmConfig
 from jaxehr.baselines.meddiff import MeddiffConfig, MeddiffSampling
 from jaxehr.baselines.medgan import MedganConfig
 from jaxehr.baselines.tabddpm import TabddpmConfig
+from jaxehr.baselines.tabdiff import TabdiffConfig, TabdiffSampling
 from jaxehr.baselines.timediff import TimediffConfig
 from jaxehr.baselines.vae import VaeConfig
 from jaxehr.core.checks import InputError
@@ -167,6 +168,17 @@ TINY = {
             num_layers=1,
             train=brief(400, learning_rate=3e-3, chunk_rows=64),
         )
+    ),
+    "tabdiff": Tiny(
+        TabdiffConfig(
+            num_layers=1,
+            expansion=4,
+            width=128,
+            anneal=False,
+            train=brief(1200, learning_rate=3e-3, lr_schedule="cosine"),
+        ),
+        TabdiffSampling(steps=20),
+        conditional=False,
     ),
 }
 TRAINED = [name for name, tiny in TINY.items() if hasattr(tiny.config, "train")]

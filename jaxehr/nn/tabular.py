@@ -1,8 +1,11 @@
 """The denoiser of a row: dense layers after a sum of row, noise level and label.
 
-The network of TabDDPM's public code [kotelnikov2023], which CDTD [mueller2025] took
-over. B rows, C columns, E coordinates of the sum.
+The network of TabDDPM's public code [kotelnikov2023], which CDTD [mueller2025]
+and, with SiLU, TabDiff [tabdiff2025] share. B rows, C columns, E coordinates of the
+sum.
 """
+
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -15,7 +18,7 @@ class RowDenoiser(nn.Module):
     """Row [B, C], noise level [B] and one-hot label [B, classes] -> [B, outputs].
 
     Mlp(Dense(row) + Dense(SiLU(Dense(waves(level)))) + SiLU(embedding of the label)),
-    with ReLU between the layers of the Mlp.
+    with `activation` between the layers of the Mlp.
 
     Attributes:
       widths: of its hidden layers. embedding: E, even. zero_last: the last layer starts
@@ -26,6 +29,7 @@ class RowDenoiser(nn.Module):
     embedding: int
     outputs: int
     zero_last: bool = False
+    activation: Callable[[jax.Array], jax.Array] = nn.relu
 
     @nn.compact
     def __call__(self, x: jax.Array, level: jax.Array, told: jax.Array) -> jax.Array:
@@ -38,4 +42,5 @@ class RowDenoiser(nn.Module):
             when = when + nn.silu(embed(told))
         h = nn.Dense(size, name="row")(x) + when
         widths = (*self.widths, self.outputs)
-        return Mlp(widths, zero_last=self.zero_last, name="layers")(h)
+        last = self.zero_last
+        return Mlp(widths, self.activation, zero_last=last, name="layers")(h)

@@ -42,8 +42,8 @@ class Quickcheck:
     """Training ends after this time on a CPU."""
     learning_rate: float = 2e-3
     """Adam step size on a CPU; on a GPU the paper's 1e-3."""
-    solver: Literal["euler", "heun"] = "euler"
-    """euler (the paper) or heun."""
+    solver: Literal["euler", "heun", "dpmpp-2m", "adams-3"] = "euler"
+    """euler (the paper), or of higher order."""
     sampler_steps: int = 50
     """Noise levels of the sampler."""
     guidance: float = 0.0

@@ -11,11 +11,17 @@ import dataclasses
 import json
 import platform
 import resource
+import tempfile
 import time
+from typing import TYPE_CHECKING
 
 import tyro
 
 from jaxehr.devices import configure
+
+if TYPE_CHECKING:
+    from jaxehr.core.cohort import Dataset
+    from jaxehr.runs import Run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,8 +35,23 @@ class Scale:
     """Hourly steps."""
     metrics: tuple[str, ...] = ()
     """Only these families; empty = all that run unasked."""
+    model_steps: int = 200
+    """Optimiser steps of a small CDMT-EHR for the attack on the model itself, trained
+    before the clock starts; 0 = no such attack."""
     quick: bool = False
     """The smaller setting of `jaxehr evaluate --quick`."""
+
+
+def small_model(data: "Dataset", steps: int) -> "Run":
+    """A model of all of the patients, not trained to the end."""
+    from jaxehr.core.configs import replace
+    from jaxehr.models.cdmt.config import preset
+    from jaxehr.runs import train_run
+
+    train = {"steps": steps, "lr_schedule": "constant", "max_minutes": 0.0}
+    config = replace(preset("small"), {"train": train})
+    with tempfile.TemporaryDirectory() as folder:
+        return train_run("cdmt", data, folder + "/run", config, holdout_fraction=0.0)
 
 
 def main(arguments: Scale) -> None:
@@ -45,6 +66,8 @@ def main(arguments: Scale) -> None:
         simulate(SimulateOptions(n=n, steps=arguments.steps, numeric=4, seed=seed))
         for seed, n in enumerate(sizes)
     )
+    steps = arguments.model_steps
+    model = small_model(train, steps) if steps else None
     laps, last = {}, [time.perf_counter(), ""]
     begun = last[0]
 
@@ -61,6 +84,7 @@ def main(arguments: Scale) -> None:
         holdout._replace(ids=holdout.ids + 10**7, groups=holdout.groups + 10**7),
         config=QUICK if arguments.quick else DEFAULT,
         metrics=list(arguments.metrics) or None,
+        model=model,
         progress=note,
     )
     result = dataclasses.asdict(arguments) | {

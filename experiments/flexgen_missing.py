@@ -130,12 +130,8 @@ def main(arguments: Missing) -> None:
     """Runs the cells that are left, then says how many there are."""
     import jax
 
-    from experiments.flexgen_missing_report import (
-        SETTINGS,
-        append_cell,
-        read_cells,
-        write_report,
-    )
+    from experiments.cells import SETTINGS, append_cell, read_cells
+    from experiments.flexgen_missing_report import write_report
     from jaxehr.core.checks import InputError
     from jaxehr.core.files import write_json
     from jaxehr.report.json_out import plain
@@ -239,13 +235,14 @@ def run_cell(arguments: Missing, world: World, cell: Cell) -> dict[str, Any]:
     import jax
 
     from experiments import flexgen_missing_parts as part
+    from experiments.cells import machine
     from jaxehr.models.flexgen import alignment, model, training
     from jaxehr.models.flexgen.config import FlexgenSampling
     from jaxehr.runs.sampling import synthetic
 
     keys = jax.random.split(jax.random.key(cell.seed), 5)
     clock, schema = part.Clock(), world.train.schema
-    found: dict[str, Any] = cell._asdict() | {"machine": part.machine()}
+    found: dict[str, Any] = cell._asdict() | {"machine": machine()}
     if cell.method in FLOORS:
         made = part.floor(keys[2], world.train, by_class=cell.method != "independent")
     else:

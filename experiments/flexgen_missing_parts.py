@@ -1,6 +1,5 @@
 """The parts of one cell of `flexgen_missing`: hide, train, impute, compare, floors."""
 
-import platform
 import time
 from typing import Any, NamedTuple
 
@@ -36,16 +35,6 @@ class Clock:
     def lap(self, name: str) -> None:
         now = time.perf_counter()
         self.seconds[name], self.last = round(now - self.last, 1), now
-
-
-def machine() -> dict[str, str]:
-    """What the numbers were made on."""
-    device = jax.devices()[0]
-    return {
-        "machine": f"{platform.machine()}, {jax.device_count()} {device.device_kind}",
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-    }
 
 
 class HiddenPart(NamedTuple):

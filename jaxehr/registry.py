@@ -8,12 +8,17 @@ from jaxehr.core.checks import known
 
 
 class Source(NamedTuple):
-    """A data source: `reader(paths, options)`, or (options) without paths."""
+    """A data source: `reader(paths, options)`, or (options) without paths.
+
+    `parts` names a context manager (paths, options, shards) of `data.parts.Parts`, for
+    sources that need not be in memory as a whole.
+    """
 
     reader: str
     options: str
     takes_paths: bool
     text: str
+    parts: str = ""
 
 
 class ModelEntry(NamedTuple):
@@ -77,18 +82,21 @@ SOURCES = {
         "jaxehr.data.mimic3:Mimic3Options",
         True,
         "MIMIC-III from its tables: published cohorts",
+        "jaxehr.data.mimic3:open_parts",
     ),
     "eicu": Source(
         "jaxehr.data.eicu:read",
         "jaxehr.data.eicu:EicuOptions",
         True,
         "eICU-CRD from its tables: published cohorts",
+        "jaxehr.data.eicu:open_parts",
     ),
     "meds": Source(
         "jaxehr.data.meds:read",
         "jaxehr.data.meds:MedsOptions",
         True,
         "a MEDS dataset (Medical Event Data Standard)",
+        "jaxehr.data.meds:open_parts",
     ),
     "fiddle": Source(
         "jaxehr.data.fiddle:read",
@@ -165,9 +173,30 @@ MODELS = {
         "TimeDiff, normal and multinomial: series, parts by kNN",
         series=True,
     ),
+    "tabddpm": baseline(
+        "tabddpm",
+        "TabDDPM: rows, label given, missing parts by kNN",
+        series=True,
+    ),
+    "cdtd": baseline(
+        "cdtd",
+        "CDTD: rows, label given or a column, missing parts by kNN",
+        "cdtd:CdtdSampling",
+        series=True,
+    ),
+    "medgan": baseline(
+        "medgan",
+        "medGAN: rows, label drawn, missing parts by kNN",
+    ),
     "halo": baseline(
         "halo",
         "HALO, bit after bit: visits of bits, label given, parts by kNN",
+        series=True,
+    ),
+    "tabdiff": baseline(
+        "tabdiff",
+        "TabDiff: rows, label a column, missing parts by kNN",
+        "tabdiff:TabdiffSampling",
         series=True,
     ),
 }

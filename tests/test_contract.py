@@ -16,12 +16,16 @@ import pytest
 
 from jaxehr import runs
 from jaxehr.baselines.bootstrap import BootstrapConfig
+from jaxehr.baselines.cdtd import CdtdConfig, CdtdSampling
 from jaxehr.baselines.copula import CopulaConfig
 from jaxehr.baselines.guided import GuidedSampling
 from jaxehr.baselines.halo import HaloConfig
 from jaxehr.baselines.independent import IndependentConfig
 from jaxehr.baselines.ldm import LdmConfig
 from jaxehr.baselines.meddiff import MeddiffConfig, MeddiffSampling
+from jaxehr.baselines.medgan import MedganConfig
+from jaxehr.baselines.tabddpm import TabddpmConfig
+from jaxehr.baselines.tabdiff import TabdiffConfig, TabdiffSampling
 from jaxehr.baselines.timediff import TimediffConfig
 from jaxehr.baselines.vae import VaeConfig
 from jaxehr.core.checks import InputError
@@ -126,6 +130,37 @@ TINY = {
         ),
         conditional=False,
     ),
+    "tabddpm": Tiny(
+        TabddpmConfig(
+            num_steps=30,
+            num_layers=2,
+            first=96,
+            last=96,
+            embedding=64,
+            train=brief(600, learning_rate=3e-3, lr_schedule="linear"),
+        )
+    ),
+    "cdtd": Tiny(
+        CdtdConfig(
+            embedding_dim=4,
+            embedding=64,
+            num_layers=2,
+            hidden=96,
+            low_noise=30.0,
+            train=brief(600, learning_rate=6e-3, lr_schedule="linear"),
+        ),
+        CdtdSampling(steps=30),
+    ),
+    "medgan": Tiny(
+        MedganConfig(
+            latent=16,
+            discriminator=32,
+            autoencoder_epochs=150,
+            autoencoder_batch=64,
+            train=brief(700, learning_rate=3e-3, chunk_rows=64),
+        ),
+        conditional=False,
+    ),
     "halo": Tiny(
         HaloConfig(
             bins=8,
@@ -133,6 +168,17 @@ TINY = {
             num_layers=1,
             train=brief(400, learning_rate=3e-3, chunk_rows=64),
         )
+    ),
+    "tabdiff": Tiny(
+        TabdiffConfig(
+            num_layers=1,
+            expansion=4,
+            width=128,
+            anneal=False,
+            train=brief(1200, learning_rate=3e-3, lr_schedule="cosine"),
+        ),
+        TabdiffSampling(steps=20),
+        conditional=False,
     ),
 }
 TRAINED = [name for name, tiny in TINY.items() if hasattr(tiny.config, "train")]

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from jaxehr.commands.listing import lines, sources
 from jaxehr.commands.outputs import check_output
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Cohort, Dataset, num_patients, valid_steps
-from jaxehr.core.sparse import SparseTable, density
+from jaxehr.core.sparse import SparseTable
 from jaxehr.registry import SOURCES, find, source_entry
 
 USAGE = """usage: jaxehr prepare SOURCE [PATH ...] --out COHORT [OPTIONS]
@@ -26,6 +27,14 @@ sources:
 """
 
 
+MOST_SHARDS = 10_000
+SHARDS = flag(
+    "shards",
+    int,
+    "Parts of the cohort on disk, people by hashed id; 0 = one up to 1 GiB of values, "
+    "above it parts of about 256 MiB. `train` need not have them in memory together.",
+    0,
+)
 DISCRETIZE = [
     flag(
         "discretize",
@@ -58,25 +67,41 @@ def run(words: list[str]) -> int:
     if not words:
         raise InputError(f"prepare: name a source; known: {', '.join(SOURCES)}.")
     name, *rest = words
-    entry = source_entry(name)
     arguments = parse(name, rest)
-    from jaxehr.data.store import MARKER, save_cohort
+    if arguments.shards < 0 or arguments.shards > MOST_SHARDS:
+        raise InputError(
+            f"shards must lie in [0, {MOST_SHARDS}], got {arguments.shards}."
+        )
+    from jaxehr.data.store import MARKER, save_parts
 
     check_output(arguments.out, marker=MARKER)
-    change = discretizer(arguments)
-    found, reader = arguments.options, find(entry.reader)
-    with told():
-        data = reader(arguments.paths, found) if entry.takes_paths else reader(found)
-    data = change(data)
-    save_cohort(data, arguments.out)
-    if name == "tables" and arguments.discretize == "none":
-        show_schema(data, arguments.out / MARKER)
-    print(summary(data, arguments.out))
+    told = Summary()
+    with progress_told(), opened(name, arguments) as parts:
+        save_parts(parts, arguments.out, told.add)
+    if name == "tables" and arguments.discretize == "none" and parts.whole:
+        show_schema(parts.whole, arguments.out / MARKER)
+    print(told.text(arguments.out, parts.number))
     return 0
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
+def opened(name: str, arguments: Any) -> Iterator[Any]:
+    """The cohort in its shards: made one by one where the source can, else cut."""
+    from jaxehr.data.shards import parts_of
+
+    entry, options = source_entry(name), arguments.options
+    change = discretizer(arguments)
+    if entry.parts and arguments.discretize == "none":
+        with find(entry.parts)(arguments.paths, options, arguments.shards) as parts:
+            yield parts
+        return
+    reader = find(entry.reader)
+    data = reader(arguments.paths, options) if entry.takes_paths else reader(options)
+    yield parts_of(change(data), arguments.shards)
+
+
+@contextlib.contextmanager
+def progress_told() -> Iterator[None]:
     """Prints the steps that a reader logs."""
     log, handler = (
         logging.getLogger("jaxehr.prepare"),
@@ -114,6 +139,7 @@ def parse(name: str, words: list[str]) -> Any:
     entry = source_entry(name)
     fields = [
         flag("out", pathlib.Path, "The cohort folder to make.", metavar="COHORT"),
+        SHARDS,
         *DISCRETIZE,
         section("options", find(entry.options)),
     ]
@@ -148,31 +174,70 @@ def show_schema(data: Dataset, path: pathlib.Path) -> None:
 
 def summary(data: Dataset, out: pathlib.Path) -> str:
     """One line: how many patients, features, steps, and how the label falls."""
-    cohort, schema = data.cohort, data.schema
-    text = f"{out}: {num_patients(cohort)} patients, {len(schema.static)} static"
-    if not schema.temporal:
-        text += " features"
-    else:
-        text += (
-            f" and {len(schema.temporal)} temporal features, {schema.num_steps} steps "
-            f"of {schema.step:g} {schema.time_unit} ({filled(cohort)})"
-        )
-    if schema.label:
-        shares = [
-            f"{value}: {int((cohort.label == code).sum())}"
-            for code, value in enumerate(schema.label.classes)
-        ]
-        text += f"; label {schema.label.name} ({', '.join(shares)})"
-    return text + notes(data)
+    told = Summary()
+    told.add(data)
+    return told.text(out)
 
 
-def filled(cohort: Cohort) -> str:
-    """How much of the temporal table is missing; of a sparse one, how much is 1."""
+class Summary:
+    """What is told of a cohort, from its parts.
+
+    Attributes:
+      last: the part that came last.
+    """
+
+    def __init__(self) -> None:
+        self.last: Dataset | None = None
+        self.patients, self.shown, self.cells = 0, 0, 0
+        self.labels: dict[int, int] = {}
+
+    def add(self, data: Dataset) -> None:
+        """Counts the patients, labels and cells of a part."""
+        cohort, self.last = data.cohort, data
+        self.patients += num_patients(cohort)
+        shown, cells = filled(cohort)
+        self.shown, self.cells = self.shown + shown, self.cells + cells
+        for code in range(data.schema.num_classes):
+            count = int((cohort.label == code).sum())
+            self.labels[code] = self.labels.get(code, 0) + count
+
+    def text(self, out: pathlib.Path, shards: int = 1) -> str:
+        """The line that ends `prepare`."""
+        assert self.last is not None
+        schema = self.last.schema
+        text = f"{out}: {self.patients} patients, {len(schema.static)} static"
+        if not schema.temporal:
+            text += " features"
+        else:
+            text += (
+                f" and {len(schema.temporal)} temporal features, {schema.num_steps} "
+                f"steps of {schema.step:g} {schema.time_unit} ({self.density()})"
+            )
+        if schema.label:
+            shares = [
+                f"{value}: {self.labels[code]}"
+                for code, value in enumerate(schema.label.classes)
+            ]
+            text += f"; label {schema.label.name} ({', '.join(shares)})"
+        text += f"; in {shards} shards" if shards > 1 else ""
+        return text + notes(self.last)
+
+    def density(self) -> str:
+        """How much of the temporal table is missing; of a sparse one, how much is 1."""
+        assert self.last is not None
+        share = self.shown / self.cells if self.cells else math.nan
+        if isinstance(self.last.cohort.temporal, SparseTable):
+            return f"{share:.1%} ones"
+        return f"{1.0 - share if self.cells else 1.0:.0%} missing"
+
+
+def filled(cohort: Cohort) -> tuple[int, int]:
+    """Observed cells (of a sparse table, ones) and cells of valid steps."""
     if isinstance(cohort.temporal, SparseTable):
-        return f"{density(cohort.temporal):.1%} ones"
+        table = cohort.temporal
+        return len(table.cells), int(table.length.sum(dtype="int64")) * table.features
     seen = cohort.temporal.observed[valid_steps(cohort)]
-    missing = 1.0 - seen.mean() if seen.size else 1.0
-    return f"{missing:.0%} missing"
+    return int(seen.sum()), seen.size
 
 
 def notes(data: Dataset) -> str:

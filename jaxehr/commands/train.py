@@ -9,6 +9,7 @@ from jaxehr.commands.flags import flag, read_flags, section
 from jaxehr.commands.listing import lines, models
 from jaxehr.core.checks import InputError, known, within
 from jaxehr.core.configs import replace
+from jaxehr.core.sizes import size_in_bytes
 from jaxehr.devices import check_seed, configure
 from jaxehr.progress import Progress
 from jaxehr.registry import MODELS, find, model_entry
@@ -36,11 +37,11 @@ def run(words: list[str]) -> int:
     within("drop-static", arguments.drop_static, 0.0, 1.0)
     within("drop-temporal", arguments.drop_temporal, 0.0, 1.0)
     check_seed(arguments.seed)
+    memory = size_in_bytes("memory-limit", arguments.memory_limit)
     configure()
-    from jaxehr.data.store import load_cohort
     from jaxehr.training.loop import Stopped
 
-    data = load_cohort(arguments.cohort)
+    data = opened(arguments.cohort, memory)
     try:
         train(
             name,
@@ -51,6 +52,7 @@ def run(words: list[str]) -> int:
             holdout_fraction=arguments.holdout_fraction,
             drop_static=arguments.drop_static,
             drop_temporal=arguments.drop_temporal,
+            memory=memory,
         )
     except Stopped as stop:
         print(
@@ -59,6 +61,18 @@ def run(words: list[str]) -> int:
         )
         return 128 + stop.signum
     return 0
+
+
+def opened(path: pathlib.Path, memory: int) -> Any:
+    """The cohort in memory, or where its shards are if they do not fit."""
+    from jaxehr.data.shards import is_sharded, memory_for, open_shards
+    from jaxehr.data.store import load_cohort
+
+    if is_sharded(path):
+        shards = open_shards(path)
+        if memory_for(shards) > memory:
+            return shards
+    return load_cohort(path)
 
 
 def parse(name: str, words: list[str]) -> Any:
@@ -87,6 +101,13 @@ def parse(name: str, words: list[str]) -> Any:
         *(preset_flags(presets) if presets else ()),
         flag("seed", int, "Same seed, same result.", 0),
         *shares(),
+        flag(
+            "memory_limit",
+            str,
+            "A cohort in shards that needs more stays on disk, from where people are "
+            "read ahead of each step (cdmt; extra `shards`). The result is the same.",
+            "4GB",
+        ),
         section("config", kind, default),
     ]
     return read_flags(f"jaxehr train {name}", f"Train {entry.text}.", fields, words)

@@ -26,12 +26,16 @@ LossesFn = Callable[..., np.ndarray]
 # trainings together, each on its rows, encoded as `params` says; the patients `valid`
 # choose the best average; steps 0 = those of the configuration
 FitManyFn = Callable[..., list[Params]]
+# (key, shards, learn Bool [N], judge Bool [N], *, scratch, memory, callbacks=(),
+# checkpoint=None, announce=None) -> params: `fit` with data that stay on disk
+FitShardsFn = Callable[..., Params]
 
 
 class GenerativeModel(NamedTuple):
     """What experiments and the command line see; `cdmt(schema, config)` returns one.
 
-    `losses` and `fit_many` are for attacks on the model itself.
+    `losses` and `fit_many` are for attacks on the model itself; `fit_shards` learns
+    from data that do not fit into memory.
     """
 
     fit: FitFn
@@ -39,6 +43,7 @@ class GenerativeModel(NamedTuple):
     impute: ImputeFn | None = None
     losses: LossesFn | None = None
     fit_many: FitManyFn | None = None
+    fit_shards: FitShardsFn | None = None
 
 
 def gather(data: Any, rows: Any) -> Any:

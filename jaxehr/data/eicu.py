@@ -5,8 +5,9 @@ signs every 5 minutes, 272 steps. `mortality48` and `arf4` follow FIDDLE's tasks
 [fiddle2020] with the tables that FLEXGEN-EHR lists [flexgen2024, Table 6].
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from jaxehr.core.checks import InputError, known
@@ -16,6 +17,8 @@ from jaxehr.data import eicu_tasks, eicu_vitals
 from jaxehr.data.eicu_tables import TABLES
 from jaxehr.data.events import EventOptions, refuse_choice
 from jaxehr.data.hospital import PartOptions, open_hospital, select_part
+from jaxehr.data.parts import of_plan
+from jaxehr.data.shards import Parts, parts_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,18 +46,27 @@ class EicuOptions(EventOptions, PartOptions):
 
 
 def read(paths: Sequence[PathLike], options: EicuOptions | None = None) -> Dataset:
-    """Reads the folder that holds the tables.
+    """The cohort in memory; see `open_parts`."""
+    with open_parts(paths, options or EicuOptions(), 1) as parts:
+        return next(parts.pieces).data
+
+
+@contextlib.contextmanager
+def open_parts(
+    paths: Sequence[PathLike], options: EicuOptions, number: int
+) -> Iterator[Parts]:
+    """Reads the folder that holds the tables; the cohort comes in `number` parts.
 
     Raises:
       InputError: a missing table or column (with where it was looked for), an
         unreadable file, a bad cell, repeated rows, no patient left (with the step that
         lost them).
     """
-    options = options or EicuOptions()
     with open_hospital(paths, options) as hospital:
         if options.task == "vitals24":
             data = eicu_vitals.read(hospital, options.least_rows, options)
+            yield parts_of(select_part(data, options), number)
         else:
             tables = options.tables or tuple(TABLES)
-            data = eicu_tasks.read(hospital, options.task, tables, options)
-    return select_part(data, options)
+            plan = eicu_tasks.plan(hospital, options.task, tables, options)
+            yield of_plan(hospital, plan, number, options)

@@ -15,8 +15,7 @@ import ibis
 import numpy as np
 import pyarrow as pa
 
-from jaxehr.core.cohort import Dataset, Feature, Label, Schema
-from jaxehr.data.assemble import assemble
+from jaxehr.core.cohort import Feature, Label, Schema
 from jaxehr.data.columns import pc
 from jaxehr.data.eicu_tables import (
     CODED,
@@ -28,17 +27,18 @@ from jaxehr.data.eicu_tables import (
     one_table,
     read_patients,
 )
-from jaxehr.data.events import EventOptions, choose, read_grid, static_features, tidy
+from jaxehr.data.events import EventOptions, choose, static_features, tidy
 from jaxehr.data.hospital import BAD, Hospital, checked, fetch, provenance, step, table
+from jaxehr.data.parts import Plan
 
 TIME, MINUTES, ARF = "hour", {"mortality48": 2880, "arf4": 240}, "respiratory_failure"
 LEVELS = r"^[^|]*([|][^|]*)?"  # the first two of the path of a treatment
 
 
-def read(
+def plan(
     hospital: Hospital, task: str, tables: tuple[str, ...], options: EventOptions
-) -> Dataset:
-    """The cohort of an opened folder; `task` is a key of `MINUTES`."""
+) -> Plan:
+    """The cohort of an opened folder but for the grid; `task` is a key of `MINUTES`."""
     minutes, label = MINUTES[task], LABEL if task == "mortality48" else ARF
     hours = minutes // 60
     stays = read_patients(hospital)
@@ -54,7 +54,6 @@ def read(
     rows = tidy(hospital, events, KEYS, hours)
     chosen = choose(hospital, rows, KEYS, people.num_rows, options)
     axes = {"id": STAY, "time": TIME, "start": 0.0, "step": 1.0, "num_steps": hours}
-    temporal = read_grid(hospital, rows, chosen, axes)
     schema = Schema(
         static=static_features(people, CODED, NUMERIC) + treated,
         temporal=chosen.features,
@@ -66,7 +65,7 @@ def read(
     )
     made = provenance(hospital, "eicu", options, variables=chosen.notes)
     where = (f"{hospital.folder}: stays", f"{hospital.folder}: events")
-    return assemble(schema, people, temporal, made, where=where)
+    return Plan(schema, people, rows, chosen, axes, made, where)
 
 
 def arf(hospital: Hospital, stays: Any) -> Any:

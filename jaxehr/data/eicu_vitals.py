@@ -32,6 +32,7 @@ from jaxehr.data.hospital import (
     refuse_repeats,
     step,
     table,
+    without,
 )
 
 FIRST, LAST, WIDTH, STEPS = 60, 1440, 5, 272
@@ -68,7 +69,7 @@ def read(hospital: Hospital, least: int, options: Any) -> Dataset:
     span = rows.group_by(STAY).mutate(low=rows[AT].min(), high=rows[AT].max())
     whole = (span.low <= FIRST) & (span.high >= LAST)
     inside = whole & span[AT].between(FIRST, LAST)
-    rows = span.filter(inside | span[BAD].notnull()).drop("low", "high")
+    rows = without(span.filter(inside | span[BAD].notnull()), "low", "high")
     rows = checked(hospital, "vitalPeriodic", rows)
     rows = step(hospital, "charted from minute 60 to 1440", rows, KEYS, store=False)
     refuse_repeats(hospital, "vitalPeriodic", rows, ROW)

@@ -1,4 +1,4 @@
-"""One Ibis expression, several engines: DuckDB in this process, or Spark.
+"""One Ibis expression, several engines: DuckDB in this process, Spark, BigQuery.
 
 Queries are written once; what differs between engines (how a session starts, how a file
 is opened) is here. Engines agree bit for bit because no query rests on the order of
@@ -11,7 +11,6 @@ import importlib
 import itertools
 import os
 import pathlib
-import re
 import warnings
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
@@ -22,12 +21,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jaxehr.core.checks import InputError
+from jaxehr.core.sizes import check_size
+from jaxehr.data.bigquery import connect_bigquery
 from jaxehr.data.gridding import connect
-from jaxehr.data.raw_tables import read_header
+from jaxehr.data.raw_tables import ROW, read_header
 
-Name = Literal["duckdb", "spark"]
-LOCAL = "127.0.0.1"
-SIZE = re.compile(r"[1-9][0-9]*(\.[0-9]+)? ?[KMGT]i?B")
+Name = Literal["duckdb", "spark", "bigquery"]
+GOOGLE = (
+    ("google.api_core.exceptions", "GoogleAPICallError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+)
+LOCAL, FILE = "127.0.0.1", "jaxehr_file"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,29 +39,34 @@ class EngineOptions:
     """Where the queries run."""
 
     engine: Name = "duckdb"
-    """`duckdb` in this process, or `spark` (extra `spark`)."""
+    """`duckdb` in this process, `spark` or `bigquery` (extras of these names)."""
     memory_limit: str = "2GB"
     """Memory of DuckDB or Spark's driver; above it data go to a temporary folder."""
     master: str = "local[*]"
     """Spark only: the master's URL, e.g. spark://host:7077, yarn or local[4]."""
+    project: str = ""
+    """BigQuery only: the project that is billed. Instead of a folder name the data set,
+    e.g. physionet-data.mimiciii_clinical; log in with gcloud first."""
 
     def __post_init__(self) -> None:
-        if not SIZE.fullmatch(self.memory_limit):
+        check_size("memory_limit", self.memory_limit)
+        if (self.engine == "bigquery") != bool(self.project):
             raise InputError(
-                f"memory_limit must be a size like 2GB or 500MB, got "
-                f"{self.memory_limit!r}."
+                "engine bigquery needs --project, the project that is billed; other "
+                "engines have none."
             )
 
 
 class Engine(NamedTuple):
     """A running engine; tables are numbered, so that queries read the same every time.
 
-    `session` is Spark's, None for DuckDB.
+    `session` is Spark's, None for the others.
     """
 
     backend: Any
     numbers: Iterator[int]
     session: Any = None
+    name: Name = "duckdb"
 
 
 @contextlib.contextmanager
@@ -65,14 +74,20 @@ def open_engine(options: EngineOptions) -> Iterator[Engine]:
     """Starts an engine and ends it, temporary tables included.
 
     Raises:
-      InputError: Spark is asked for and it, or Java, is not installed.
+      InputError: Spark or BigQuery is asked for and it, or Java, is not installed;
+        nobody is logged in to BigQuery.
     """
+    if options.engine == "bigquery":
+        backend = connect_bigquery(options.project)
+        yield Engine(backend, itertools.count(), name="bigquery")
+        return
     if options.engine == "spark":
         session = start_spark(options)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                yield Engine(ibis.pyspark.connect(session), itertools.count(), session)
+                backend = ibis.pyspark.connect(session)
+                yield Engine(backend, itertools.count(), session, "spark")
         finally:
             session.stop()
         return
@@ -154,6 +169,32 @@ def scan_csv(engine: Engine, path: str) -> Any:
     )
 
 
+def has_rows(engine: Engine) -> bool:
+    """Whether the engine reads files in order, so that rows have numbers."""
+    return engine.name == "duckdb"
+
+
+@contextlib.contextmanager
+def numbered(path: str) -> Iterator[Any]:
+    """A file on DuckDB with its name in `FILE` and its rows from 1 on in `ROW`."""
+    engine = Engine(connect(threads=os.cpu_count() or 1), itertools.count())
+    engine.backend.raw_sql("SET preserve_insertion_order = true")
+    try:
+        if ".csv" in path.lower():
+            table = scan(engine, path)
+            place = {FILE: ibis.literal(path), ROW: ibis.row_number() + 1}
+        else:
+            names = {"filename": True, "file_row_number": True}
+            table = engine.backend.read_parquet(
+                parts_of(path), table_name=new_name(engine), **names
+            )
+            table = table.rename({name.lower(): name for name in table.columns})
+            place = {FILE: table["filename"], ROW: table["file_row_number"] + 1}
+        yield table.mutate(**place)
+    finally:
+        engine.backend.disconnect()
+
+
 def new_name(engine: Engine) -> str:
     return f"jaxehr_{next(engine.numbers)}"
 
@@ -183,6 +224,9 @@ def failures() -> tuple[type[Exception], ...]:
     found: list[type[Exception]] = [duckdb.Error, pa.ArrowException, EOFError]
     with contextlib.suppress(ImportError):
         found.append(importlib.import_module("pyspark.errors").PySparkException)
+    for module, name in GOOGLE:
+        with contextlib.suppress(ImportError):
+            found.append(getattr(importlib.import_module(module), name))
     return tuple(found)
 
 

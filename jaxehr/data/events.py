@@ -20,7 +20,7 @@ from jaxehr.core.cohort import Feature
 from jaxehr.data.columns import listing, pc
 from jaxehr.data.engines import EngineOptions, fetch, keep
 from jaxehr.data.gridding import grid_long, in_memory
-from jaxehr.data.hospital import Hospital, Keys, step
+from jaxehr.data.hospital import Hospital, Keys, step, without
 
 DONE = "done"  # the only category of a variable without values
 COLUMNS = ("hour", "key", "label", "number", "text", "unit")
@@ -81,7 +81,7 @@ def tidy(hospital: Hospital, events: Any, keys: Keys, hours: float) -> Any:
     best = keep(hospital.engine, best)
     both = rows.left_join(best, rows.key == best.best_key)
     same = both.unit.fill_null("").lower() == both.best_unit
-    both = both.filter(both.number.isnull() | same).drop("best_key", "best_unit")
+    both = without(both.filter(both.number.isnull() | same), "best_key", "best_unit")
     text = "in the commonest unit of their variable"
     return step(hospital, text, both, keys, store=False)
 

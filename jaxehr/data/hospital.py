@@ -14,20 +14,26 @@ from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import ibis
+import numpy as np
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Dataset, take
+from jaxehr.data.bigquery import TIME, check_dataset, open_table, state_of
 from jaxehr.data.columns import listing
 from jaxehr.data.engines import (
+    FILE,
     Engine,
     EngineOptions,
     column_names,
     failures,
     fetch,
+    has_rows,
     keep,
+    numbered,
     open_engine,
     scan,
 )
+from jaxehr.data.raw_tables import ROW
 from jaxehr.data.split import hashed_share
 
 LOG = logging.getLogger("jaxehr.prepare")
@@ -60,13 +66,14 @@ class PartOptions(EngineOptions):
 
 
 class Hospital(NamedTuple):
-    """An opened folder; `files`, `steps`, `queries` and `notes` fill as it is read."""
+    """An opened folder; the other fields fill as it is read."""
 
     engine: Engine
     folder: pathlib.Path
     files: dict[str, pathlib.Path]
     steps: list[dict[str, Any]]
     queries: dict[str, str]
+    kinds: dict[str, dict[str, str]]  # table -> column -> Ibis type
 
 
 class Keys(NamedTuple):
@@ -78,20 +85,23 @@ class Keys(NamedTuple):
 
 @contextlib.contextmanager
 def open_hospital(paths: Any, options: EngineOptions) -> Iterator[Hospital]:
-    """Opens one folder of tables with an engine.
+    """Opens one folder of tables, or one data set of BigQuery, with an engine.
 
     Raises:
       InputError: not one folder, no such folder, a file that cannot be read (truncated,
         another delimiter than in its header), too little memory.
     """
-    if len(paths) != 1 or not pathlib.Path(paths[0]).is_dir():
+    remote = options.engine == "bigquery"
+    if remote:
+        check_dataset(paths)
+    elif len(paths) != 1 or not pathlib.Path(paths[0]).is_dir():
         raise InputError(
             f"{', '.join(map(str, paths))}: one folder with the tables is needed "
             "(unpack an archive first)."
         )
     folder = pathlib.Path(paths[0])
     with open_engine(options) as engine:
-        hospital = Hospital(engine, folder, {}, [], {})
+        hospital = Hospital(engine, folder, {}, [], {}, {})
         try:
             yield hospital
         except failures() as error:
@@ -116,10 +126,6 @@ def find_table(folder: pathlib.Path, name: str) -> pathlib.Path | None:
     return None
 
 
-def has_table(hospital: Hospital, name: str) -> bool:
-    return find_table(hospital.folder, name) is not None
-
-
 def table(hospital: Hospital, name: str, columns: dict[str, str]) -> Any:
     """The columns of table `name` (lower case -> Ibis type), cast, with `BAD` beside.
 
@@ -128,6 +134,8 @@ def table(hospital: Hospital, name: str, columns: dict[str, str]) -> Any:
     Raises:
       InputError: no such table or column; the message says where it was looked for.
     """
+    if hospital.engine.name == "bigquery":
+        return remote_table(hospital, name, columns)
     path = find_table(hospital.folder, name)
     if path is None:
         endings = ", ".join(name + ending for ending in ENDINGS)
@@ -140,22 +148,41 @@ def table(hospital: Hospital, name: str, columns: dict[str, str]) -> Any:
     except (OSError, UnicodeDecodeError, *failures()) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: not a readable table ({reason}).") from error
+    refuse_absent(str(path), columns, names)
+    hospital.files[name], hospital.kinds[name] = path, columns
+    return typed(scan(hospital.engine, str(path)), columns)
+
+
+def refuse_absent(where: str, columns: dict[str, str], names: list[str]) -> None:
+    """Raises InputError unless all `columns` are among `names`."""
     absent = [column for column in columns if column not in names]
     if absent:
         raise InputError(
-            f"{path}: column(s) {listing(absent)} missing; there are: "
+            f"{where}: column(s) {listing(absent)} missing; there are: "
             f"{listing(names, 60)}."
         )
-    hospital.files[name] = path
-    raw = scan(hospital.engine, str(path))
-    return typed(raw, columns)
+
+
+def remote_table(hospital: Hospital, name: str, columns: dict[str, str]) -> Any:
+    """`table` of a data set of BigQuery."""
+    path, raw = open_table(hospital.engine.backend, str(hospital.folder), name)
+    refuse_absent(path, columns, list(raw.columns))
+    kinds = {c: TIME if kind == "timestamp" else kind for c, kind in columns.items()}
+    hospital.files[name], hospital.kinds[name] = pathlib.Path(path), columns
+    return typed(raw, kinds)
 
 
 def typed(raw: Any, columns: dict[str, str]) -> Any:
     """Casts text columns; empty text and `NA` are null."""
+    cast, first = casts(raw, columns)
+    return raw.select(**cast, **{BAD: first})
+
+
+def casts(raw: Any, columns: dict[str, str]) -> tuple[dict[str, Any], Any]:
+    """The columns cast, and what is wrong with the first bad cell of a row, or null."""
     cast, bad = {}, []
     for column, kind in columns.items():
-        value = raw[column]
+        value, name = raw[column], kind.partition("(")[0]
         if not value.type().is_string():
             cast[column] = value.cast(kind)
             continue
@@ -164,11 +191,10 @@ def typed(raw: Any, columns: dict[str, str]) -> Any:
         if kind != "string":
             wrong = value.notnull() & cast[column].isnull()
             told = ibis.literal(
-                f"column {column!r}: values must be {WORDS[kind]}, got "
+                f"column {column!r}: values must be {WORDS[name]}, got "
             )
             bad.append(ibis.ifelse(wrong, told + value.substr(0, 40), None))
-    first = ibis.coalesce(*bad) if bad else ibis.null("string")
-    return raw.select(**cast, **{BAD: first})
+    return cast, ibis.coalesce(*bad) if bad else ibis.null("string")
 
 
 def checked(hospital: Hospital, name: str, rows: Any) -> Any:
@@ -181,11 +207,29 @@ def checked(hospital: Hospital, name: str, rows: Any) -> Any:
     rows = keep(hospital.engine, rows)
     found = first_row(hospital, rows, count=rows[BAD].count(), first=rows[BAD].min())
     if found["count"]:
+        where, row = place_of(hospital, name, str(found["first"]))
         raise InputError(
-            f"{hospital.files[name]}: {found['first']!s}; {found['count']} rows are "
-            "bad. An empty cell is a missing value."
+            f"{where}: {found['first']!s}{row}; {found['count']} rows are bad. An "
+            "empty cell is a missing value."
         )
     return rows.drop(BAD)
+
+
+def place_of(hospital: Hospital, name: str, told: str) -> tuple[pathlib.Path, str]:
+    """The file and the row of the first cell of table `name` of which `told` is said.
+
+    The file is read once more, in order. Only DuckDB counts rows.
+    """
+    path, columns = hospital.files[name], hospital.kinds[name]
+    if not has_rows(hospital.engine):
+        return path, ""
+    with numbered(str(path)) as raw:
+        rows = raw.select(ROW, FILE, **{BAD: casts(raw, columns)[1]})
+        rows = rows.filter(rows[BAD] == told).order_by([FILE, ROW]).limit(1)
+        found = rows.to_pyarrow().to_pylist()
+    if not found:
+        return path, ""
+    return pathlib.Path(found[0][FILE]), f" at data row {found[0][ROW]}"
 
 
 def first_row(hospital: Hospital, table: Any, /, **measures: Any) -> dict[str, Any]:
@@ -241,6 +285,11 @@ def step(
     return rows
 
 
+def without(table: Any, *names: str) -> Any:
+    """The table without some columns; `drop` writes another query every time."""
+    return table.select(*(name for name in table.columns if name not in names))
+
+
 def sql(hospital: Hospital, expression: Any) -> str:
     """The text of a query in the dialect of the engine."""
     return str(hospital.engine.backend.compile(expression))
@@ -249,8 +298,11 @@ def sql(hospital: Hospital, expression: Any) -> str:
 def provenance(
     hospital: Hospital, source: str, options: Any, **more: Any
 ) -> dict[str, Any]:
-    """Options, steps, queries, and the SHA-256 of every file read."""
-    files = {name: digests(path) for name, path in sorted(hospital.files.items())}
+    """Options, steps, queries, and the SHA-256 of every file (the state of a table)."""
+    known: Any = digests
+    if hospital.engine.name == "bigquery":
+        known = lambda path: state_of(hospital.engine.backend, str(path))
+    files = {name: known(path) for name, path in sorted(hospital.files.items())}
     return {
         "source": source,
         "options": dataclasses.asdict(options),
@@ -280,7 +332,14 @@ def select_part(data: Dataset, options: PartOptions) -> Dataset:
     """
     if options.part == "all":
         return data
-    units = data.groups if options.split_by == "person" else data.ids
+    return take(data, in_part(data.ids, data.groups, options))
+
+
+def in_part(ids: np.ndarray, groups: np.ndarray, options: PartOptions) -> np.ndarray:
+    """Bool [N]: the stays of `options.part`; see `select_part`."""
+    if options.part == "all":
+        return np.ones(len(ids), bool)
+    units = groups if options.split_by == "person" else ids
     test = hashed_share(units) >= 1.0 - options.test_fraction
     rows = test if options.part == "test" else ~test
     if not rows.any():
@@ -288,4 +347,4 @@ def select_part(data: Dataset, options: PartOptions) -> Dataset:
             f"part {options.part!r} holds none of {len(rows)} stays; choose another "
             "test_fraction."
         )
-    return take(data, rows)
+    return rows

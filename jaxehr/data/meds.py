@@ -7,9 +7,10 @@ the first code `START`, else its first dated code other than birth; the birth gi
 `age`.
 """
 
+import contextlib
 import dataclasses
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import ibis
@@ -19,18 +20,25 @@ import pyarrow.parquet as pq
 from jaxehr.core.checks import InputError, known, positive
 from jaxehr.core.cohort import Dataset, Feature, Label, Schema
 from jaxehr.core.files import PathLike, read_json
-from jaxehr.data.assemble import assemble
 from jaxehr.data.columns import listing, pc
 from jaxehr.data.engines import fetch, keep, parts_of, scan
 from jaxehr.data.events import (
     EventOptions,
     choose,
     coded_feature,
-    read_grid,
     tidy,
 )
 from jaxehr.data.gridding import count_steps, in_memory, time_dtype
-from jaxehr.data.hospital import Hospital, Keys, open_hospital, provenance, step
+from jaxehr.data.hospital import (
+    Hospital,
+    Keys,
+    open_hospital,
+    provenance,
+    step,
+    without,
+)
+from jaxehr.data.parts import Plan, of_plan
+from jaxehr.data.shards import Parts
 
 SUBJECT, TIME, AGE = "subject_id", "hour", "age"
 START, END, LABEL, JOIN = "JAXEHR//START", "JAXEHR//END", "JAXEHR//LABEL", "//"
@@ -58,33 +66,47 @@ class MedsOptions(EventOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.engine == "bigquery":
+            raise InputError("engine bigquery reads mimic3 and eicu; MEDS is files.")
         positive(hours=self.hours)
         count_steps(self.hours, self.bin_hours)
 
 
 def read(paths: Sequence[PathLike], options: MedsOptions | None = None) -> Dataset:
-    """Reads a dataset: the folder with data/ and metadata/.
+    """The cohort in memory; see `open_parts`."""
+    with open_parts(paths, options or MedsOptions(), 1) as parts:
+        return next(parts.pieces).data
+
+
+@contextlib.contextmanager
+def open_parts(
+    paths: Sequence[PathLike], options: MedsOptions, number: int
+) -> Iterator[Parts]:
+    """Reads a dataset: the folder with data/ and metadata/, in `number` parts.
 
     Raises:
       InputError: the package `meds` is not installed; no dataset; a file that breaks
         the MEDS schema (with its name); no such split, code or feature; nobody left.
     """
-    options = options or MedsOptions()
     schemas = load_meds()
+    with open_hospital(paths, options) as hospital:
+        yield of_plan(hospital, plan(hospital, schemas, options), number)
+
+
+def plan(hospital: Hospital, schemas: Any, options: MedsOptions) -> Plan:
+    """The cohort of an opened dataset, but for the grid."""
     steps = count_steps(options.hours, options.bin_hours)
     axes = {"id": SUBJECT, "time": TIME, "start": 0.0, "num_steps": steps}
     axes["step"] = float(options.bin_hours)
-    with open_hospital(paths, options) as hospital:
-        events = read_events(hospital, schemas, options)
-        dated = windowed(hospital, events, options)
-        people = read_people(hospital, events, dated, bool(options.start))
-        label, people = read_label(hospital, events, people, options)
-        static, people = read_static(hospital, events, people, options)
-        plain = dated.filter(~is_special(dated, options))
-        rows = tidy(hospital, plain, KEYS, options.hours)
-        chosen = choose(hospital, rows, KEYS, people.num_rows, options)
-        temporal = read_grid(hospital, rows, chosen, axes, ends=people)
-        made = provenance(hospital, "meds", options, variables=chosen.notes)
+    events = read_events(hospital, schemas, options)
+    dated = windowed(hospital, events, options)
+    people = read_people(hospital, events, dated, bool(options.start))
+    label, people = read_label(hospital, events, people, options)
+    static, people = read_static(hospital, events, people, options)
+    plain = dated.filter(~is_special(dated, options))
+    rows = tidy(hospital, plain, KEYS, options.hours)
+    chosen = choose(hospital, rows, KEYS, people.num_rows, options)
+    made = provenance(hospital, "meds", options, variables=chosen.notes)
     schema = Schema(
         static=static,
         temporal=tuple(as_stored(feature) for feature in chosen.features),
@@ -96,7 +118,7 @@ def read(paths: Sequence[PathLike], options: MedsOptions | None = None) -> Datas
         label=label,
     )
     where = (f"{hospital.folder}: static", f"{hospital.folder}: dated")
-    return assemble(schema, people, temporal, made, where=where)
+    return Plan(schema, people, rows, chosen, axes, made, where, ends=True)
 
 
 def as_stored(feature: Feature) -> Feature:
@@ -181,7 +203,7 @@ def mapped(hospital: Hospital, rows: Any, options: MedsOptions) -> Any:
     table = keep(hospital.engine, in_memory(pa.table(columns)))
     both = rows.left_join(table, rows.key == table.of_code)
     both = both.filter(both.name.notnull() | is_special(both, options))
-    both = both.mutate(key=both.name.coalesce(both.key)).drop("of_code", "name")
+    both = without(both.mutate(key=both.name.coalesce(both.key)), "of_code", "name")
     return step(hospital, "of the features asked for", both, KEYS, store=False)
 
 

@@ -5,8 +5,9 @@ signs of MetaVision stays on 25 hourly points. `mortality48` and `arf4` follow F
 tasks [fiddle2020] with the tables that FLEXGEN-EHR lists [flexgen2024, Table 5].
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from jaxehr.core.checks import InputError
@@ -15,6 +16,8 @@ from jaxehr.core.files import PathLike
 from jaxehr.data import mimic3_tasks, mimic3_vitals
 from jaxehr.data.events import EventOptions, refuse_choice
 from jaxehr.data.hospital import PartOptions, open_hospital, select_part
+from jaxehr.data.parts import of_plan
+from jaxehr.data.shards import Parts, parts_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,17 +38,26 @@ class Mimic3Options(EventOptions, PartOptions):
 
 
 def read(paths: Sequence[PathLike], options: Mimic3Options | None = None) -> Dataset:
-    """Reads the folder that holds the tables.
+    """The cohort in memory; see `open_parts`."""
+    with open_parts(paths, options or Mimic3Options(), 1) as parts:
+        return next(parts.pieces).data
+
+
+@contextlib.contextmanager
+def open_parts(
+    paths: Sequence[PathLike], options: Mimic3Options, number: int
+) -> Iterator[Parts]:
+    """Reads the folder that holds the tables; the cohort comes in `number` parts.
 
     Raises:
       InputError: a missing table or column (with where it was looked for), an
         unreadable file, a bad cell, repeated or contradictory rows, units that do not
         fit, no patient left (with the step that lost them).
     """
-    options = options or Mimic3Options()
     with open_hospital(paths, options) as hospital:
         if options.task == "vitals24":
             data = mimic3_vitals.read(hospital, options.label_as_timediff, options)
+            yield parts_of(select_part(data, options), number)
         else:
-            data = mimic3_tasks.read(hospital, options.task, options)
-    return select_part(data, options)
+            plan = mimic3_tasks.plan(hospital, options.task, options)
+            yield of_plan(hospital, plan, number, options)

@@ -10,6 +10,7 @@ from jaxehr.data.hospital import (
     refuse_where,
     step,
     table,
+    without,
 )
 
 PERSON, ADMISSION, STAY = "subject_id", "hadm_id", "icustay_id"
@@ -65,7 +66,7 @@ def read_stays(
     refuse_where(
         hospital, "ICUSTAYS", rows.filter(rows.outtime < rows.intime), STAY, rule
     )
-    both = rows.inner_join(admissions.drop(PERSON, "row_id"), ADMISSION)
+    both = rows.inner_join(without(admissions, PERSON, "row_id"), ADMISSION)
     return step(hospital, "ICU stays with an admission", both, KEYS)
 
 

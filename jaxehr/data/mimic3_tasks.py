@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 
 import ibis
 
-from jaxehr.core.cohort import Dataset, Label, Schema
-from jaxehr.data.assemble import assemble
-from jaxehr.data.events import EventOptions, choose, read_grid, static_features, tidy
+from jaxehr.core.cohort import Label, Schema
+from jaxehr.data.events import EventOptions, choose, static_features, tidy
 from jaxehr.data.hospital import (
     BAD,
     Hospital,
@@ -39,6 +38,7 @@ from jaxehr.data.mimic3_stays import (
     read_stays,
     seconds,
 )
+from jaxehr.data.parts import Plan
 
 TIME, HOUR, YEAR = "hour", 3600, 31_556_952
 HOURS = {"mortality48": 48, "arf4": 4}
@@ -92,8 +92,8 @@ CODED = {
 NUMERIC = {"age": "a", "hours_to_icu": "h"}
 
 
-def read(hospital: Hospital, task: str, options: EventOptions) -> Dataset:
-    """The cohort of an opened folder; `task` is a key of `HOURS`."""
+def plan(hospital: Hospital, task: str, options: EventOptions) -> Plan:
+    """The cohort of an opened folder, but for the grid; `task` is a key of `HOURS`."""
     hours = HOURS[task]
     stays = adults(hospital, hours)
     stays = (
@@ -105,7 +105,6 @@ def read(hospital: Hospital, task: str, options: EventOptions) -> Dataset:
     rows = tidy(hospital, events(hospital, stays, hours), KEYS, hours)
     chosen = choose(hospital, rows, KEYS, people.num_rows, options)
     axes = {"id": STAY, "time": TIME, "start": 0.0, "step": 1.0, "num_steps": hours}
-    temporal = read_grid(hospital, rows, chosen, axes)
     schema = Schema(
         static=static_features(people, CODED, NUMERIC),
         temporal=chosen.features,
@@ -117,7 +116,7 @@ def read(hospital: Hospital, task: str, options: EventOptions) -> Dataset:
     )
     made = provenance(hospital, "mimic3", options, variables=chosen.notes)
     where = (f"{hospital.folder}: stays", f"{hospital.folder}: events")
-    return assemble(schema, people, temporal, made, where=where)
+    return Plan(schema, people, rows, chosen, axes, made, where)
 
 
 def adults(hospital: Hospital, hours: int) -> Any:

@@ -28,6 +28,7 @@ from jaxehr.data.hospital import (
     refuse_repeats,
     step,
     table,
+    without,
 )
 from jaxehr.data.mimic3_stays import (
     KEYS,
@@ -142,7 +143,7 @@ def first_day(events: Any) -> Any:
     """Rows with `since`: seconds since the stay's first charttime, at most `LAST`."""
     since = events["at"] - events["at"].min().over(group_by=STAY)
     rows = events.mutate(since=since)
-    return rows.filter(rows.since <= LAST).drop("at", "intime", "outtime")
+    return without(rows.filter(rows.since <= LAST), "at", "intime", "outtime")
 
 
 def in_range(events: Any, part: Items) -> Any:

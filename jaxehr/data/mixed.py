@@ -6,13 +6,13 @@ standard normal by their quantiles. Everything fitted is a nested dict of arrays
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxehr.core.cohort import Feature, Table, coded_features, numeric_features
 from jaxehr.data import impute, transforms
-from jaxehr.data.encoding import as_in_training, missing_shares, sizes
+from jaxehr.data.encoding import as_in_training, sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +66,37 @@ def every_mask(features: tuple[Feature, ...]) -> tuple[int, ...]:
     return tuple(range(len(features)))
 
 
+class Seen(NamedTuple):
+    """What fitting reads off the rows of one table; adds up over parts of a cohort."""
+
+    numeric: tuple[transforms.Tally, ...]
+    codes: tuple[np.ndarray, ...]  # Int [K]: how often each code was observed
+    observed: np.ndarray  # Int [features]: rows with a value
+    rows: int
+
+
+def see(part: Part, table: Table, valid: np.ndarray) -> Seen:
+    """What fitting needs of the rows `valid` (Bool, the shape without columns)."""
+    count, rows = len(part.numeric), Table(*(leaf[valid] for leaf in table))
+    tallies = [
+        transforms.tally(rows.numeric[:, d], rows.observed[:, d]) for d in range(count)
+    ]
+    codes = [
+        np.bincount(rows.codes[rows.observed[:, count + d], d], minlength=size)
+        for d, size in enumerate(sizes(part.features))
+    ]
+    observed = rows.observed.sum(0, dtype=np.int64)
+    return Seen(tuple(tallies), tuple(codes), observed, len(rows.observed))
+
+
+def add_seen(one: Seen, other: Seen) -> Seen:
+    """Both parts together."""
+    numeric = map(transforms.add_tallies, one.numeric, other.numeric)
+    codes = (a + b for a, b in zip(one.codes, other.codes, strict=True))
+    observed = one.observed + other.observed
+    return Seen(tuple(numeric), tuple(codes), observed, one.rows + other.rows)
+
+
 def fit_part(
     part: Part, table: Table, valid: np.ndarray, max_knots: int
 ) -> dict[str, Any]:
@@ -75,13 +106,23 @@ def fit_part(
       valid: Bool, the shape of the table without its columns: rows that exist.
       max_knots: of `transforms.fit_quantile_normal`.
     """
-    rows = Table(*(leaf[valid] for leaf in table))  # [rows, columns]
-    seen = rows.observed[:, : len(part.numeric)]
-    knots = transforms.fit_quantile_normal(rows.numeric, seen, part.numeric, max_knots)
+    return fit_seen(part, see(part, table, valid), max_knots)
+
+
+def fit_seen(part: Part, seen: Seen, max_knots: int) -> dict[str, Any]:
+    """`fit_part` from what was seen: the same in whatever parts it was read."""
+    # A sum over the distinct values does not depend on the order of rows.
+    means = [
+        (values * counts).sum() / max(counts.sum(), 1)
+        for values, counts in seen.numeric
+    ]
+    modes = np.array([counts.argmax() for counts in seen.codes], np.int32)
+    knots = transforms.fit_tallies(seen.numeric, part.numeric, max_knots)
+    shares = seen.observed / max(seen.rows, 1)
     return {
-        "fill": impute.fit_fill(rows, sizes(part.features))._asdict(),
+        "fill": impute.Fill(np.array(means, np.float64), modes)._asdict(),
         "quantile": knots._asdict(),
-        "missing": missing_shares(rows.observed),
+        "missing": 1.0 - shares,
     }
 
 
@@ -93,12 +134,27 @@ def frequencies(
     Args:
       known: Bool [rows, D]: the codes to count; all of them by default.
     """
-    shares = np.zeros((len(cardinalities), max(cardinalities, default=1)))
+    return shares_of(cardinalities, code_counts(cardinalities, codes, known))
+
+
+def code_counts(
+    cardinalities: tuple[int, ...], codes: np.ndarray, known: np.ndarray | None = None
+) -> np.ndarray:
+    """Int [D, K]: rows of each category; adds up over parts of a cohort."""
+    found = np.zeros((len(cardinalities), max(cardinalities, default=1)), np.int64)
     for column, size in enumerate(cardinalities):
         seen = codes[:, column] if known is None else codes[known[:, column], column]
-        counts = np.bincount(seen, minlength=size)[:size]
+        found[column, :size] = np.bincount(seen, minlength=size)[:size]
+    return found
+
+
+def shares_of(cardinalities: tuple[int, ...], counts: np.ndarray) -> np.ndarray:
+    """Float [D, K], 0 at padding."""
+    shares = np.zeros(counts.shape)
+    for column, size in enumerate(cardinalities):
         # One imagined observation a category keeps the logarithm of a rare one finite.
-        shares[column, :size] = (counts + 1.0) / (counts.sum() + size)
+        shares[column, :size] = counts[column, :size] + 1.0
+        shares[column] /= counts[column].sum() + size
     return shares
 
 

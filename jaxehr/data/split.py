@@ -36,16 +36,22 @@ def split(
     Raises:
       InputError: a fraction outside (0, 1), or a side without any stay.
     """
+    held = held_out(data.groups, holdout_fraction, salt)
+    return take(data, ~held), take(data, held)
+
+
+def held_out(groups: np.ndarray, holdout_fraction: float, salt: str = "") -> np.ndarray:
+    """Bool [N]: the stays of the hold-out part of `split`."""
     if not 0.0 < holdout_fraction < 1.0:
         raise InputError(
             f"holdout_fraction must lie between 0 and 1, got {holdout_fraction}."
         )
-    held = hashed_share(data.groups, salt) >= 1.0 - holdout_fraction
+    held = hashed_share(groups, salt) >= 1.0 - holdout_fraction
     if held.all() or not held.any():
         side = "training" if held.all() else "hold-out"
-        people = len(np.unique(data.groups))
+        people = len(np.unique(groups))
         raise InputError(
             f"split: the {side} part is empty: holdout_fraction {holdout_fraction} of "
             f"{people} people. Choose another fraction or salt, or bring more people."
         )
-    return take(data, ~held), take(data, held)
+    return held

@@ -12,6 +12,7 @@ scikit-learn's QuantileTransformer, in contrast, sends an atom at the lowest val
 -5.2, which makes a zero-inflated column two far-apart points.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,16 +63,45 @@ def fit_quantile_normal(
             f"values {values.shape}, observed {observed.shape} and {len(features)} "
             "features disagree; [N, D], [N, D] and D are needed."
         )
+    tallies = [tally(values[:, d], observed[:, d]) for d in range(len(features))]
+    return fit_tallies(tallies, features, max_knots)
+
+
+class Tally(NamedTuple):
+    """How often each value of a column was observed; adds up over parts of the data."""
+
+    values: np.ndarray  # Float, ascending, each once; no -0.0
+    counts: np.ndarray  # Int
+
+
+def tally(values: np.ndarray, observed: np.ndarray) -> Tally:
+    """The tally of values [N] where Bool [N] `observed`."""
+    return Tally(*np.unique(values[observed] + 0.0, return_counts=True))
+
+
+def add_tallies(one: Tally, other: Tally) -> Tally:
+    """The tally of two parts together: the same whatever the parts are."""
+    joined = np.concatenate([one.values, other.values])
+    values, place = np.unique(joined, return_inverse=True)
+    counts = np.zeros(len(values), np.int64)
+    np.add.at(counts, place, np.concatenate([one.counts, other.counts]))
+    return Tally(values, counts)
+
+
+def fit_tallies(
+    tallies: Sequence[Tally], features: tuple[Feature, ...], max_knots: int = 1000
+) -> QuantileNormal:
+    """`fit_quantile_normal` from the tallies of the D columns."""
     within("max_knots", max_knots, 4, 10**6)
     rows = []
-    for column, feature in enumerate(features):
-        x = values[observed[:, column], column]
-        if not np.isfinite(x).all():
+    for found, feature in zip(tallies, features, strict=True):
+        bad = ~np.isfinite(found.values)
+        if bad.any():
             raise InputError(
-                f"feature {feature.name!r}: {np.count_nonzero(~np.isfinite(x))} of "
-                f"{x.size} observed values are not finite."
+                f"feature {feature.name!r}: {found.counts[bad].sum()} of "
+                f"{found.counts.sum()} observed values are not finite."
             )
-        rows.append(_fit_one(x, feature, max_knots))
+        rows.append(_fit_one(found, feature, max_knots))
     longest = max((len(row[0]) for row in rows), default=1)
     stack = [
         np.stack(
@@ -113,13 +143,12 @@ def inverse(params: QuantileNormal, z: np.ndarray) -> np.ndarray:
     return values
 
 
-def _fit_one(x: np.ndarray, feature: Feature, max_knots: int) -> tuple[Any, ...]:
+def _fit_one(found: Tally, feature: Feature, max_knots: int) -> tuple[Any, ...]:
     """(levels, values, count, mean, std, decimals, lower, upper) of one feature."""
-    n = x.size
+    (distinct, counts), n = found, int(found.counts.sum())
     if not n:
         zero = np.zeros(1)
         return zero + 0.5, zero, 0, 0.0, 1.0, -1, *_bounds(feature, 0.0, 0.0)
-    distinct, counts = np.unique(x + 0.0, return_counts=True)
     top = np.cumsum(counts) / n
     bottom = (np.cumsum(counts) - counts) / n
     middle = (bottom + top) / 2

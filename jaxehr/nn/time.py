@@ -22,6 +22,16 @@ def sinusoid(t: jax.Array, size: int = 64, base: float = 10_000.0) -> jax.Array:
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 
+def waves(x: jax.Array, size: int, base: float = 10_000.0) -> jax.Array:
+    """cos, then sin, of x [B] at frequencies base^(-k / (size/2)): [B, size].
+
+    k = 0 ... size/2 - 1; `size` is even. The embedding of TabDDPM, TabDiff and CDTD.
+    """
+    half = size // 2
+    angle = x[:, None] * base ** (-jnp.arange(half) / half)
+    return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
 class TimeEmbedding(nn.Module):
     """t [B] in [0, 1] -> [B, width]: sinusoid, Linear, GELU, Linear."""
 

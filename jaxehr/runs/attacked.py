@@ -7,8 +7,9 @@ import numpy as np
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Dataset
 from jaxehr.core.contracts import Attacked, Comparison
+from jaxehr.runs.identity import fingerprint
 from jaxehr.runs.model import Run
-from jaxehr.runs.training import fingerprint, to_learn_from
+from jaxehr.runs.training import to_learn_from
 
 
 def attacked(run: Run, real: Dataset, compared: Comparison) -> Attacked | str:

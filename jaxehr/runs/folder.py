@@ -1,4 +1,7 @@
-"""The run folder: run.json, metrics.jsonl, checkpoints/ and, at the end, params.npz."""
+"""The run folder: run.json, metrics.jsonl, checkpoints/ and, at the end, params.npz.
+
+While a model learns from shards, feed/ holds the encoded patients; it goes at the end.
+"""
 
 import hashlib
 import json
@@ -20,11 +23,12 @@ from jaxehr.data.schema_json import schema_from_json
 from jaxehr.registry import MODELS, find, model_entry
 from jaxehr.runs.model import Run
 
-RUN_FILE, PARAMS, METRICS, CHECKPOINTS = (
+RUN_FILE, PARAMS, METRICS, CHECKPOINTS, FEED = (
     "run.json",
     "params.npz",
     "metrics.jsonl",
     "checkpoints",
+    "feed",
 )
 FORMAT = 1
 WAITS = 20  # tenths of a second
@@ -49,6 +53,7 @@ def opened(folder: pathlib.Path, info: dict[str, Any]) -> Iterator[None]:
             for name in (RUN_FILE, METRICS):
                 (folder / name).unlink(missing_ok=True)
             remove(folder / CHECKPOINTS)
+            shutil.rmtree(folder / FEED, ignore_errors=True)
         for made in missing:  # from the innermost
             if made.is_dir() and not any(made.iterdir()):
                 made.rmdir()

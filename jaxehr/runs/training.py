@@ -1,27 +1,29 @@
 """Training into a run folder."""
 
 import dataclasses
-import hashlib
 import importlib.metadata
-import json
 import pathlib
 import platform
+import shutil
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Dataset, num_patients
 from jaxehr.core.configs import from_dict, to_dict
-from jaxehr.core.contracts import Callback
+from jaxehr.core.contracts import Callback, GenerativeModel
 from jaxehr.core.files import PathLike
 from jaxehr.data.missing import drop_modalities
 from jaxehr.data.schema_json import schema_to_json
-from jaxehr.data.split import split
+from jaxehr.data.shards import Shards, memory_for
+from jaxehr.data.split import held_out, split
 from jaxehr.registry import model_entry
 from jaxehr.runs.folder import (
     CHECKPOINTS,
+    FEED,
     FORMAT,
     METRICS,
     RUN_FILE,
@@ -30,6 +32,7 @@ from jaxehr.runs.folder import (
     read_info,
     write_params,
 )
+from jaxehr.runs.identity import fingerprint, fingerprint_of_shards
 from jaxehr.runs.model import Run, make
 from jaxehr.training.config import resolve
 
@@ -38,7 +41,7 @@ VALID_SHARE = 0.1  # of the people who are not held out; chooses the best averag
 
 def train_run(
     name: str,
-    data: Dataset,
+    data: Dataset | Shards,
     out: PathLike,
     config: Any,
     *,
@@ -46,6 +49,7 @@ def train_run(
     holdout_fraction: float = 0.2,
     drop_static: float = 0.0,
     drop_temporal: float = 0.0,
+    memory: int = 0,
     callbacks: Sequence[Callback] = (),
     announce: Callable[[str], None] | None = None,
 ) -> Run:
@@ -54,36 +58,89 @@ def train_run(
     People whose hashed id falls into `holdout_fraction` are not touched; `evaluate`
     takes the same people as its hold-out. A tenth of the others only chooses the best
     average. `drop_static` and `drop_temporal` are shares of the people to learn from
-    whose modality is hidden, for experiments.
+    whose modality is hidden, for experiments. Of `Shards` only `memory` bytes are held.
 
     Raises:
-      InputError: `out` belongs to another run, or is not a run folder.
+      InputError: `out` belongs to another run, or is not a run folder; a model that
+        cannot learn from shards.
       Stopped: the user stopped; the same call goes on.
     """
     folder, drop = pathlib.Path(out), {"static": drop_static, "temporal": drop_temporal}
-    fit, valid = to_learn_from(data, holdout_fraction, drop, seed)
-    sizes = [num_patients(part.cohort) for part in (fit, valid, data)]
+    if isinstance(data, Shards):
+        refuse_shards(name, data, config, drop)
+        people: Learners = sharded_learners(data, holdout_fraction, folder, memory)
+    else:
+        people = learners(*to_learn_from(data, holdout_fraction, drop, seed))
     num_steps = 1 if model_entry(name).latent else max(data.schema.num_steps, 1)
-    config, asked = settle(folder, config, sizes[0], num_steps)
+    config, asked = settle(folder, config, people.learn, num_steps)
     info = describe(name, data, config, seed, holdout_fraction)
     info |= {"automatic": asked, "drop": drop}
     with opened(folder, info):
         if announce:
-            announce(
-                f"{name}: {sizes[0]} people to learn from, {sizes[1]} to validate, "
-                f"{sizes[2] - sizes[0] - sizes[1]} held out; {plan_in_words(config)}"
-            )
-        params = make(name, data.schema, config).fit(
+            announce(words_of(name, people, len(data.ids), config))
+        params = people.fit(
+            make(name, data.schema, config),
             jax.random.key(seed),
-            fit.cohort,
-            valid=valid.cohort,
             callbacks=(json_lines(folder / METRICS), *callbacks),
             checkpoint=str(folder / CHECKPOINTS),
             announce=announce,
         )
         run = Run(name, config, data.schema, params, info)
         write_params(run, folder)
+        shutil.rmtree(folder / FEED, ignore_errors=True)  # real patients
     return run
+
+
+class Learners(NamedTuple):
+    """How many people learn and judge; the training (model, key, ...) -> params."""
+
+    learn: int
+    judge: int
+    fit: Callable[..., Any]
+
+
+def learners(fit: Dataset, valid: Dataset) -> Learners:
+    """People in memory."""
+
+    def run(model: GenerativeModel, key: jax.Array, **options: Any) -> Any:
+        return model.fit(key, fit.cohort, valid=valid.cohort, **options)
+
+    return Learners(num_patients(fit.cohort), num_patients(valid.cohort), run)
+
+
+def sharded_learners(
+    shards: Shards, holdout_fraction: float, folder: pathlib.Path, memory: int
+) -> Learners:
+    """People on disk: the same as `to_learn_from` takes."""
+    rest = np.ones(len(shards.groups), bool)
+    if holdout_fraction:
+        rest = ~held_out(shards.groups, holdout_fraction)
+    judge = np.zeros(len(rest), bool)
+    judge[rest] = held_out(shards.groups[rest], VALID_SHARE, "valid")
+
+    def run(model: GenerativeModel, key: jax.Array, **options: Any) -> Any:
+        assert model.fit_shards is not None  # `refuse_shards`
+        people, room = (rest & ~judge, judge), {"scratch": folder / FEED}
+        return model.fit_shards(key, shards, *people, **room, memory=memory, **options)
+
+    return Learners(int((rest & ~judge).sum()), int(judge.sum()), run)
+
+
+def refuse_shards(
+    name: str, shards: Shards, config: Any, drop: dict[str, float]
+) -> None:
+    """Raises InputError where a cohort has to be in memory as a whole."""
+    size = f"{memory_for(shards) / 1e9:.1f} GB"
+    advice = f"raise --memory-limit to {size}, or take fewer patients."
+    if make(name, shards.schema, config).fit_shards is None:
+        raise InputError(
+            f"model {name} learns from cohorts in memory only, and this one needs "
+            f"about {size}; {advice}"
+        )
+    if any(drop.values()):
+        raise InputError(
+            f"--drop-static and --drop-temporal need the cohort in memory; {advice}"
+        )
 
 
 def to_learn_from(
@@ -119,18 +176,27 @@ def settle(
     return dataclasses.replace(config, train=found), asked
 
 
-def plan_in_words(config: Any) -> str:
-    """The steps of a training, if there is one."""
-    if not hasattr(config, "train"):
-        return "no training"
-    return f"{config.train.steps} steps of {config.train.batch_size}"
+def words_of(name: str, people: Learners, total: int, config: Any) -> str:
+    """Who learns, and the steps of the training, if there is one."""
+    plan = "no training"
+    if hasattr(config, "train"):
+        plan = f"{config.train.steps} steps of {config.train.batch_size}"
+    return (
+        f"{name}: {people.learn} people to learn from, {people.judge} to validate, "
+        f"{total - people.learn - people.judge} held out; {plan}"
+    )
 
 
 def describe(
-    name: str, data: Dataset, config: Any, seed: int, holdout_fraction: float
+    name: str,
+    data: Dataset | Shards,
+    config: Any,
+    seed: int,
+    holdout_fraction: float,
 ) -> dict[str, Any]:
     """The content of run.json, but for the sizes that were chosen automatically."""
     device = jax.devices()[0]
+    print_of: Any = fingerprint_of_shards if isinstance(data, Shards) else fingerprint
     versions = {p: importlib.metadata.version(p) for p in ("jaxehr", "jax", "flax")}
     return {
         "format": FORMAT,
@@ -139,19 +205,8 @@ def describe(
         "schema": schema_to_json(data.schema),
         "seed": seed,
         "holdout_fraction": holdout_fraction,
-        "cohort": fingerprint(data),
-        "patients": num_patients(data.cohort),
+        "cohort": print_of(data),
+        "patients": len(data.ids),
         "versions": versions,
         "machine": f"{platform.machine()}, {jax.device_count()} {device.device_kind}",
     }
-
-
-def fingerprint(data: Dataset) -> str:
-    """A hash of the schema without its rules, the people and every value."""
-    schema = schema_to_json(data.schema)
-    del schema["rules"]
-    digest = hashlib.sha256(json.dumps(schema).encode())
-    for leaf in jax.tree.leaves(data.cohort):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    digest.update("\0".join(map(str, data.ids)).encode())
-    return digest.hexdigest()[:16]

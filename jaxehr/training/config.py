@@ -19,8 +19,9 @@ class TrainConfig:
     128 rows keep a whole network in the cache of a CPU (ours)."""
     learning_rate: float = 1e-3
     """Adam step size."""
-    lr_schedule: Literal["constant", "cosine"] = "constant"
-    """Step size over time; `cosine` falls to zero at the last step (ours)."""
+    lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
+    """Step size over time; `cosine` falls to zero at the last step (ours), `linear`
+    likewise on a straight line."""
     warmup_steps: int = 0
     """Steps over which the step size rises from zero (ours)."""
     clip_norm: float = 0.0
@@ -52,7 +53,7 @@ class TrainConfig:
             keep=self.keep,
         )
         within("ema_decay", self.ema_decay, 0.0, 0.999999)
-        known("lr_schedule", self.lr_schedule, ("constant", "cosine"))
+        known("lr_schedule", self.lr_schedule, ("constant", "cosine", "linear"))
         known("ema_unit", self.ema_unit, ("step", "epoch"))
         counts = ("steps", "batch_size", "warmup_steps")
         for name in (*counts, "clip_norm", "weight_decay", "max_minutes"):

@@ -19,6 +19,7 @@ import numpy as np
 from jaxehr.core.contracts import Callback, Objective, Params
 from jaxehr.training.checkpoint import Checkpoints
 from jaxehr.training.config import TrainConfig
+from jaxehr.training.feed import Chunks, Feed, Whole
 from jaxehr.training.sharding import AXIS, make_mesh, per_device, replicate
 from jaxehr.training.steps import (
     TrainState,
@@ -28,7 +29,7 @@ from jaxehr.training.steps import (
     restart,
     run_steps,
 )
-from jaxehr.training.turns import Layout, layout
+from jaxehr.training.turns import Layout, layout, players_of
 
 DISPATCH_SECONDS = 2.0  # so that a signal is answered and the progress bar moves
 
@@ -114,7 +115,8 @@ def train(
     """Fits one stage.
 
     Args:
-      data: pytree of arrays with patients in front; it is put on the devices whole.
+      data: pytree of arrays with patients in front, put on the devices whole; or a
+        `Feed` of such arrays, which is read as training goes.
       valid: the same for validation; without it the last average is returned.
       callbacks: called with (step, metrics) after every dispatch.
       checkpoint: folder; if it holds a checkpoint, training goes on from there.
@@ -125,28 +127,58 @@ def train(
       FloatingPointError: the loss is not finite.
       Stopped: SIGINT or SIGTERM came; the state is saved if `checkpoint` is given.
     """
-    count = jax.tree.leaves(data)[0].shape[0]
-    mesh = make_mesh()
-    cut = layout(config, count, mesh.size)
-    mesh = make_mesh(cut.devices)
+    mesh, cut = plan(config, data)
     init_key, run_key, valid_key = jax.random.split(key, 3)
     if start is None:
-        sample = objective.take(data, jnp.arange(cut.rows))
-        params = jax.jit(objective.init)(init_key, sample)
+        params = jax.jit(objective.init)(init_key, first_rows(objective, data, cut))
         state = init_state(objective, config, params)
     else:
         state = restart(start)
     store = Checkpoints(checkpoint, config.keep) if checkpoint else None
+    supply: Whole | Chunks | None = None
     try:
-        state, data, valid = (replicate(tree, mesh) for tree in (state, data, valid))
+        state, valid = replicate(state, mesh), replicate(valid, mesh)
+        supply = supply_of(data, objective, run_key, config, cut, mesh)
         found = store.restore(state) if store else None
         state, seconds = (found[0], found[1]["seconds"]) if found else (state, 0.0)
         run = Run(config, programs(objective, config, cut, mesh), store, callbacks)
-        speed = run.estimate(run_key, state, data, announce) if announce else 0.0
-        return run.loop(run_key, valid_key, state, data, valid, seconds, speed)
+        speed = run.estimate(run_key, state, supply, announce) if announce else 0.0
+        return run.loop(run_key, valid_key, state, supply, valid, seconds, speed)
     finally:
+        if supply:
+            supply.close()
         if store:
             store.close()
+
+
+def plan(config: TrainConfig, data: Any) -> tuple[Any, Layout]:
+    """The devices that work, and how a batch is cut over them."""
+    fed = data.count if isinstance(data, Feed) else 0
+    count = fed or jax.tree.leaves(data)[0].shape[0]
+    cut = layout(config, count, make_mesh().size)
+    return make_mesh(cut.devices), cut._replace(people=fed)
+
+
+def first_rows(objective: Objective, data: Any, cut: Layout) -> Any:
+    """The patients that parameters are made with; their values do not matter."""
+    if isinstance(data, Feed):
+        return objective.take(data.take(np.arange(cut.rows)), jnp.arange(cut.rows))
+    return objective.take(data, jnp.arange(cut.rows))
+
+
+def supply_of(
+    data: Any,
+    objective: Objective,
+    key: jax.Array,
+    config: TrainConfig,
+    cut: Layout,
+    mesh: Any,
+) -> Whole | Chunks:
+    """Where each step finds its data: all of them, or chunk after chunk."""
+    if not isinstance(data, Feed):
+        return Whole(replicate(data, mesh))
+    updates = sum(player.updates for player in players_of(objective))
+    return Chunks(data, key, cut, updates, config.steps, mesh)
 
 
 def refuse_broken(loss: float, step: int, name: str) -> None:
@@ -171,19 +203,25 @@ class Run:
         self.callbacks = callbacks
 
     def estimate(
-        self, key: Any, state: TrainState, data: Any, announce: Callable[[str], None]
+        self,
+        key: Any,
+        state: TrainState,
+        supply: Whole | Chunks,
+        announce: Callable[[str], None],
     ) -> float:
-        """Times two steps on a copy of the state; returns seconds per step."""
+        """Times a step on a copy of the state; returns seconds per step."""
         left = self.config.steps - int(state.step)
         if left <= 0:
             return 0.0
+        data, most = supply.at(int(state.step))
+        num = min(2, most)
         lowered = self.compiled.step.lower(key, state, data, jnp.int32(1))
         memory = lowered.compile().memory_analysis()
         copy = lambda: jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
         jax.block_until_ready(self.compiled.step(key, copy(), data, jnp.int32(1)))
         start = time.perf_counter()
-        jax.block_until_ready(self.compiled.step(key, copy(), data, jnp.int32(2)))
-        speed = (time.perf_counter() - start) / 2
+        jax.block_until_ready(self.compiled.step(key, copy(), data, jnp.int32(num)))
+        speed = (time.perf_counter() - start) / num
         held = sum(leaf.nbytes for leaf in jax.tree.leaves((state, data)))
         work = memory.temp_size_in_bytes if memory is not None else 0
         limit = self.config.max_minutes
@@ -200,7 +238,7 @@ class Run:
         key: Any,
         valid_key: Any,
         state: TrainState,
-        data: Any,
+        supply: Whole | Chunks,
         valid: Any | None,
         seconds: float,
         speed: float,
@@ -213,11 +251,13 @@ class Run:
             # One reading of the clock per dispatch decides and is saved, so that a run
             # whose time was up does not go on when it is started again.
             while step < config.steps and not config.over(seconds):
-                num = self.next_steps(step, speed)
                 start = time.perf_counter()
+                data, most = supply.at(step)
+                num = min(self.next_steps(step, speed), most)
                 state, loss, metrics = self.compiled.step(
                     key, state, data, jnp.int32(num)
                 )
+                supply.ahead()
                 report = {"loss": float(loss)} | {
                     k: float(v) for k, v in metrics.items()
                 }

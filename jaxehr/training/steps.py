@@ -15,9 +15,11 @@ import numpy as np
 from jaxehr.core.contracts import Objective, Params
 from jaxehr.training.config import TrainConfig
 from jaxehr.training.turns import (
+    Fed,
     Layout,
     Turn,
     batches,
+    count_of,
     moved,
     optimisers,
     order_of,
@@ -83,12 +85,15 @@ def run_steps(
 ) -> tuple[TrainState, jax.Array, dict[str, jax.Array]]:
     """`num` optimiser steps (a traced number: any `num`, one compilation).
 
+    Args:
+      data: all training patients, or `Fed` that holds the batches of these steps.
+
     Returns:
       The new state, the mean loss (of several players the sum) and the mean metrics
       over these steps.
     """
     keys = jax.random.split(key)
-    players, count = players_of(objective), jax.tree.leaves(data)[0].shape[0]
+    players, count = players_of(objective), count_of(cut, data)
     each = [
         turn_of(objective, config, cut, place, axis) for place in range(len(players))
     ]
@@ -110,7 +115,9 @@ def run_steps(
         state, order, told = step(state, order)
         return state, order, jax.tree.map(jnp.add, totals, told)
 
-    order = order_of(keys[0], state.step * ends[-1] // per_epoch, count)
+    order = jnp.zeros(0, jnp.int32)
+    if not isinstance(data, Fed):
+        order = order_of(keys[0], state.step * ends[-1] // per_epoch, count)
     shapes = jax.eval_shape(step, state, order)[2]
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     state, _, totals = jax.lax.fori_loop(0, num, body, (state, order, zeros))

@@ -16,11 +16,15 @@ from jaxehr.training.config import TrainConfig
 
 
 class Layout(NamedTuple):
-    """How a batch is cut: `devices` x `chunks` x `rows` patients a step."""
+    """How a batch is cut: `devices` x `chunks` x `rows` patients a step.
+
+    Of data that come as `Fed`, `people` is the number of training patients.
+    """
 
     rows: int
     chunks: int
     devices: int
+    people: int = 0
 
     @property
     def batch(self) -> int:
@@ -37,21 +41,34 @@ def layout(config: TrainConfig, num: int, devices: int = 1) -> Layout:
     return Layout(per_device // chunks, chunks, devices)
 
 
-def optimiser(config: TrainConfig) -> optax.GradientTransformation:
-    """Adam with the schedule, clipping and decay of `config`."""
+class Fed(NamedTuple):
+    """Patients of some batches in a row, where the data are not there as a whole."""
+
+    first: Any  # int32: number of the first batch
+    rows: Any  # pytree of arrays [batches * batch, ...]
+
+
+def optimiser(
+    config: TrainConfig, *, b2: float = 0.999
+) -> optax.GradientTransformation:
+    """Adam with the schedule, clipping and decay of `config`; b2 of second moments."""
     rate: Any = config.learning_rate
     warmup = min(config.warmup_steps, config.steps // 2)
     if config.lr_schedule == "cosine":
         rate = optax.warmup_cosine_decay_schedule(
             0.0 if warmup else rate, rate, warmup, config.steps
         )
+    elif config.lr_schedule == "linear":
+        fall = optax.linear_schedule(rate, 0.0, config.steps - warmup)
+        rise = optax.linear_schedule(0.0, rate, warmup)
+        rate = optax.join_schedules([rise, fall], [warmup]) if warmup else fall
     elif warmup:
         rate = optax.linear_schedule(0.0, rate, warmup)
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     if config.weight_decay:
-        parts.append(optax.adamw(rate, weight_decay=config.weight_decay))
+        parts.append(optax.adamw(rate, b2=b2, weight_decay=config.weight_decay))
     else:
-        parts.append(optax.adam(rate))
+        parts.append(optax.adam(rate, b2=b2))
     return optax.chain(*parts)
 
 
@@ -121,6 +138,11 @@ def accumulate(
     return run
 
 
+def count_of(cut: Layout, data: Any) -> int:
+    """The number of training patients."""
+    return cut.people or jax.tree.leaves(data)[0].shape[0]
+
+
 class Turn(NamedTuple):
     """What the players hand on within a step."""
 
@@ -176,16 +198,14 @@ def turn_of(
     update = update_of(objective, config, cut, place, axis)
 
     def run(turn: Turn, data: Any, keys: Any, first: jax.Array) -> Any:
-        count = jax.tree.leaves(data)[0].shape[0]
-        per_epoch, (order_key, noise_key) = batches(cut, count), keys
+        order_key, noise_key = keys
 
         def one(turn: Turn, number: jax.Array) -> Any:
-            fresh = lambda number: order_of(order_key, number // per_epoch, count)
-            begins, kept = number % per_epoch == 0, turn.order
-            order = jax.lax.cond(begins, fresh, lambda _: kept, number)
-            start = (number % per_epoch) * cut.batch
-            rows = jax.lax.dynamic_slice_in_dim(order, start, cut.batch)
             key = jax.random.fold_in(noise_key, number)
+            if isinstance(data, Fed):
+                rows = (number - data.first) * cut.batch + jnp.arange(cut.batch)
+                return update(turn, data.rows, rows, key)
+            rows, order = ordered(cut, order_key, number, turn.order, data)
             return update(turn._replace(order=order), data, rows, key)
 
         if player.updates == 1:
@@ -199,6 +219,23 @@ def turn_of(
         return turn, loss, metrics
 
     return run
+
+
+def ordered(
+    cut: Layout, key: jax.Array, number: jax.Array, kept: jax.Array, data: Any
+) -> tuple[jax.Array, jax.Array]:
+    """The patients of the batch `number`, and the order of its epoch.
+
+    Args:
+      kept: the order of the epoch of the batch before.
+    """
+    count = count_of(cut, data)
+    per_epoch = batches(cut, count)
+    fresh = lambda number: order_of(key, number // per_epoch, count)
+    begins = number % per_epoch == 0
+    order = jax.lax.cond(begins, fresh, lambda _: kept, number)
+    start = (number % per_epoch) * cut.batch
+    return jax.lax.dynamic_slice_in_dim(order, start, cut.batch), order
 
 
 def order_of(key: jax.Array, epoch: jax.Array, count: int) -> jax.Array:

@@ -1,15 +1,19 @@
 """MIMIC-III's static + temporal cohorts: rules on invented rows, the demo by SQL."""
 
+import json
 import tarfile
 
 import duckdb
 import numpy as np
 import pytest
 from mimic3_tables import write_tables
+from small_cohorts import assert_cohorts
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import column_order
-from jaxehr.data.mimic3 import Mimic3Options, read
+from jaxehr.data import parts, shards
+from jaxehr.data.mimic3 import Mimic3Options, open_parts, read
+from jaxehr.data.store import load_cohort, save_parts
 
 
 def admission(number, dead="", flag=0):
@@ -189,13 +193,89 @@ SELECT (SELECT count(*) FROM stays), count(*), avg(v) FROM beats
 """
 
 
-def test_demo_against_plain_sql(data_dir, tmp_path):
+@pytest.fixture(scope="module")
+def demo(data_dir, tmp_path_factory):
+    """The folder with the tables of the demo."""
+    folder = tmp_path_factory.mktemp("demo")
     with tarfile.open(data_dir / "mimic3-demo/mimic-iii-demo-1.4.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    csv = next(tmp_path.glob("*/csv"))
-    data = read([csv], Mimic3Options(task="mortality48", max_variables=20))
+        archive.extractall(folder, filter="data")
+    return next(folder.glob("*/csv"))
+
+
+def test_demo_against_plain_sql(demo):
+    data = read([demo], Mimic3Options(task="mortality48", max_variables=20))
     found = cells(data, "Heart Rate [220045]")
-    expected = duckdb.sql(DEMO.format(csv=csv)).fetchall()[0]
+    expected = duckdb.sql(DEMO.format(csv=demo)).fetchall()[0]
     assert (len(data.ids), len(found)) == expected[:2]
     assert expected[0] == 28
     np.testing.assert_allclose(np.mean(list(found.values())), expected[2], rtol=1e-12)
+
+
+DEMO_ARF = """
+WITH stays AS (
+  SELECT icustay_id, intime, outtime FROM '{csv}/ICUSTAYS.csv'
+  JOIN '{csv}/PATIENTS.csv' USING (subject_id)
+  JOIN '{csv}/ADMISSIONS.csv' USING (hadm_id)
+  WHERE dbsource = 'metavision' AND outtime >= intime + INTERVAL 4 HOUR
+    AND (intime >= dob + INTERVAL 18 YEAR)
+), signs AS (
+  SELECT icustay_id::INT AS icustay_id, charttime::TIMESTAMP AS t
+  FROM read_csv('{csv}/CHARTEVENTS.csv', all_varchar=true, quote='"')
+  WHERE itemid = '220339' AND TRY_CAST(valuenum AS DOUBLE) IS NOT NULL
+    AND icustay_id IS NOT NULL
+  UNION ALL
+  SELECT icustay_id, starttime FROM '{csv}/PROCEDUREEVENTS_MV.csv'
+  WHERE itemid IN (225792, 225794)
+), onset AS (
+  SELECT icustay_id, min(t) AS t FROM signs JOIN stays USING (icustay_id)
+  WHERE t BETWEEN intime AND outtime GROUP BY 1
+)
+SELECT icustay_id, (t IS NOT NULL)::INT FROM stays LEFT JOIN onset USING (icustay_id)
+WHERE t IS NULL OR t >= intime + INTERVAL 4 HOUR ORDER BY 1
+"""
+
+
+def test_demo_of_arf4_against_plain_sql(demo):
+    """Who is in the cohort and who fails later, stay by stay."""
+    data = read([demo], Mimic3Options(task="arf4", max_variables=5))
+    expected = duckdb.sql(DEMO_ARF.format(csv=demo)).fetchall()
+    assert list(zip(data.ids.tolist(), data.cohort.label.tolist())) == expected
+    assert 0 < sum(label for _, label in expected) < len(expected)
+    assert data.schema.num_steps == 4
+
+
+def test_shards_hold_the_same_cohort(demo, tmp_path):
+    options = Mimic3Options(task="mortality48", max_variables=20, part="train")
+    data = read([demo], options)
+    with open_parts([demo], options, 3) as made:
+        save_parts(made, tmp_path / "cohort")
+    again = load_cohort(tmp_path / "cohort")
+    assert (
+        len(json.loads((tmp_path / "cohort/shards.json").read_text())["patients"]) == 3
+    )
+    assert again.schema == data.schema
+    assert again.provenance["steps"] == data.provenance["steps"]
+    np.testing.assert_array_equal(again.ids, data.ids)
+    np.testing.assert_array_equal(again.groups, data.groups)
+    assert_cohorts(again.cohort, data.cohort)
+
+
+def test_a_cohort_in_memory_is_filled_block_by_block(demo, monkeypatch):
+    options = Mimic3Options(task="mortality48", max_variables=20)
+    data = read([demo], options)
+    size = shards.dense_bytes(data.schema, len(data.ids))
+    monkeypatch.setattr(shards, "SHARD_BYTES", size // 4)
+    sizes = []
+    plain = parts.assemble
+    monkeypatch.setattr(
+        parts,
+        "assemble",
+        lambda schema, static, *rest, **more: (
+            sizes.append(len(static)) or plain(schema, static, *rest, **more)
+        ),
+    )
+    again = read([demo], options)
+    assert len(sizes) >= 3
+    assert sum(sizes) == len(data.ids)
+    np.testing.assert_array_equal(again.ids, data.ids)
+    assert_cohorts(again.cohort, data.cohort)

@@ -169,11 +169,13 @@ BAD = {
     ),
     "cell": (
         {"CHARTEVENTS": chart([*ROWS, (111, HR, "02:10:00", "high", "bpm")])},
-        "CHARTEVENTS.csv: column 'valuenum': values must be numbers, got high; 1 rows",
+        "CHARTEVENTS.csv: column 'valuenum': values must be numbers, got high "
+        f"at data row {len(ROWS) + 1}; 1 rows",
     ),
     "time": (
         {"CHARTEVENTS": chart([*ROWS, (111, HR, "noon", "60", "bpm")])},
-        "column 'charttime': values must be times .* got 2101-01-01 noon",
+        "column 'charttime': values must be times .* got 2101-01-01 noon "
+        f"at data row {len(ROWS) + 1}; 1 rows are bad",
     ),
     "units": (
         {"CHARTEVENTS": chart([*ROWS, (111, CELSIUS, "02:10:00", "37", "?F")])},
@@ -219,6 +221,28 @@ def test_bad_tables_are_refused(tmp_path, changed):
     folder = write_tables(tmp_path, **({"CHARTEVENTS": chart(ROWS)} | tables))
     with pytest.raises(InputError, match=message):
         read([folder])
+
+
+def test_a_bad_cell_is_told_with_its_part_and_row(folder, tmp_path):
+    """The first one in the file, of a quoted cell over two lines too."""
+    lines = chart([*ROWS, (111, HR, "02:10:00", "high", "bpm")] * 2)
+    lines.insert(0, lines[0].replace(",bpm,", ',"b\npm",'))
+    tables = {"CHARTEVENTS": lines}
+    message = rf"CHARTEVENTS.csv: .* got high at data row {len(ROWS) + 2}; 2 rows are"
+    with pytest.raises(InputError, match=message):
+        read([write_tables(tmp_path / "csv", **tables)])
+    other = write_tables(tmp_path / "parquet", CHARTEVENTS=lines)
+    table = duckdb.sql(
+        f"FROM read_csv('{other}/CHARTEVENTS.csv', all_varchar=true, header=true)"
+    ).to_arrow_table()
+    (other / "CHARTEVENTS.csv").unlink()
+    (other / "CHARTEVENTS.parquet").mkdir()
+    for name, part in (("a", table[:5]), ("b", table[5:])):
+        pq.write_table(part, other / f"CHARTEVENTS.parquet/{name}.parquet")
+    with pytest.raises(
+        InputError, match=rf"b.parquet: .* got high at data row {len(ROWS) - 3}; 2 rows"
+    ):
+        read([other])
 
 
 def test_bad_files_are_refused_by_the_command(folder, tmp_path, capsys):

@@ -175,18 +175,22 @@ def test_groups_put_every_code_in_its_place():
 
     @jax.jit
     def run(key):
-        logs = groups.log_one_hot(codes)
+        hot = groups.one_hot(codes)
+        logs = 50.0 * hot
         # At level 1 with a sure denoiser nothing but the data is left.
         back = groups.reverse(key, PLAN, logs, groups.start(key, (3, 6)), 1)
         noisy = groups.corrupt(key, PLAN, codes, t)
-        found = groups.bound(PLAN, logs * 0.1, codes, noisy, t)
-        twos = groups.split(logs * 0.1)[1][..., 1, :]
+        found = groups.bound(PLAN, hot, codes, noisy, t)
+        twos = groups.split(hot)[1][..., 1, :]
         alone = multinomial.bound(PLAN, twos, codes[..., 2], noisy[..., 2], t)
-        return logs, back, found, alone
+        return hot, back, found, alone
 
-    logs, back, found, alone = run(jax.random.key(2))
-    assert logs.shape == (3, 6, 12)
-    np.testing.assert_array_equal((logs == 0).sum(-1), 5)
+    hot, back, found, alone = run(jax.random.key(2))
+    assert hot.shape == (3, 6, 12)
+    np.testing.assert_array_equal(hot.sum(-1), 5)
+    for part, (k, places) in zip(groups.split(hot), groups.places):
+        np.testing.assert_array_equal(part.argmax(-1), codes[..., places])
+        assert part.shape[-1] == k
     np.testing.assert_array_equal(back, codes)
     assert found.shape == (3, 6, 5)
     np.testing.assert_allclose(found[..., 2], alone, rtol=1e-6)
@@ -195,7 +199,7 @@ def test_groups_put_every_code_in_its_place():
 
 def test_no_codes():
     groups, codes = Groups(()), np.zeros((4, 0), np.int32)
-    assert groups.log_one_hot(codes).shape == (4, 0)
+    assert groups.one_hot(codes).shape == (4, 0)
     key = jax.random.key(0)
     assert groups.start(key, (4,)).shape == (4, 0)
     assert groups.corrupt(key, PLAN, codes, 3).shape == (4, 0)

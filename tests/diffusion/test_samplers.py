@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from jaxehr.diffusion.embeddings import expected, nearest, normalise, valid_codes
-from jaxehr.diffusion.samplers import SOLVERS, Level, euler, heun, levels, sigma_levels
+from jaxehr.diffusion.samplers import (
+    SOLVERS,
+    Level,
+    dpmpp_2m,
+    euler,
+    exponential_adams,
+    heun,
+    levels,
+    sigma_levels,
+)
 from jaxehr.diffusion.schedules import power_mean
 
 LOW, HIGH = 0.002, 80.0
@@ -58,7 +67,9 @@ def test_a_constant_denoiser_is_a_fixed_point(solver):
     jax.tree.map(np.testing.assert_array_equal, out, x)  # the last step is exact
 
 
-@pytest.mark.parametrize(("name", "calls"), [("euler", 6), ("heun", 11)])
+@pytest.mark.parametrize(
+    ("name", "calls"), [("euler", 6), ("heun", 11), ("dpmpp-2m", 6), ("adams-3", 6)]
+)
 def test_network_calls_and_their_levels(name, calls):
     seen = []
 
@@ -133,13 +144,16 @@ def flow_errors(solver, counts):
     return np.array(errors)
 
 
-@pytest.mark.parametrize(("solver", "order"), [(euler, 1.0), (heun, 2.0)])
+ORDERS = [(euler, 1.0), (heun, 2.0), (dpmpp_2m, 2.0), (exponential_adams, 3.0)]
+
+
+@pytest.mark.parametrize(("solver", "order"), ORDERS)
 def test_order_with_a_different_schedule_for_every_element(x64, solver, order):
     counts = np.array([129, 257, 513, 1025])  # 128, 256, ... intervals
     errors = flow_errors(solver, counts)
     slope = -np.polyfit(np.log(counts - 1), np.log(errors), 1)[0]
-    np.testing.assert_allclose(slope, order, atol=0.08)
-    assert errors[-1] < {1.0: 0.03, 2.0: 2e-4}[order]
+    np.testing.assert_allclose(slope, order, atol=0.12)
+    assert errors[-1] < {1.0: 0.03, 2.0: 3e-4, 3.0: 2e-5}[order]
 
 
 @pytest.mark.parametrize(

@@ -5,18 +5,10 @@ import numpy as np
 import pytest
 from missing_people import people
 
+from experiments.cells import CELLS, SETTINGS, append_cell, read_cells, spread
 from experiments.flexgen_missing import FLOORS, METHODS, Cell, chosen, plan
 from experiments.flexgen_missing_parts import floor, hide, part_error
-from experiments.flexgen_missing_report import (
-    CELLS,
-    SETTINGS,
-    append_cell,
-    groups_of,
-    read_cells,
-    spread,
-    table,
-    write_report,
-)
+from experiments.flexgen_missing_report import groups_of, table, write_report
 from jaxehr.core.checks import InputError
 from jaxehr.core.files import read_json, write_json
 

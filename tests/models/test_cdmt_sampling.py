@@ -237,7 +237,13 @@ def encoded(options, num=640, categorical="embedding"):
 
 @pytest.mark.parametrize(
     ("solver", "steps", "std"),
-    [("euler", 50, 0.9488), ("euler", 18, 0.8595), ("heun", 50, 1.0)],
+    [
+        ("euler", 50, 0.9488),
+        ("euler", 18, 0.8595),
+        ("heun", 50, 1.0),
+        ("dpmpp-2m", 50, 1.0052),
+        ("adams-3", 50, 0.9990),
+    ],
 )
 def test_standard_deviation_of_the_flow(solver, steps, std):
     """D = x / (1 + sigma^2), the exact denoiser of N(0, 1) data, at rho = 7."""

@@ -5,13 +5,14 @@ default (README, "Deviations").
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from jaxehr.core.checks import InputError, known, positive, within
 from jaxehr.core.configs import replace
 from jaxehr.training.config import TrainConfig
 
 Mode = Literal["conditional", "unconditional"]
+Solver = Literal["euler", "heun", "dpmpp-2m", "adams-3"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,9 +109,11 @@ class CdmtSampling:
     """How patients are drawn from a trained model."""
 
     steps: int = 50
-    """Noise levels; Euler makes one network call a level, Heun two but for the last."""
-    solver: Literal["euler", "heun"] = "euler"
-    """First order (the paper), or second order."""
+    """Noise levels; a network call for each, with Heun two but for the last."""
+    solver: Solver = "euler"
+    """First order (the paper); second order (Heun; DPM-Solver++ 2M); third order
+    (exponential Adams). dpmpp-2m at 20 levels is nearer the limit of many levels than
+    Euler at 50."""
     guidance: float = 0.0
     """Weight w of classifier-free guidance for numeric features; 0 = none."""
     guidance_categorical: float | None = None
@@ -120,7 +123,7 @@ class CdmtSampling:
 
     def __post_init__(self) -> None:
         positive(steps=self.steps)
-        known("solver", self.solver, ("euler", "heun"))
+        known("solver", self.solver, get_args(Solver))
         known("decode", self.decode, ("nearest", "argmax"))
         for weight in (self.guidance, self.guidance_categorical or 0.0):
             if not -1.0 <= weight < float("inf"):

@@ -40,3 +40,12 @@ def make_layout(schema: Schema, config: CdmtConfig) -> Layout:
         0 if diffused else schema.num_classes,
         schema.num_classes if diffused else 0,
     )
+
+
+def refuse_silent(layout: Layout, silent: int) -> None:
+    """Raises where the label is a vote over time and `silent` patients have no step."""
+    if layout.label_classes and silent:
+        raise InputError(
+            "mode unconditional decides the label by a vote over time steps, but "
+            f"{silent} patients have none; use --mode conditional."
+        )

@@ -13,13 +13,14 @@ from jaxehr.core.contracts import Callback, GenerativeModel, Params
 from jaxehr.core.labels import label_codes
 from jaxehr.models.cdmt import preprocessing, sampling, scoring
 from jaxehr.models.cdmt.config import CdmtConfig, CdmtSampling
-from jaxehr.models.cdmt.layout import make_layout
+from jaxehr.models.cdmt.layout import make_layout, refuse_silent
 from jaxehr.models.cdmt.objective import (
     Model,
     make_model,
     make_objective,
     noise_levels,
 )
+from jaxehr.models.cdmt.shards import fit_shards
 from jaxehr.training.config import resolve
 from jaxehr.training.loop import train
 
@@ -39,6 +40,7 @@ def cdmt(schema: Schema, config: CdmtConfig | None = None) -> GenerativeModel:
         functools.partial(sample, schema, model),
         losses=functools.partial(scoring.patient_losses, model),
         fit_many=functools.partial(scoring.fit_many, schema, model),
+        fit_shards=functools.partial(fit_shards, schema, model),
     )
 
 
@@ -55,12 +57,7 @@ def fit(
 ) -> Params:
     """Learns preprocessing and weights from `cohort`; see `training.loop.train`."""
     layout, config = model.layout, model.config
-    silent = int(np.sum(~np.asarray(cohort.has_temporal)))
-    if layout.label_classes and silent:
-        raise InputError(
-            "mode unconditional decides the label by a vote over time steps, but "
-            f"{silent} patients have none; use --mode conditional."
-        )
+    refuse_silent(layout, int(np.sum(~np.asarray(cohort.has_temporal))))
     sizes = num_patients(cohort), max(schema.num_steps, 1)
     accelerator = jax.default_backend() != "cpu"
     fitted = preprocessing.fit(schema, layout, config, cohort)

@@ -14,8 +14,9 @@ from jaxehr.core.cohort import (
     to_dense,
     valid_steps,
 )
+from jaxehr.data import mixed
 from jaxehr.data.encoding import host, small
-from jaxehr.data.mixed import decode_part, encode_part, fit_part, frequencies
+from jaxehr.data.mixed import decode_part, encode_part
 from jaxehr.models.cdmt.config import CdmtConfig
 from jaxehr.models.cdmt.layout import Layout
 
@@ -32,31 +33,78 @@ class Batch(NamedTuple):
     label: Any  # int32 [N]
 
 
+class Seen(NamedTuple):
+    """What fitting reads off training patients; adds up over parts of a cohort."""
+
+    temporal: mixed.Seen
+    static: mixed.Seen
+    frames: np.ndarray  # see `count_frames`
+
+
 def fit(
     schema: Schema, layout: Layout, config: CdmtConfig, cohort: Cohort
 ) -> dict[str, Any]:
     """Everything read off the training patients, as nested dicts of arrays."""
     cohort = to_dense(host(cohort))
-    known = cohort.static.observed[cohort.has_static]
-    fitted = {
-        "temporal": fit_part(
-            layout.temporal, cohort.temporal, valid_steps(cohort), config.max_knots
-        ),
-        "static": fit_part(
-            layout.static, cohort.static, cohort.has_static, config.max_knots
-        ),
-        "frames": count_frames(schema, cohort),
-        "mean_length": np.float64(max(cohort.length.mean(), 1.0)),
-        "static_share": np.float64(max(len(known) / len(cohort.label), 1e-3)),
+    fitted = fit_seen(layout, config, see(schema, layout, cohort))
+    counts = count_codes(layout, encode(fitted, layout, cohort))
+    return fitted | {"frequency": shares(layout, counts)}
+
+
+def see(schema: Schema, layout: Layout, cohort: Cohort) -> Seen:
+    """What the patients of a cohort, or of a part of it, add to `Seen`."""
+    cohort = to_dense(host(cohort))
+    return Seen(
+        mixed.see(layout.temporal, cohort.temporal, valid_steps(cohort)),
+        mixed.see(layout.static, cohort.static, cohort.has_static),
+        count_frames(schema, cohort),
+    )
+
+
+def add_seen(one: Seen, other: Seen) -> Seen:
+    """Both parts together."""
+    return Seen(
+        mixed.add_seen(one.temporal, other.temporal),
+        mixed.add_seen(one.static, other.static),
+        one.frames + other.frames,
+    )
+
+
+def fit_seen(layout: Layout, config: CdmtConfig, seen: Seen) -> dict[str, Any]:
+    """What `encode` needs, from everything seen; `frequency` is still lacking."""
+    patients = seen.frames.sum()
+    lengths = seen.frames.sum((0, 1))  # [T + 1]
+    steps = (lengths * np.arange(len(lengths))).sum() / patients
+    known = seen.frames[:, 1].sum() / patients
+    return {
+        "temporal": mixed.fit_seen(layout.temporal, seen.temporal, config.max_knots),
+        "static": mixed.fit_seen(layout.static, seen.static, config.max_knots),
+        "frames": seen.frames,
+        "mean_length": np.float64(max(steps, 1.0)),
+        "static_share": np.float64(max(known, 1e-3)),
     }
-    encoded = encode(fitted, layout, cohort)
-    temporal = encoded.codes[valid_steps(cohort)]
-    static = encoded.static_codes[cohort.has_static]
-    fitted["frequency"] = {
-        "temporal": frequencies(layout.temporal.cardinalities, temporal),
-        "static": frequencies(layout.static.cardinalities, static),
+
+
+def count_codes(layout: Layout, batch: Batch) -> dict[str, np.ndarray]:
+    """Rows of each category of the encoded columns; adds up over parts."""
+    steps = np.arange(batch.codes.shape[1])[None, :] < batch.length[:, None]
+    parts = {
+        "temporal": (layout.temporal, batch.codes[steps]),
+        "static": (layout.static, batch.static_codes[batch.has_static]),
     }
-    return fitted
+    return {
+        name: mixed.code_counts(part.cardinalities, codes)
+        for name, (part, codes) in parts.items()
+    }
+
+
+def shares(layout: Layout, counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The frequencies of categories from their counts."""
+    sizes = {
+        "temporal": layout.temporal.cardinalities,
+        "static": layout.static.cardinalities,
+    }
+    return {name: mixed.shares_of(sizes[name], found) for name, found in counts.items()}
 
 
 def count_frames(schema: Schema, cohort: Cohort) -> np.ndarray:

@@ -1,0 +1,305 @@
+"""One cell of a suite: time a short training, train, draw, compare."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxehr.devices import configure
+
+PROBE_STEPS = 40  # of the longest stage in the training that is timed
+DRAWN = 1000  # patients of the timed drawing
+
+
+class Data(NamedTuple):
+    """People of a cell, of one schema."""
+
+    real: Any  # all that a model may see
+    fit: Any
+    valid: Any
+    test: Any
+
+
+class Trained(NamedTuple):
+    """A trained model, and what its training took."""
+
+    run: Any
+    told: dict[str, Any]
+
+
+def run_cell(
+    suite: Any,
+    settings: dict[str, Any],
+    out: pathlib.Path,
+    folders: tuple[pathlib.Path, ...],
+    cell: Any,
+) -> dict[str, Any]:
+    """What is measured, JSON-able; or the reason of a failure.
+
+    Args:
+      suite: `suite.Suite`. settings: fields of `suite.Options`. out: where trainings
+        are kept. folders: of the training people, and perhaps of the test people.
+      cell: `suite.Cell`.
+    """
+    configure()
+    from jaxehr.core.checks import InputError
+
+    try:
+        data = load(folders, settings["patients"])
+        return measured(suite, settings, out / "work", data, cell)
+    except (InputError, FloatingPointError, MemoryError, ValueError) as error:
+        return {"failed": f"{type(error).__name__}: {error}".splitlines()[0]}
+
+
+def load(folders: tuple[pathlib.Path, ...], patients: int) -> Data:
+    """The people of a cell: to learn from, to choose the average by, held out."""
+    import numpy as np
+
+    from jaxehr.core.cohort import take
+    from jaxehr.data.split import split
+    from jaxehr.data.store import load_cohort
+    from jaxehr.runs.training import VALID_SHARE
+
+    real, *others = (load_cohort(folder) for folder in folders)
+    test = others[0] if others else None
+    if test is None:
+        real, test = split(real, 0.2)
+    if patients:
+        real = take(real, np.arange(min(patients, len(real.ids))))
+    return Data(real, *split(real, VALID_SHARE, salt="valid"), test)
+
+
+def measured(
+    suite: Any, settings: dict[str, Any], work: pathlib.Path, data: Data, cell: Any
+) -> dict[str, Any]:
+    """The cell."""
+    from experiments.cells import machine
+
+    variant = suite.variants[cell.variant]
+    trained = trained_once(work, settings, data, variant, cell)
+    laps = dict(trained.told["seconds"])
+    lap = stopwatch(laps)
+    made = drawings(variant, trained.run, len(data.real.ids), cell.seed, lap)
+    memory = peak_bytes()
+    metrics = compared(suite, data, made, cell.seed)
+    lap("metrics")
+    people = {part: len(getattr(data, part).ids) for part in Data._fields}
+    return trained.told | {
+        "people": people,
+        "seconds": laps,
+        "peak_bytes": max(memory, trained.told["peak_bytes"]),
+        "metrics": metrics,
+        "machine": machine(),
+    }
+
+
+def trained_once(
+    work: pathlib.Path,
+    settings: dict[str, Any],
+    data: Data,
+    variant: Any,
+    cell: Any,
+) -> Trained:
+    """The training of a variant; another one of the same model and configuration may
+    have made it before."""
+    from jaxehr.core.files import read_json, write_json
+    from jaxehr.runs import load_run, save_run
+
+    same = json.dumps([variant.model, variant.config, settings], sort_keys=True)
+    mark = hashlib.sha256(same.encode()).hexdigest()[:12]
+    folder = work / f"{cell.cohort}-{variant.model}-{cell.seed}-{mark}"
+    told = folder.with_suffix(".json")
+    if not told.is_file():
+        found = train(settings, data, variant, cell.seed)
+        save_run(found.run, folder)
+        write_json(told, found.told)
+    return Trained(load_run(folder), read_json(told))
+
+
+def train(settings: dict[str, Any], data: Data, variant: Any, seed: int) -> Trained:
+    """A training of as many seconds as the settings say."""
+    import jax
+    import numpy as np
+
+    from jaxehr.runs import Run, describe, make
+
+    laps: dict[str, float] = {}
+    keys = jax.random.split(jax.random.key(seed))
+    lap, config = stopwatch(laps), config_of(variant, settings["preset"], data)
+    if hasattr(config, "train"):
+        full = full_cost(variant.model, data, config, keys[0])
+        config = scaled(config, settings["seconds"] / full)
+    lap("probe")
+    heard = [0]
+    params = make(variant.model, data.real.schema, config).fit(
+        keys[1],
+        data.fit.cohort,
+        valid=data.valid.cohort,
+        callbacks=[lambda step, told: heard.append(step)],
+    )
+    lap("training")
+    weights = jax.tree.leaves(params.get("weights", {}))
+    told = {
+        "steps": heard[-1],
+        "parameters": sum(int(np.size(leaf)) for leaf in weights),
+        "input": str(params.get("input", "")),
+        "seconds": laps,
+        "peak_bytes": peak_bytes(),
+    }
+    info = describe(variant.model, data.real, config, seed, 0.0)
+    return Trained(Run(variant.model, config, data.real.schema, params, info), told)
+
+
+def peak_bytes() -> int:
+    """Most memory that this process had at once, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def drawings(
+    variant: Any, run: Any, people: int, seed: int, lap: Callable[[str], None]
+) -> Any:
+    """As many patients as there are people; then `DRAWN` by a program that is warm."""
+    from jaxehr.core.configs import replace
+    from jaxehr.registry import find, model_entry
+    from jaxehr.runs import sample_run
+
+    options = replace(find(model_entry(run.name).sampling)(), variant.sampling)
+    draw = functools.partial(
+        sample_run, run, label=variant.label or None, seed=seed, options=options
+    )
+    made = draw(people)
+    lap("sampling")
+    draw(DRAWN)
+    lap("warm")
+    draw(DRAWN)
+    lap("sampling_1000")
+    return made
+
+
+def compared(
+    suite: Any, data: Data, made: Any, seed: int
+) -> dict[str, dict[str, float | None]]:
+    """All metrics of the suite, with their references and intervals."""
+    from jaxehr.api import evaluate
+    from jaxehr.core.configs import replace
+    from jaxehr.metrics.evaluate import QUICK
+
+    report = evaluate(
+        data.real,
+        made,
+        data.test,
+        seed=seed,
+        config=replace(QUICK, suite.quick),
+        metrics=list(suite.metrics),
+    )
+    names = ("value", "reference", "low", "high")
+    return {r.name: {n: getattr(r.value, n) for n in names} for r in report.results}
+
+
+def config_of(variant: Any, preset: str, data: Data) -> Any:
+    """The configuration of a variant: the preset if its model has one of that name, and
+    the changes of the variant."""
+    import jax
+
+    from jaxehr.core.configs import replace
+    from jaxehr.registry import find, model_entry
+    from jaxehr.training.config import resolve
+
+    entry = model_entry(variant.model)
+    config = replace(find(entry.config)(), find(entry.presets).get(preset, {}))
+    config = replace(config, variant.config)
+    if not hasattr(config, "train"):
+        return config
+    steps = 1 if entry.latent else max(data.real.schema.num_steps, 1)
+    accelerator = jax.default_backend() != "cpu"
+    train = resolve(config.train, len(data.fit.ids), steps, accelerator=accelerator)
+    return dataclasses.replace(config, train=train)
+
+
+def seconds_now() -> float:
+    """Seconds of all processors on a CPU, of the clock on an accelerator."""
+    import jax
+
+    cpu = jax.default_backend() == "cpu"
+    return time.process_time() if cpu else time.perf_counter()
+
+
+def stopwatch(laps: dict[str, float]) -> Callable[[str], None]:
+    """Writes the seconds since the last call into `laps`; those of the clock too."""
+    last = [seconds_now(), time.perf_counter()]
+
+    def lap(name: str) -> None:
+        now = [seconds_now(), time.perf_counter()]
+        laps[name], laps[f"{name}_clock"] = (
+            round(end - begin, 2) for begin, end in zip(last, now, strict=True)
+        )
+        last[:] = now
+
+    return lap
+
+
+def full_cost(name: str, data: Data, config: Any, key: Any) -> float:
+    """Seconds that a whole training by `config` would take, without compilation.
+
+    From a short training whose stages are all shorter by the same factor.
+    """
+    from jaxehr.runs import make
+
+    train, epochs = config.train, [value for _, value in epochs_of(config)]
+    factor = max([PROBE_STEPS / train.steps, *(1.0 / value for value in epochs)])
+    small = scaled(config, factor)
+    train = dataclasses.replace(
+        small.train, eval_every=max(small.train.steps // 4, 1), ema_decay=0.0
+    )
+    small, events = dataclasses.replace(small, train=train), []
+    hear = lambda step, told: events.append(
+        (told.get("stage", 0.0), step, seconds_now())
+    )
+    make(name, data.real.schema, small).fit(key, data.fit.cohort, callbacks=[hear])
+    return cost_of(events) / factor
+
+
+def cost_of(events: list[tuple[float, int, float]]) -> float:
+    """Seconds of all steps at the pace of each stage after its first dispatch.
+
+    Args:
+      events: stage, steps since the start of all stages, seconds.
+    """
+    cost, first = 0.0, 0
+    for stage in sorted({event[0] for event in events}):
+        told = [(step, now) for place, step, now in events if place == stage]
+        (begin, start), (end, stop) = told[0], told[-1]
+        if end > begin:
+            cost += (stop - start) / (end - begin) * (end - first)
+        first = end
+    return max(cost, 1e-3)
+
+
+def epochs_of(config: Any) -> list[tuple[str, int]]:
+    """The fields that are passes over the patients."""
+    names = [f.name for f in dataclasses.fields(config) if f.name.endswith("_epochs")]
+    return [(name, getattr(config, name)) for name in names if getattr(config, name)]
+
+
+def scaled(config: Any, factor: float) -> Any:
+    """Every stage longer or shorter by `factor`, at least 1 pass or `PROBE_STEPS`."""
+    steps = max(round(config.train.steps * factor), PROBE_STEPS)
+    train = dataclasses.replace(
+        config.train,
+        steps=steps,
+        eval_every=max(steps // 10, 1),
+        checkpoint_every=10**9,
+        warmup_steps=min(config.train.warmup_steps, steps // 10),
+    )
+    passes = {name: max(round(n * factor), 1) for name, n in epochs_of(config)}
+    return dataclasses.replace(config, train=train, **passes)
+
+
+if __name__ == "__main__":
+    sys.exit("this is a part of the suites, such as `python -m experiments.benchmark`.")

@@ -1,0 +1,81 @@
+"""Cells of an experiment: one line of JSON each, kept as soon as it is done."""
+
+import json
+import pathlib
+import platform
+from typing import Any
+
+import numpy as np
+
+from jaxehr.core.checks import InputError
+from jaxehr.core.files import read_json, write_text
+from jaxehr.report.json_out import plain
+
+Found = list[dict[str, Any]]
+SETTINGS, CELLS = "settings.json", "cells.jsonl"
+
+
+def read_cells(out: pathlib.Path, settings: dict[str, Any]) -> Found:
+    """The cells of an earlier call; a line that was cut off is dropped.
+
+    Raises:
+      InputError: they were made with other settings.
+    """
+    found, plain = [], json.loads(json.dumps(settings))
+    if (out / SETTINGS).is_file():
+        same_settings(out / SETTINGS, read_json(out / SETTINGS), plain)
+    path = out / CELLS
+    text = path.read_text() if path.is_file() else ""
+    whole = text[: text.rfind("\n") + 1]
+    for line in whole.splitlines():
+        found.append(json.loads(line))
+        same_settings(path, found[-1]["settings"], plain)
+    if whole != text:
+        write_text(path, whole)
+    return found
+
+
+def same_settings(path: pathlib.Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Refuses what was made with other settings."""
+    for name, value in new.items():
+        if old.get(name) != value:
+            raise InputError(
+                f"{path}: was made with another {name} ({old.get(name)!r}, now "
+                f"{value!r}); choose another --out, or repeat the flags that made it."
+            )
+
+
+def append_cell(out: pathlib.Path, cell: dict[str, Any]) -> None:
+    """Adds a line for a cell that is done."""
+    with (out / CELLS).open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(plain(cell), allow_nan=False) + "\n")
+
+
+def at(cell: dict[str, Any], path: str) -> float:
+    """The number at a dotted path; NaN where there is none."""
+    value: Any = cell
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return float("nan") if value is None else float(value)
+
+
+def spread(cells: Found, path: str) -> tuple[float, float, int]:
+    """Mean, standard deviation over seeds, and number of the defined values."""
+    values = np.array([at(cell, path) for cell in cells])
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return float("nan"), float("nan"), 0
+    std = values.std(ddof=1) if values.size > 1 else float("nan")
+    return float(values.mean()), float(std), values.size
+
+
+def machine() -> dict[str, str]:
+    """What the numbers were made on."""
+    import jax
+
+    device = jax.devices()[0]
+    return {
+        "machine": f"{platform.machine()}, {jax.device_count()} {device.device_kind}",
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+    }

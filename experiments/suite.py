@@ -1,0 +1,199 @@
+"""Suites: variants of models x cohorts x seeds, cell by cell, resumable.
+
+A suite is a file of `experiments/configs`: what is trained and how it is sampled, which
+metrics are made. A cell is one variant on one cohort with one seed, in a process of its
+own (`cell.py`). Variants that differ in sampling only share one training.
+"""
+
+import concurrent.futures
+import dataclasses
+import multiprocessing
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, NamedTuple
+
+import tyro
+
+from jaxehr.devices import configure
+
+CONFIGS = pathlib.Path(__file__).parent / "configs"
+NOT_SETTINGS = ("cohorts", "only", "seeds", "out", "budget", "again")
+
+
+class Variant(NamedTuple):
+    """What is trained, and how it is sampled.
+
+    Attributes:
+      model: as in `jaxehr list models`. config: changes to its configuration.
+      sampling: changes to its sampling options. label: "" = training frequency,
+      "balanced", or the text of a class.
+    """
+
+    model: str
+    config: dict[str, Any]
+    sampling: dict[str, Any]
+    label: str
+
+
+class Suite(NamedTuple):
+    """What is compared.
+
+    Attributes:
+      name: of the file in `configs`. variants: by name. metrics: families to make.
+      quick: changes to the quick metric configuration. tables: by name, the `variants`
+      of a published table and its `columns`, see `tables.column`.
+    """
+
+    name: str
+    variants: dict[str, Variant]
+    metrics: tuple[str, ...]
+    quick: dict[str, Any]
+    tables: dict[str, dict[str, Any]] = {}  # noqa: RUF012
+
+
+class Cell(NamedTuple):
+    """One line of cells.jsonl."""
+
+    cohort: str
+    variant: str
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which cells are run, and how large they are."""
+
+    cohorts: tyro.conf.Positional[tuple[str, ...]]
+    """NAME=TRAIN or NAME=TRAIN:TEST: folders that `jaxehr prepare` made."""
+    out: pathlib.Path | None = None
+    """The folder to make or go on with; by default results/ and the suite's name."""
+    only: tuple[str, ...] = ()
+    """Only these variants; empty = all."""
+    seeds: int = 3
+    """Repetitions: other initial weights, batches and draws."""
+    seconds: float = 120.0
+    """Training time of each variant; of all processors together on a CPU."""
+    preset: str = "small"
+    """Preset of every model that has one of this name; others take their defaults."""
+    patients: int = 0
+    """Only the first so many training people; 0 = all (for a quick look)."""
+    budget: float = 0.0
+    """Minutes after which no further cell is begun; 0 = no limit."""
+    again: bool = False
+    """Also repeat the cells that failed."""
+
+    def folder(self, suite: Suite) -> pathlib.Path:
+        """Where the cells are kept."""
+        return self.out or pathlib.Path("results") / suite.name
+
+
+def load_suite(name: str) -> Suite:
+    """The suite of `configs/NAME.json`."""
+    from jaxehr.core.files import read_json
+
+    made = read_json(CONFIGS / f"{name}.json")
+    blank: dict[str, Any] = {"config": {}, "sampling": {}, "label": ""}
+    variants = {key: Variant(**(blank | v)) for key, v in made["variants"].items()}
+    more = (made.get(key, {}) for key in ("quick", "tables"))
+    return Suite(name, variants, tuple(made["metrics"]), *more)
+
+
+def plan(suite: Suite, options: Options, cohorts: dict[str, Any]) -> Iterator[Cell]:
+    """All cells; every variant once before the next seed."""
+    from jaxehr.core.checks import known
+
+    for name in options.only:
+        known("variant", name, suite.variants)
+    for seed in range(options.seeds):
+        for variant in options.only or suite.variants:
+            yield from (Cell(cohort, variant, seed) for cohort in cohorts)
+
+
+def folders_of(texts: tuple[str, ...]) -> dict[str, tuple[pathlib.Path, ...]]:
+    """Name -> folder of the training people, and of the test people if given.
+
+    Raises:
+      InputError: no name, or no such folder.
+    """
+    from jaxehr.core.checks import InputError
+
+    found = {}
+    for text in texts:
+        name, equals, paths = text.partition("=")
+        folders = tuple(pathlib.Path(path) for path in paths.split(":"))
+        if not equals or not name or len(folders) > 2:
+            raise InputError(f"cohort {text!r}: must be NAME=TRAIN or NAME=TRAIN:TEST.")
+        for folder in folders:
+            if not folder.is_dir():
+                raise InputError(f"cohort {text!r}: there is no folder {folder}.")
+        found[name] = folders
+    if not found:
+        raise InputError("no cohort; name at least one as NAME=FOLDER.")
+    return found
+
+
+def run_suite(suite: Suite, options: Options) -> pathlib.Path:
+    """Runs the cells that are left, then says how many there are.
+
+    Returns:
+      The folder of the cells.
+    """
+    from experiments.cells import SETTINGS, append_cell, read_cells
+    from jaxehr.core.files import write_json
+
+    cohorts, out = folders_of(options.cohorts), options.folder(suite)
+    wanted, begun = list(plan(suite, options, cohorts)), time.perf_counter()
+    values = dataclasses.asdict(options).items()
+    settings = {name: value for name, value in values if name not in NOT_SETTINGS}
+    done = read_cells(out, settings)
+    keep = lambda cell: not (options.again and "failed" in cell)
+    finished = {tuple(c[name] for name in Cell._fields) for c in done if keep(c)}
+    left, longest = [cell for cell in wanted if cell not in finished], 0.0
+    while left:
+        minutes = (time.perf_counter() - begun) / 60
+        if options.budget and minutes + longest > options.budget:
+            break
+        write_json(out / SETTINGS, settings)
+        start, cell = time.perf_counter(), left.pop(0)
+        found = apart(suite, settings, out, cohorts[cell.cohort], cell)
+        append_cell(out, cell._asdict() | found | {"settings": settings})
+        seconds = time.perf_counter() - start
+        longest = max(longest, seconds / 60)
+        said = found.get("failed", "done")
+        print(f"{'/'.join(map(str, cell))}: {seconds:.0f} s, {said}", flush=True)
+    print(f"{len(wanted) - len(left)} of {len(wanted)} cells; {out}")
+    return out
+
+
+def apart(
+    suite: Suite,
+    settings: dict[str, Any],
+    out: pathlib.Path,
+    folders: tuple[pathlib.Path, ...],
+    cell: Cell,
+) -> dict[str, Any]:
+    """A cell in a process of its own; its peak memory is its own, and so is its end."""
+    from experiments.cell import run_cell
+
+    fresh = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=fresh) as pool:
+        try:
+            return pool.submit(run_cell, suite, settings, out, folders, cell).result()
+        except BrokenProcessPool:
+            return {"failed": "the process was killed; out of memory?"}
+
+
+def shell(main: Callable[[Any], Any], options: Any = Options) -> int:
+    """The shell's entry of an experiment: a refusal is one line."""
+    configure()
+    from jaxehr.core.checks import InputError
+
+    try:
+        main(tyro.cli(options))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

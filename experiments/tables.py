@@ -1,0 +1,196 @@
+"""Tables of the benchmark: one row a model, one table a cohort.
+
+    python -m experiments.tables results/benchmark
+
+Reads cells.jsonl and writes table.md beside it: mean and standard deviation over seeds,
+the same numbers of real people first. Takes a second.
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import tyro
+
+from experiments.cells import CELLS, Found, spread
+from experiments.suite import Options, load_suite, run_suite, shell
+from jaxehr.core.checks import InputError
+from jaxehr.core.files import write_text
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tables:
+    """Write the tables of a benchmark."""
+
+    folder: tyro.conf.Positional[pathlib.Path] = pathlib.Path("results/benchmark")
+    """Folder of cells.jsonl; table.md is written there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column: its title, where its number stands in a cell, and how it is shown."""
+
+    title: str
+    path: str
+    digits: int = 3
+    scale: float = 1.0
+
+    @property
+    def reference(self) -> str:
+        """Where the number of real people stands; "" = there is none."""
+        end = ".value"
+        return f"{self.path[: -len(end)]}.reference" if end in self.path else ""
+
+
+def metric(title: str, name: str, digits: int = 3, scale: float = 1.0) -> Column:
+    """A column of a metric."""
+    return Column(title, f"metrics.{name}.value", digits, scale)
+
+
+QUALITY = (
+    metric("AUROC networks ↑", "tstr_mean"),
+    metric("AUROC forest ↑", "forest_auroc"),
+    metric("AUROC logistic ↑", "logistic_auroc"),
+    metric("C2ST boosting ↓", "c2st_boosting"),
+    metric("C2ST logistic ↓", "c2st_logistic"),
+    metric("R² ↑", "dimension_r2_score"),
+    metric("MMD² x 1000 ↓", "mmd_squared", 2, 1000.0),
+    metric("correlation ↓", "correlation_mae"),
+    metric("TVD ↓", "tvd"),
+    metric("KS ↓", "ks"),
+    metric("ACF x 1000 ↓", "acf_mse", 2, 1000.0),
+    metric("transitions ↓", "transition_distance"),
+    metric("missing rate ↓", "missing_rate_mae"),
+)
+PRIVACY = (
+    metric("membership AUROC → 0.5", "membership_hamming_auroc"),
+    metric("NNAA loss → 0", "nnaa_loss"),
+    metric("exact copies ↓", "exact_copies"),
+)
+COST = (
+    Column("steps", "steps", 0),
+    Column("parameters", "parameters", 0),
+    Column("training, s", "seconds.training", 0),
+    Column("1,000 patients, s", "seconds.sampling_1000", 2),
+    Column("memory, GiB", "peak_bytes", 1, 2.0**-30),
+)
+BLOCKS = {"Quality": QUALITY, "Privacy": PRIVACY, "Cost": COST}
+
+
+def column(spec: list[Any]) -> Column:
+    """A column from a config: title, name of a number, digits, factor."""
+    return metric(*spec)
+
+
+def main(arguments: Tables) -> None:
+    """Reads the cells and writes the tables."""
+    done = cells_of(arguments.folder)
+    write_text(arguments.folder / "table.md", document(done, BLOCKS))
+    print(arguments.folder / "table.md")
+
+
+def cells_of(folder: pathlib.Path) -> Found:
+    """The cells of a folder.
+
+    Raises:
+      InputError: there is none.
+    """
+    path = folder / CELLS
+    text = path.read_text() if path.is_file() else ""
+    lines = text.splitlines(keepends=True)
+    done = latest([json.loads(line) for line in lines if line.endswith("\n")])
+    if not done:
+        raise InputError(f"{path}: there is no cell; run the experiment first.")
+    return done
+
+
+def paper_table(suite_name: str, name: str) -> Callable[[Options], None]:
+    """The entry point of a published table: runs its cells, then writes NAME.md."""
+
+    def main(options: Options) -> None:
+        suite = load_suite(suite_name)
+        spec = suite.tables[name]
+        only = options.only or tuple(spec["variants"])
+        out = run_suite(suite, dataclasses.replace(options, only=only))
+        done = [cell for cell in cells_of(out) if cell["variant"] in spec["variants"]]
+        columns = tuple(map(column, spec["columns"]))
+        write_text(out / f"{name}.md", document(done, {spec["title"]: columns}))
+        print(out / f"{name}.md")
+
+    return main
+
+
+def document(done: Found, blocks: dict[str, tuple[Column, ...]]) -> str:
+    """All tables as Markdown, and how their numbers were made."""
+    return "\n".join([*sections(done, blocks), note(done)])
+
+
+def latest(done: Found) -> Found:
+    """One line a cell: a repetition counts instead of the failure before it."""
+    found = {(c["cohort"], c["variant"], c["seed"]): c for c in done}
+    return list(found.values())
+
+
+def sections(done: Found, blocks: dict[str, tuple[Column, ...]]) -> list[str]:
+    """Markdown of every cohort: a title, and a table of each block of columns."""
+    found = []
+    for cohort in dict.fromkeys(cell["cohort"] for cell in done):
+        cells = [cell for cell in done if cell["cohort"] == cohort]
+        good = [cell for cell in cells if "failed" not in cell]
+        found.append(f"## {cohort}\n")
+        if good:
+            sizes = good[0]["people"]
+            found.append(
+                f"{sizes['fit']} people to learn from, {sizes['valid']} to choose the "
+                f"average by, {sizes['test']} held out.\n"
+            )
+            found += [table(name, columns, good) for name, columns in blocks.items()]
+        found += [
+            f"{cell['variant']}, seed {cell['seed']}, failed: {cell['failed']}\n"
+            for cell in cells
+            if "failed" in cell
+        ]
+    return found
+
+
+def table(name: str, columns: tuple[Column, ...], cells: Found) -> str:
+    """One block of columns: real people first, then models in the order they ran."""
+    columns = tuple(c for c in columns if spread(cells, c.path)[2])
+    rows = [[name, *(c.title for c in columns), "seeds"]]
+    rows.append(["---", *(["---:"] * (len(columns) + 1))])
+    if any(column.reference for column in columns):
+        real = [shown(cells, c.reference, c) if c.reference else "" for c in columns]
+        rows.append(["real people", *real, ""])
+    for model in dict.fromkeys(cell["variant"] for cell in cells):
+        own = [cell for cell in cells if cell["variant"] == model]
+        rows.append([model, *(shown(own, c.path, c) for c in columns), str(len(own))])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def shown(cells: Found, path: str, column: Column) -> str:
+    """Mean and standard deviation over seeds as text."""
+    mean, std, count = spread(cells, path)
+    if not count:
+        return "not defined"
+    number = lambda value: f"{value * column.scale:,.{column.digits}f}"
+    return number(mean) if count == 1 else f"{number(mean)} ± {number(std)}"
+
+
+def note(done: Found) -> str:
+    """How the numbers were made."""
+    settings = done[0]["settings"]
+    machines = sorted({str(c["machine"]) for c in done if "machine" in c})
+    return (
+        f"Training time of each model: {settings['seconds']:.0f} s (of all processors "
+        f"together on a CPU), preset {settings['preset']} where a model has it. Mean ± "
+        "standard deviation over seeds; ↑ higher is better, ↓ lower is better; real "
+        "people: the same number of real training against real held-out people. "
+        f"Machines: {'; '.join(machines)}.\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(shell(main, Tables))

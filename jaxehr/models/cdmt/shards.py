@@ -1,0 +1,208 @@
+"""CDMT-EHR learned from a cohort in shards that does not fit into memory.
+
+Shards are read twice. The first time what preprocessing reads off the training patients
+is counted; counts add up, so they are exact and the same for any number of shards. The
+second time patients are encoded into a file of records, from which training reads its
+batches in the order that it would have in memory.
+"""
+
+import functools
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxehr.core import arrays
+from jaxehr.core.cohort import Schema, coded_features, numeric_features
+from jaxehr.core.contracts import Callback, Params, gather
+from jaxehr.core.files import write_bytes
+from jaxehr.data import mixed
+from jaxehr.data.records import Records, is_whole, kind_of, write_records
+from jaxehr.data.shards import Piece, Shards, blank, pieces
+from jaxehr.data.split import hashed_share
+from jaxehr.models.cdmt import preprocessing
+from jaxehr.models.cdmt.config import CdmtConfig
+from jaxehr.models.cdmt.layout import Layout, refuse_silent
+from jaxehr.models.cdmt.objective import Model, make_objective
+from jaxehr.models.cdmt.preprocessing import Batch, Seen
+from jaxehr.training.config import resolve
+from jaxehr.training.feed import Feed
+from jaxehr.training.loop import train
+
+FITTED, LEARN, JUDGE = "fitted.npz", "learn.records", "judge.records"
+TALLY_BYTES = 48  # of one value while tallies are added, if no value repeats
+
+
+class Encoded(NamedTuple):
+    """What was read off the training patients, and where they are encoded."""
+
+    fitted: dict[str, Any]
+    learn: Records
+    judge: Records
+
+
+def fit_shards(
+    schema: Schema,
+    model: Model,
+    key: jax.Array,
+    shards: Shards,
+    learn: np.ndarray,
+    judge: np.ndarray,
+    *,
+    scratch: pathlib.Path,
+    memory: int,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: str | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> Params:
+    """`fit` with the patients `learn`, validated with `judge` (Bool [N]).
+
+    Args:
+      scratch: folder of the encoded patients; what is there is used.
+      memory: bytes that counting and validation may take. Of the validation patients
+        those are taken that fit into a quarter, by hashed id.
+    """
+    size, config = int(learn.sum()), model.config
+    sizes = size, max(schema.num_steps, 1)
+    kind = record_kind(schema, model.layout, config)
+    judge = capped(shards.groups, judge, max(memory // 4 // kind.itemsize, 1))
+    found = encoded(schema, model, shards, (learn, judge), scratch, kind, memory)
+    if announce:
+        held = size * kind.itemsize / 2**20
+        announce(
+            f"reads {size} encoded patients ({held:.0f} MiB) from {scratch}; "
+            f"validates with {judge.sum()}"
+        )
+    trained = train(
+        key,
+        make_objective(model, found.fitted),
+        Feed(size, found.learn.take),
+        config=resolve(
+            config.train, *sizes, accelerator=jax.default_backend() != "cpu"
+        ),
+        valid=found.judge.take(np.arange(judge.sum())),
+        callbacks=callbacks,
+        checkpoint=checkpoint,
+        announce=announce,
+    )
+    weights = jax.tree.map(np.asarray, trained.params)
+    return {"fitted": found.fitted, "weights": weights}
+
+
+def capped(groups: np.ndarray, rows: np.ndarray, most: int) -> np.ndarray:
+    """Bool [N]: at most `most` of the patients `rows`, by the hash of the person."""
+    places = np.flatnonzero(rows)
+    order = np.argsort(hashed_share(groups[places], "capped"), kind="stable")
+    kept = np.zeros(len(rows), bool)
+    kept[places[order[:most]]] = True
+    return kept
+
+
+def record_kind(schema: Schema, layout: Layout, config: CdmtConfig) -> np.dtype:
+    """The dtype of an encoded patient, known before any is read."""
+    nobody = blank(schema, 1, dense=True)
+    fitted = preprocessing.fit(schema, layout, config, nobody)
+    batch = preprocessing.encode(fitted, layout, nobody)
+    most = (*layout.temporal.cardinalities, *layout.static.cardinalities)
+    codes = np.int8 if max(most, default=0) <= 128 else np.int32
+    return kind_of(
+        batch._replace(
+            codes=batch.codes.astype(codes),
+            static_codes=batch.static_codes.astype(codes),
+        )
+    )
+
+
+def encoded(
+    schema: Schema,
+    model: Model,
+    shards: Shards,
+    rows: tuple[np.ndarray, np.ndarray],
+    scratch: pathlib.Path,
+    kind: np.dtype,
+    memory: int,
+) -> Encoded:
+    """Fits and encodes, unless an earlier call did."""
+    files = [scratch / LEARN, scratch / JUDGE]
+    learn, judge = (
+        Records(path, Batch, kind, slots_of(shards, chosen))
+        for path, chosen in zip(files, rows, strict=True)
+    )
+    ready = all(is_whole(r.path, kind, len(r.slots)) for r in (learn, judge))
+    if ready and (scratch / FITTED).is_file():
+        return Encoded(arrays.read_arrays(scratch / FITTED), learn, judge)
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    seen = count(schema, model.layout, shards, rows[0], memory)
+    refuse_silent(model.layout, int(seen.frames[..., 0].sum()))
+    fitted = preprocessing.fit_seen(model.layout, model.config, seen)
+    counts: list[dict[str, np.ndarray]] = []
+    judged: list[Batch] = []
+
+    def learned() -> Iterator[Batch]:
+        for data, places in pieces(shards, rows[0] | rows[1]):
+            batch = preprocessing.encode(fitted, model.layout, data.cohort)
+            mine = gather(batch, rows[0][places])
+            judged.append(gather(batch, rows[1][places]))
+            counts.append(preprocessing.count_codes(model.layout, mine))
+            yield mine
+
+    write_records(learn.path, kind, learned())
+    write_records(judge.path, kind, judged)
+    add = lambda name: functools.reduce(np.add, (part[name] for part in counts))
+    total = {name: add(name) for name in counts[0]}
+    fitted["frequency"] = preprocessing.shares(model.layout, total)
+    write_bytes(scratch / FITTED, arrays.to_bytes(fitted))
+    return Encoded(fitted, learn, judge)
+
+
+def slots_of(shards: Shards, rows: np.ndarray) -> np.ndarray:
+    """Int: where in the file is the i-th of the patients `rows`; shard after shard."""
+    places = np.concatenate([part[rows[part]] for part in shards.rows])
+    return np.argsort(places, kind="stable")
+
+
+def count(
+    schema: Schema, layout: Layout, shards: Shards, rows: np.ndarray, memory: int
+) -> Seen:
+    """What preprocessing reads off the patients `rows`.
+
+    Columns whose values may all differ do not fit into memory together: then shards
+    are read several times, some columns each time.
+    """
+    found = []
+    for columns in passes(schema, int(rows.sum()), memory):
+        parts = pieces(shards, rows, columns)
+        see = lambda piece: preprocessing.see(
+            schema, narrow(layout, piece), piece.data.cohort
+        )
+        found.append(functools.reduce(preprocessing.add_seen, map(see, parts)))
+    return found[0]._replace(temporal=joined([seen.temporal for seen in found]))
+
+
+def passes(schema: Schema, patients: int, memory: int) -> list[tuple[str, ...] | None]:
+    """The temporal columns that are counted together; None = all."""
+    numeric = [f.name for f in numeric_features(schema.temporal)]
+    coded = [f.name for f in coded_features(schema.temporal)]
+    most = max(memory // (TALLY_BYTES * patients * max(schema.num_steps, 1)), 1)
+    if len(numeric) <= most:
+        return [None]
+    groups = [tuple(numeric[i : i + most]) for i in range(0, len(numeric), most)]
+    return [(*coded, *groups[0]), *groups[1:]]
+
+
+def narrow(layout: Layout, piece: Piece) -> Layout:
+    """The layout of the columns that were read."""
+    return layout._replace(temporal=mixed.Part(piece.data.schema.temporal, ()))
+
+
+def joined(parts: list[mixed.Seen]) -> mixed.Seen:
+    """The columns of several passes side by side: numeric ones, then coded ones."""
+    numeric = [part.observed[: len(part.numeric)] for part in parts]
+    coded = [part.observed[len(part.numeric) :] for part in parts]
+    return parts[0]._replace(
+        numeric=tuple(t for part in parts for t in part.numeric),
+        codes=tuple(c for part in parts for c in part.codes),
+        observed=np.concatenate([*numeric, *coded]),
+    )

@@ -1,0 +1,116 @@
+"""Cohorts in shards from the shell: made, trained beyond memory, resumed, refused."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from cli_tools import SMALL
+
+from jaxehr.cli import main
+from jaxehr.data.shards import is_sharded
+from jaxehr.data.store import load_cohort
+
+needs_grain = pytest.mark.skipif(
+    importlib.util.find_spec("grain") is None,
+    reason="Grain is needed (extra `shards`)",
+)
+LITTLE = ["--memory-limit", "1KB"]
+# Chunks of two steps, each step a dispatch, slowed down: a kill falls into the middle.
+SLOW = """
+import sys, time
+from jaxehr.training import feed, loop
+from jaxehr.runs import training
+loop.DISPATCH_SECONDS, feed.MOST_STEPS = 0.0, 2
+plain = training.json_lines
+def slow(path):
+    write = plain(path)
+    return lambda step, metrics: (write(step, metrics), time.sleep(0.1))
+training.json_lines = slow
+from jaxehr.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(made, tmp_path_factory):
+    """The cohort of `made` in three shards."""
+    folder = tmp_path_factory.mktemp("shards")
+    words = ["prepare", "simulate", "--n", "120", "--steps", "3", "--numeric", "1"]
+    words += ["--shards", "3"]
+    assert main([*words, "--out", str(folder / "cohort")]) == 0
+    return folder
+
+
+def test_prepare_says_the_number_of_shards(here, capsys):
+    words = ["prepare", "simulate", "--n", "40", "--steps", "3", "--shards"]
+    assert main([*words, "3", "--out", "cohort"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("cohort: 40 patients, ")
+    assert out.endswith("; in 3 shards\n")
+    assert is_sharded(here / "cohort")
+    assert main([*words, "1", "--out", "other"]) == 0
+    assert not is_sharded(here / "other")
+    one, other = load_cohort(here / "cohort"), load_cohort(here / "other")
+    assert one.schema == other.schema
+    assert (one.ids == other.ids).all()
+
+
+def test_what_shards_cannot_be_is_refused(here, folder, refused):
+    words = ["prepare", "simulate", "--n", "9", "--out", "x", "--shards"]
+    refused([*words, "-1"], "shards must lie in [0, 10000], got -1")
+    train = ["train", "vae", folder / "cohort", "--out", "run", *LITTLE]
+    refused(train, "model vae learns from cohorts in memory only", "raise --memory-l")
+    words = ["train", "cdmt", folder / "cohort", "--out", "run", *SMALL, *LITTLE]
+    refused([*words, "--drop-static", "0.5"], "--drop-static and --drop-temporal need")
+    refused([*words[:-1], "much"], "memory-limit must be a size like 2GB or 500MB")
+
+
+@needs_grain
+def test_beyond_memory_the_run_is_the_same(made, folder, tmp_path, capsys):
+    words = ["train", "cdmt", str(folder / "cohort"), *SMALL]
+    assert main([*words, "--out", str(tmp_path / "fed"), *LITTLE]) == 0
+    assert "encoded patients (0 MiB) from" in capsys.readouterr().out
+    fed, held = tmp_path / "fed", made / "run"
+    assert (fed / "params.npz").read_bytes() == (held / "params.npz").read_bytes()
+    # `evaluate --run` knows the cohort again.
+    assert len({(run / "run.json").read_text() for run in (fed, held)}) == 1
+    assert not (fed / "feed").exists()  # real patients
+
+
+@needs_grain
+def test_kill_9_in_the_middle_and_the_same_command_end_in_the_same_bits(
+    folder, tmp_path
+):
+    words = ["train", "cdmt", str(folder / "cohort"), *SMALL[:-1], "13", *LITTLE]
+    words += ["--checkpoint-every", "5", "--eval-every", "4", "--batch-size", "32"]
+    assert main([*words, "--out", str(tmp_path / "whole")]) == 0
+    run = tmp_path / "killed"
+    lines = run / "metrics.jsonl"
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, *words, "--out", str(run)],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 120
+    while not (lines.is_file() and len(lines.read_text().splitlines()) >= 8):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert not (run / "params.npz").exists()
+    assert (run / "feed").stat().st_mode & 0o777 == 0o700  # real patients
+    assert main([*words, "--out", str(run)]) == 0
+    whole = (tmp_path / "whole" / "params.npz").read_bytes()
+    assert (run / "params.npz").read_bytes() == whole
+    steps = [json.loads(line)["step"] for line in lines.read_text().splitlines()]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 13
+    assert not (run / "feed").exists()

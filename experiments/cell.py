@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from jaxehr.devices import configure
 
+PARTS = ("probe", "training", "sampling", "warm", "sampling_1000", "metrics")
 PROBE_STEPS = 40  # of the longest stage in the training that is timed
 DRAWN = 1000  # patients of the timed drawing
 
@@ -51,17 +52,27 @@ def run_cell(
     from jaxehr.core.checks import InputError
 
     try:
-        data = load(folders, settings["patients"])
+        hide = suite.variants[cell.variant].hide
+        data = load(folders, settings["patients"], hide, cell.seed)
         return measured(suite, settings, out / "work", data, cell)
     except (InputError, FloatingPointError, MemoryError, ValueError) as error:
         return {"failed": f"{type(error).__name__}: {error}".splitlines()[0]}
 
 
-def load(folders: tuple[pathlib.Path, ...], patients: int) -> Data:
-    """The people of a cell: to learn from, to choose the average by, held out."""
+def load(
+    folders: tuple[pathlib.Path, ...],
+    patients: int,
+    hide: dict[str, float],
+    seed: int,
+) -> Data:
+    """The people of a cell: to learn from, to choose the average by, held out.
+
+    Only those to learn from and to choose by lose what is hidden.
+    """
     import numpy as np
 
     from jaxehr.core.cohort import take
+    from jaxehr.data.missing import drop_entries, drop_modalities
     from jaxehr.data.split import split
     from jaxehr.data.store import load_cohort
     from jaxehr.runs.training import VALID_SHARE
@@ -72,7 +83,12 @@ def load(folders: tuple[pathlib.Path, ...], patients: int) -> Data:
         real, test = split(real, 0.2)
     if patients:
         real = take(real, np.arange(min(patients, len(real.ids))))
-    return Data(real, *split(real, VALID_SHARE, salt="valid"), test)
+    left, static, temporal = real, hide.get("static", 0.0), hide.get("temporal", 0.0)
+    if static or temporal:
+        left, _ = drop_modalities(left, static, temporal, seed)
+    if hide.get("entries"):
+        left = drop_entries(left, hide["entries"], seed)
+    return Data(real, *split(left, VALID_SHARE, salt="valid"), test)
 
 
 def measured(
@@ -111,7 +127,9 @@ def trained_once(
     from jaxehr.core.files import read_json, write_json
     from jaxehr.runs import load_run, save_run
 
-    same = json.dumps([variant.model, variant.config, settings], sort_keys=True)
+    same = json.dumps(
+        [variant.model, variant.config, variant.hide, settings], sort_keys=True
+    )
     mark = hashlib.sha256(same.encode()).hexdigest()[:12]
     folder = work / f"{cell.cohort}-{variant.model}-{cell.seed}-{mark}"
     told = folder.with_suffix(".json")

@@ -29,13 +29,15 @@ class Variant(NamedTuple):
     Attributes:
       model: as in `jaxehr list models`. config: changes to its configuration.
       sampling: changes to its sampling options. label: "" = training frequency,
-      "balanced", or the text of a class.
+      "balanced", or the text of a class. hide: shares of the people to learn from who
+      lose the `static` or the `temporal` part, and of `entries`.
     """
 
     model: str
-    config: dict[str, Any]
-    sampling: dict[str, Any]
-    label: str
+    config: dict[str, Any] = {}  # noqa: RUF012
+    sampling: dict[str, Any] = {}  # noqa: RUF012
+    label: str = ""
+    hide: dict[str, float] = {}  # noqa: RUF012
 
 
 class Suite(NamedTuple):
@@ -95,8 +97,7 @@ def load_suite(name: str) -> Suite:
     from jaxehr.core.files import read_json
 
     made = read_json(CONFIGS / f"{name}.json")
-    blank: dict[str, Any] = {"config": {}, "sampling": {}, "label": ""}
-    variants = {key: Variant(**(blank | v)) for key, v in made["variants"].items()}
+    variants = {key: Variant(**value) for key, value in made["variants"].items()}
     more = (made.get(key, {}) for key in ("quick", "tables"))
     return Suite(name, variants, tuple(made["metrics"]), *more)
 

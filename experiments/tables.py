@@ -81,8 +81,11 @@ BLOCKS = {"Quality": QUALITY, "Privacy": PRIVACY, "Cost": COST}
 
 
 def column(spec: list[Any]) -> Column:
-    """A column from a config: title, name of a number, digits, factor."""
-    return metric(*spec)
+    """A column from a config: title, name of a number, digits, factor.
+
+    A name with a dot is a place in a cell, such as `seconds.training`.
+    """
+    return Column(*spec) if "." in spec[1] else metric(*spec)
 
 
 def main(arguments: Tables) -> None:

@@ -1,11 +1,12 @@
-"""Whole modalities taken away at random, for experiments that know the truth."""
+"""Modalities or entries taken away at random, for experiments that know the truth."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Dataset, make_cohort
+from jaxehr.core.cohort import Dataset, Table, make_cohort
+from jaxehr.core.sparse import SparseTable
 from jaxehr.data.split import hashed_share
 
 
@@ -64,3 +65,33 @@ def drop_modalities(
     }
     provenance = data.provenance | {"dropped": note}
     return data._replace(cohort=made, provenance=provenance), hidden
+
+
+def drop_entries(data: Dataset, share: float, seed: int = 0) -> Dataset:
+    """Hides observed values, each with the chance `share`, independently of all else.
+
+    Missing completely at random [flexgen2024, App. C.1]. Whom and what it meets depends
+    on the seed and the patient's id; a larger share hides the same values and more.
+
+    Raises:
+      InputError: a share outside [0, 1]; a sparse table, which has no missing value.
+    """
+    if not 0.0 <= share <= 1.0:
+        raise InputError(f"drop entries: must lie in [0, 1], got {share}.")
+    cohort, seeds = data.cohort, hashed_share(data.ids, salt=f"drop entries {seed}")
+    if isinstance(cohort.temporal, SparseTable):
+        raise InputError(
+            "drop entries: a sparse table has no missing value; prepare the cohort "
+            "without --discretize."
+        )
+
+    def kept(table: Table, offset: float) -> Table:
+        shape = table.observed.shape[1:]
+        draws = [np.random.default_rng(int((n + offset) * 2**53)) for n in seeds]
+        chance = np.stack([draw.random(shape) for draw in draws])
+        return table._replace(observed=table.observed & (chance >= share))
+
+    static, temporal = kept(cohort.static, 0.0), kept(cohort.temporal, 1.0)
+    made = make_cohort(static, temporal, cohort.length, cohort.label)
+    note = {"entries": share, "seed": seed}
+    return data._replace(cohort=made, provenance=data.provenance | {"dropped": note})

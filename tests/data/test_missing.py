@@ -10,7 +10,7 @@ from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Dataset, take
 from jaxehr.core.sparse import SparseTable, from_dense
 from jaxehr.data.discretize import DiscretizeOptions, discretize
-from jaxehr.data.missing import drop_modalities
+from jaxehr.data.missing import drop_entries, drop_modalities
 from jaxehr.data.simulate import SimulateOptions, simulate
 
 DENSE = simulate(SimulateOptions(n=101, steps=3, numeric=1, missing=0.0))
@@ -112,3 +112,40 @@ def test_refusals():
         drop_modalities(DENSE, 1.5, 0.0)
     with pytest.raises(InputError, match=r"drop temporal: must .* got -0\.1"):
         drop_modalities(DENSE, 0.5, -0.1)
+
+
+def test_entries_are_hidden_with_their_chance_and_nothing_else():
+    data = simulate(SimulateOptions(n=600, steps=3, numeric=2, missing=0.2))
+    few, more = (drop_entries(data, share, seed=1) for share in (0.1, 0.3))
+    for share, made in ((0.1, few), (0.3, more)):
+        for part in ("static", "temporal"):
+            had, has = (getattr(d.cohort, part).observed for d in (data, made))
+            assert not (has & ~had).any()
+            kept = has[had].mean()
+            assert abs(kept - (1 - share)) < 4 * np.sqrt(share / had.sum())
+            table = getattr(made.cohort, part)
+            count = table.numeric.shape[-1]
+            old = getattr(data.cohort, part).numeric
+            np.testing.assert_array_equal(
+                table.numeric, np.where(has[..., :count], old, 0.0)
+            )
+        np.testing.assert_array_equal(made.cohort.label, data.cohort.label)
+        np.testing.assert_array_equal(made.cohort.length, data.cohort.length)
+    assert not (more.cohort.temporal.observed & ~few.cohort.temporal.observed).any()
+    rows = np.array([7, 3])
+    alone = drop_entries(take(data, rows), 0.3, seed=1)
+    for one, two in zip(
+        jax.tree.leaves(alone.cohort),
+        jax.tree.leaves(take(more, rows).cohort),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, two)
+    other = drop_entries(data, 0.3, seed=2).cohort.temporal.observed
+    assert (other != more.cohort.temporal.observed).any()
+
+
+def test_entries_of_a_sparse_table_are_not_missing():
+    with pytest.raises(InputError, match="sparse table has no missing value"):
+        drop_entries(SPARSE, 0.1)
+    with pytest.raises(InputError, match=r"must lie in \[0, 1\]"):
+        drop_entries(DENSE, 1.1)

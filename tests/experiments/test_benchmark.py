@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from experiments import cell, suite, tables
@@ -20,7 +21,7 @@ SETTINGS = {"seconds": 2.0, "preset": "small", "patients": 0}
 SMALL = Suite(
     "small",
     {
-        "vae": Variant("vae", {"hidden": 16}, {}, ""),
+        "vae": Variant("vae", {"hidden": 16}),
         "vae-mode": Variant("vae", {"hidden": 16}, {"decode": "mode"}, "balanced"),
     },
     ("dimensions", "correlation"),
@@ -53,7 +54,8 @@ def test_every_config_is_made_of_what_exists(name):
     for table in found.tables.values():
         assert set(table["variants"]) <= set(found.variants)
         for spec in table["columns"]:
-            assert tables.column(spec).path.split(".")[1] in numbers(found)
+            kind, name = tables.column(spec).path.split(".")[:2]
+            assert name in (numbers(found) if kind == "metrics" else cell.PARTS)
     for variant in found.variants.values():
         entry = model_entry(variant.model)
         replace(find(entry.config)(), variant.config)
@@ -133,6 +135,18 @@ def test_a_cell_tells_what_it_measured_and_its_training_is_shared(cohort, tmp_pa
     assert "| vae | " in text
     assert "vae, seed 2, failed: MemoryError: too wide" in text
     assert "C2ST" not in text
+
+
+def test_only_people_to_learn_from_lose_what_is_hidden(cohort):
+    hide = {"static": 0.3, "temporal": 0.2, "entries": 0.1}
+    whole, left = (cell.load((cohort,), 0, h, 3) for h in ({}, hide))
+    for part in ("real", "test"):
+        one, two = (getattr(data, part).cohort for data in (whole, left))
+        np.testing.assert_array_equal(one.static.observed, two.static.observed)
+    lacks = [1.0 - left.fit.cohort.has_static.mean()]
+    lacks += [1.0 - left.fit.cohort.has_temporal.mean()]
+    np.testing.assert_allclose(lacks, [0.3, 0.2], atol=0.06)
+    np.testing.assert_array_equal(whole.fit.ids, left.fit.ids)
 
 
 def test_a_cell_that_fails_is_a_line_and_is_not_repeated_unasked(tmp_path, cohort):

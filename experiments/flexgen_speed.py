@@ -1,0 +1,18 @@
+"""Seconds per 1,000 patients of FLEXGEN-EHR against TabDDPM (the paper: 5 times).
+
+    python -m experiments.flexgen_speed 2012=cohorts/2012a:cohorts/2012b
+
+Cells of `configs/flexgen.json`, shared with the other tables of the paper
+(results/flexgen/cells.jsonl); cohorts and budget as in `experiments.benchmark`, in the
+paper's form by `jaxehr prepare ... --discretize fiddle`. Expected: 2 to 4 minutes a
+cell on 2 CPU cores at the default 120 s of training, under 2 on one H200. What to
+expect: by `--preset ''` both at their own numbers of levels; `small` has 50 and 100.
+"""
+
+import sys
+
+from experiments.suite import shell
+from experiments.tables import paper_table
+
+if __name__ == "__main__":
+    sys.exit(shell(paper_table("flexgen", "flexgen_speed")))

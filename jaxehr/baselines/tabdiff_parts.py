@@ -101,8 +101,10 @@ def init(model: Model, scores: Params, key: jax.Array, batch: Batch) -> Params:
     places = model.groups.places
     return {
         "network": network,
-        "raw_rho": jnp.full((model.numbers,), START_RHO),
-        "raw_k": {str(num): jnp.full((len(at),), START_K) for num, at in places},
+        "raw_rho": jnp.full((model.numbers,), START_RHO, jnp.float32),
+        "raw_k": {
+            str(num): jnp.full((len(at),), START_K, jnp.float32) for num, at in places
+        },
         "clock": jnp.zeros(()),
     }
 

@@ -42,7 +42,7 @@ from jaxehr.core.cohort import Schema
 from jaxehr.core.contracts import GenerativeModel, Objective, Params
 from jaxehr.diffusion import ddpm
 from jaxehr.diffusion.edm import low_discrepancy
-from jaxehr.diffusion.multinomial import Groups
+from jaxehr.diffusion.multinomial import LOG_ZERO, Groups
 from jaxehr.nn.gru import BiGru
 from jaxehr.nn.time import Film, TimeEmbedding
 from jaxehr.nn.transformer import TransformerEncoder
@@ -172,9 +172,9 @@ def predict(
     model: Model, params: Params, x: jax.Array, codes: jax.Array, t: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """eps_hat [B, L, P] and logits of x_0 [B, L, W] of noisy series at t, Int [B]."""
-    seen = model.codes.log_one_hot(codes)
-    if model.config.codes_as == "one-hot":
-        seen = (seen == 0.0).astype(x.dtype)
+    seen = model.codes.one_hot(codes)
+    if model.config.codes_as == "log":
+        seen = (1.0 - seen) * LOG_ZERO
     network = Denoiser(model.config.backbone, model.hidden, model.config.num_layers)
     level = (t - 1) / model.config.diffusion_steps
     inputs = (jnp.concatenate([x, seen], -1), level)

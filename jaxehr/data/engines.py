@@ -214,6 +214,13 @@ def keep(engine: Engine, expression: Any) -> Any:
     return engine.backend.create_table(new_name(engine), expression, temp=True)
 
 
+def upload(engine: Engine, table: pa.Table) -> Any:
+    """An Arrow table as a table of the engine; it lives until the engine ends."""
+    if engine.session:
+        return as_view(engine, engine.session.createDataFrame(table))
+    return engine.backend.create_table(new_name(engine), table, temp=True)
+
+
 def fetch(engine: Engine, expression: Any) -> pa.Table:
     """The rows in memory."""
     return engine.backend.to_pyarrow(expression)

@@ -21,14 +21,14 @@ from jaxehr.core.checks import InputError, known, positive
 from jaxehr.core.cohort import Dataset, Feature, Label, Schema
 from jaxehr.core.files import PathLike, read_json
 from jaxehr.data.columns import listing, pc
-from jaxehr.data.engines import fetch, keep, parts_of, scan
+from jaxehr.data.engines import fetch, parts_of, scan, upload
 from jaxehr.data.events import (
     EventOptions,
     choose,
     coded_feature,
     tidy,
 )
-from jaxehr.data.gridding import count_steps, in_memory, time_dtype
+from jaxehr.data.gridding import count_steps, time_dtype
 from jaxehr.data.hospital import (
     Hospital,
     Keys,
@@ -158,7 +158,7 @@ def read_events(hospital: Hospital, schemas: Any, options: MedsOptions) -> Any:
     )
     rows = step(hospital, "events", rows, KEYS, store=False)
     if options.split != "all":
-        members = keep(hospital.engine, in_memory(of_split(hospital, schemas, options)))
+        members = upload(hospital.engine, of_split(hospital, schemas, options))
         rows = rows.semi_join(members, SUBJECT)
         rows = step(hospital, f"of the split {options.split}", rows, KEYS, store=False)
     return mapped(hospital, rows, options)
@@ -200,7 +200,7 @@ def mapped(hospital: Hospital, rows: Any, options: MedsOptions) -> Any:
         raise InputError(f"{options.features}: must be {{feature: [code, ...], ...}}.")
     pairs = [(code, name) for name, codes in found.items() for code in codes]
     columns = dict(zip(("of_code", "name"), map(list, zip(*pairs))))
-    table = keep(hospital.engine, in_memory(pa.table(columns)))
+    table = upload(hospital.engine, pa.table(columns))
     both = rows.left_join(table, rows.key == table.of_code)
     both = both.filter(both.name.notnull() | is_special(both, options))
     both = without(both.mutate(key=both.name.coalesce(both.key)), "of_code", "name")

@@ -17,9 +17,8 @@ from jaxehr.core.cohort import Dataset, Schema
 from jaxehr.data import shards
 from jaxehr.data.assemble import assemble, to_numpy
 from jaxehr.data.columns import plain
-from jaxehr.data.engines import keep
+from jaxehr.data.engines import upload
 from jaxehr.data.events import Chosen, read_grid
-from jaxehr.data.gridding import in_memory
 from jaxehr.data.hospital import Hospital, PartOptions, in_part
 from jaxehr.data.shards import Parts, Piece
 
@@ -87,7 +86,7 @@ def made(hospital: Hospital, plan: Plan, place: np.ndarray) -> Iterator[Piece]:
     """The pieces by number; `place` Int [N] says in which each stay is."""
     id = plan.schema.id
     told = pa.table({OWNER: plan.people[id], SHARD: place})
-    owners = keep(hospital.engine, in_memory(told))
+    owners = upload(hospital.engine, told)
     for number in range(place.max() + 1):
         rows = np.flatnonzero(place == number)
         if not len(rows):

@@ -252,7 +252,7 @@ def test_what_the_network_sees(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "backbone"), zip(PRESETS, ["gru", "transformer", "transformer"])
+    ("name", "backbone"), list(zip(PRESETS, ["gru", "transformer", "transformer"]))
 )
 def test_presets_train(name, backbone):
     config = replace(replace(TimediffConfig(), PRESETS[name]), FAST)

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from jaxehr.core.checks import InputError
 from jaxehr.core.sizes import check_size
 from jaxehr.data.bigquery import connect_bigquery
-from jaxehr.data.gridding import connect
+from jaxehr.data.gridding import connect, in_memory
 from jaxehr.data.raw_tables import ROW, read_header
 
 Name = Literal["duckdb", "spark", "bigquery"]
@@ -218,7 +218,7 @@ def upload(engine: Engine, table: pa.Table) -> Any:
     """An Arrow table as a table of the engine; it lives until the engine ends."""
     if engine.session:
         return as_view(engine, engine.session.createDataFrame(table))
-    return engine.backend.create_table(new_name(engine), table, temp=True)
+    return keep(engine, in_memory(table))
 
 
 def fetch(engine: Engine, expression: Any) -> pa.Table:

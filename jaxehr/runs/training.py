@@ -36,6 +36,7 @@ from jaxehr.runs.identity import fingerprint, fingerprint_of_shards
 from jaxehr.runs.model import Run, make
 from jaxehr.training.config import resolve
 
+MEMORY = 4_000_000_000  # bytes, where a cohort in shards is not held
 VALID_SHARE = 0.1  # of the people who are not held out; chooses the best average
 
 
@@ -49,7 +50,7 @@ def train_run(
     holdout_fraction: float = 0.2,
     drop_static: float = 0.0,
     drop_temporal: float = 0.0,
-    memory: int = 0,
+    memory: int = MEMORY,
     callbacks: Sequence[Callback] = (),
     announce: Callable[[str], None] | None = None,
 ) -> Run:

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from mimic3_tables import chart, write_tables
+from small_cohorts import assert_cohorts
+from test_mimic3_tasks import ADMITTED, CHARTED, OTHER, PEOPLE, STAYS
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Feature
@@ -17,8 +19,9 @@ from jaxehr.data import mimic3_vitals as vitals
 from jaxehr.data.engines import EngineOptions, open_engine
 from jaxehr.data.gridding import grid_long
 from jaxehr.data.hospital import typed
-from jaxehr.data.mimic3 import Mimic3Options, read
+from jaxehr.data.mimic3 import Mimic3Options, open_parts, read
 from jaxehr.data.simulate import SimulateOptions, simulate
+from jaxehr.data.store import load_cohort, save_parts
 
 needs_spark = pytest.mark.skipif(
     importlib.util.find_spec("pyspark") is None or shutil.which("java") is None,
@@ -53,6 +56,21 @@ def test_spark_gives_the_same_cohort_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(mine, theirs)
     np.testing.assert_array_equal(one.cohort.label, other.cohort.label)
     assert one.provenance["steps"] == other.provenance["steps"]
+
+
+@needs_spark
+def test_spark_makes_the_same_shards(tmp_path):
+    tables = {"ADMISSIONS": ADMITTED, "ICUSTAYS": STAYS, "PATIENTS": PEOPLE}
+    folder = write_tables(tmp_path, **tables, CHARTEVENTS=CHARTED, **OTHER)
+    fields = {"task": "mortality48", "min_share": 0.0}
+    whole = read([folder], Mimic3Options(**fields))
+    options = Mimic3Options(engine="spark", master="local[2]", **fields)
+    with open_parts([folder], options, 2) as made:
+        save_parts(made, tmp_path / "cohort")
+    again = load_cohort(tmp_path / "cohort")
+    assert again.schema == whole.schema
+    np.testing.assert_array_equal(again.ids, whole.ids)
+    assert_cohorts(again.cohort, whole.cohort)
 
 
 @needs_spark

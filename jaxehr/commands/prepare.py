@@ -32,7 +32,7 @@ SHARDS = flag(
     "shards",
     int,
     "Parts of the cohort on disk, people by hashed id; 0 = one up to 1 GiB of values, "
-    "above it parts of about 256 MiB. `train` need not have them in memory together.",
+    "above it parts of about 128 MiB. `train` need not have them in memory together.",
     0,
 )
 DISCRETIZE = [

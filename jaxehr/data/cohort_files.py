@@ -15,13 +15,14 @@ import pyarrow.parquet as pq
 
 from jaxehr.core.arrays import read_arrays
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Dataset, Schema
+from jaxehr.core.cohort import Dataset, Schema, take
 from jaxehr.core.files import read_json
 from jaxehr.core.sparse import SparseTable, is_sound
 from jaxehr.data.assemble import assemble, static_rows, temporal_rows
 from jaxehr.data.schema_json import schema_from_json
 
 MARKER, PROVENANCE = "schema.json", "provenance.json"
+BLOCK_BYTES = 2**27  # of values that are made rows at a time
 STATIC, TEMPORAL, SPARSE = "static.parquet", "temporal.parquet", "temporal.npz"
 
 
@@ -29,17 +30,27 @@ def write_tables(
     data: Dataset, folder: pathlib.Path, more: dict[str, Any] | None = None
 ) -> None:
     """Writes the two tables; `more` are further columns of the static one."""
-    temporal = data.cohort.temporal
     static = static_rows(data)
     for name, values in (more or {}).items():
         static = static.append_column(name, pa.array(values))
-    tables = {STATIC: static}
-    if not isinstance(temporal, SparseTable):
-        tables[TEMPORAL] = temporal_rows(data)
-    for name, table in tables.items():
-        pq.write_table(table, folder / name, compression="zstd")
-    if isinstance(temporal, SparseTable):
-        write_sparse(temporal, folder / SPARSE)
+    pq.write_table(static, folder / STATIC, compression="zstd")
+    if isinstance(data.cohort.temporal, SparseTable):
+        write_sparse(data.cohort.temporal, folder / SPARSE)
+    else:
+        write_dense(data, folder / TEMPORAL)
+
+
+def write_dense(data: Dataset, path: pathlib.Path) -> None:
+    """Writes the rows of a dense temporal table, some patients at a time."""
+    size = sum(leaf.nbytes for leaf in data.cohort.temporal)
+    count = len(data.ids)
+    some = max(count * BLOCK_BYTES // max(size, 1), 1)
+    first = temporal_rows(take(data, np.arange(min(some, count))))
+    with pq.ParquetWriter(path, first.schema, compression="zstd") as writer:
+        writer.write_table(first)
+        for start in range(some, count, some):
+            rows = np.arange(start, min(start + some, count))
+            writer.write_table(temporal_rows(take(data, rows)))
 
 
 def read_tables(

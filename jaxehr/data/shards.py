@@ -39,7 +39,7 @@ from jaxehr.data.schema_json import schema_to_json
 from jaxehr.data.split import hashed_share
 
 INDEX, FOLDER, ROW, FORMAT = "shards.json", "shards", "jaxehr_row", 1
-WHOLE_BYTES, SHARD_BYTES = 2**30, 2**28  # arrays above 1 GiB are cut to 256 MiB
+WHOLE_BYTES, SHARD_BYTES = 2**30, 2**27  # arrays above 1 GiB are cut to 128 MiB
 
 
 class Piece(NamedTuple):
@@ -93,7 +93,7 @@ def dense_bytes(schema: Schema, patients: int) -> int:
 
 
 def number_for(size: int) -> int:
-    """Shards for arrays of `size` bytes: 1 up to 1 GiB, else of about 256 MiB each."""
+    """Shards for arrays of `size` bytes: 1 up to 1 GiB, else of about 128 MiB each."""
     return 1 if size <= WHOLE_BYTES else math.ceil(size / SHARD_BYTES)
 
 

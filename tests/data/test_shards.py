@@ -7,6 +7,7 @@ import shutil
 import tempfile
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from small_cohorts import assert_cohorts, sparse_cohort, sparse_schema
@@ -16,7 +17,7 @@ from test_store import assert_same
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Dataset, take
 from jaxehr.core.sparse import SparseTable
-from jaxehr.data import shards
+from jaxehr.data import cohort_files, shards
 from jaxehr.data.shards import INDEX, number_for, open_shards, pieces
 from jaxehr.data.simulate import SimulateOptions, simulate
 from jaxehr.data.store import load_cohort, save_cohort
@@ -112,7 +113,7 @@ def test_sparse_tables_stay_sparse(tmp_path):
 
 
 def test_as_many_shards_as_the_size_asks_for(tmp_path, monkeypatch):
-    assert [number_for(n) for n in (0, 2**30, 2**30 + 1, 2**32)] == [1, 1, 5, 16]
+    assert [number_for(n) for n in (0, 2**30, 2**30 + 1, 2**32)] == [1, 1, 9, 32]
     data = simulated()
     size = shards.bytes_of(data.cohort)
     assert size == sum(
@@ -127,6 +128,17 @@ def test_as_many_shards_as_the_size_asks_for(tmp_path, monkeypatch):
     save_cohort(data, tmp_path / "large", shards=0)
     assert len(json.loads((tmp_path / "large" / INDEX).read_text())["patients"]) == 3
     assert_same(load_cohort(tmp_path / "small"), load_cohort(tmp_path / "large"))
+
+
+def test_rows_are_written_some_patients_at_a_time(tmp_path, monkeypatch):
+    data = simulated()
+    save_cohort(data, tmp_path / "one")
+    monkeypatch.setattr(cohort_files, "BLOCK_BYTES", 1000)
+    save_cohort(data, tmp_path / "some")
+    file = pq.ParquetFile(tmp_path / "some" / "temporal.parquet")
+    assert file.num_row_groups > 5
+    assert file.read() == pq.read_table(tmp_path / "one" / "temporal.parquet")
+    assert_same(load_cohort(tmp_path / "one"), load_cohort(tmp_path / "some"))
 
 
 def lose(folder):

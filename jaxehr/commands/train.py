@@ -105,7 +105,7 @@ def parse(name: str, words: list[str]) -> Any:
             "memory_limit",
             str,
             "A cohort in shards that needs more stays on disk, from where people are "
-            "read ahead of each step (cdmt; extra `shards`). The result is the same.",
+            "read ahead of each step (cdmt; extra `shards`). At most 1 GiB validates.",
             "4GB",
         ),
         section("config", kind, default),

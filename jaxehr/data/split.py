@@ -8,6 +8,15 @@ from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Dataset, take
 
 
+def fewer(groups: np.ndarray, rows: np.ndarray, most: int) -> np.ndarray:
+    """Bool [N]: at most `most` of the stays `rows`, by the hash of the person."""
+    places = np.flatnonzero(rows)
+    order = np.argsort(hashed_share(groups[places], "fewer"), kind="stable")
+    kept = np.zeros(len(rows), bool)
+    kept[places[order[:most]]] = True
+    return kept
+
+
 def hashed_share(groups: np.ndarray, salt: str = "") -> np.ndarray:
     """A number in [0, 1) for each stay [N], equal for stays of one person.
 

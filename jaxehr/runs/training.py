@@ -18,8 +18,8 @@ from jaxehr.core.contracts import Callback, GenerativeModel
 from jaxehr.core.files import PathLike
 from jaxehr.data.missing import drop_modalities
 from jaxehr.data.schema_json import schema_to_json
-from jaxehr.data.shards import Shards, memory_for
-from jaxehr.data.split import held_out, split
+from jaxehr.data.shards import Shards, dense_bytes, memory_for
+from jaxehr.data.split import fewer, held_out, split
 from jaxehr.registry import model_entry
 from jaxehr.runs.folder import (
     CHECKPOINTS,
@@ -37,6 +37,7 @@ from jaxehr.runs.model import Run, make
 from jaxehr.training.config import resolve
 
 MEMORY = 4_000_000_000  # bytes, where a cohort in shards is not held
+VALID_BYTES = 2**30  # of the people who validate, where they are on disk
 VALID_SHARE = 0.1  # of the people who are not held out; chooses the best average
 
 
@@ -71,14 +72,15 @@ def train_run(
         refuse_shards(name, data, config, drop)
         people: Learners = sharded_learners(data, holdout_fraction, folder, memory)
     else:
-        people = learners(*to_learn_from(data, holdout_fraction, drop, seed))
+        parts = to_learn_from(data, holdout_fraction, drop, seed)
+        people = learners(*parts, len(data.ids))
     num_steps = 1 if model_entry(name).latent else max(data.schema.num_steps, 1)
     config, asked = settle(folder, config, people.learn, num_steps)
     info = describe(name, data, config, seed, holdout_fraction)
-    info |= {"automatic": asked, "drop": drop}
+    info |= {"automatic": asked, "drop": drop, "validate": people.judge}
     with opened(folder, info):
         if announce:
-            announce(words_of(name, people, len(data.ids), config))
+            announce(words_of(name, people, config))
         params = people.fit(
             make(name, data.schema, config),
             jax.random.key(seed),
@@ -93,38 +95,46 @@ def train_run(
 
 
 class Learners(NamedTuple):
-    """How many people learn and judge; the training (model, key, ...) -> params."""
+    """How many people learn, judge, are held out; (model, key, ...) -> params."""
 
     learn: int
     judge: int
+    held: int
     fit: Callable[..., Any]
 
 
-def learners(fit: Dataset, valid: Dataset) -> Learners:
-    """People in memory."""
+def learners(fit: Dataset, valid: Dataset, total: int) -> Learners:
+    """People in memory, of a cohort of `total`."""
 
     def run(model: GenerativeModel, key: jax.Array, **options: Any) -> Any:
         return model.fit(key, fit.cohort, valid=valid.cohort, **options)
 
-    return Learners(num_patients(fit.cohort), num_patients(valid.cohort), run)
+    sizes = num_patients(fit.cohort), num_patients(valid.cohort)
+    return Learners(*sizes, total - sum(sizes), run)
 
 
 def sharded_learners(
     shards: Shards, holdout_fraction: float, folder: pathlib.Path, memory: int
 ) -> Learners:
-    """People on disk: the same as `to_learn_from` takes."""
+    """People on disk: the same as `to_learn_from` takes.
+
+    Validation has to fit into memory: at most `VALID_BYTES` of values. So that the
+    result does not depend on the limit, the cap does not.
+    """
     rest = np.ones(len(shards.groups), bool)
     if holdout_fraction:
         rest = ~held_out(shards.groups, holdout_fraction)
     judge = np.zeros(len(rest), bool)
     judge[rest] = held_out(shards.groups[rest], VALID_SHARE, "valid")
+    learn, most = rest & ~judge, VALID_BYTES // dense_bytes(shards.schema, 1)
+    judge = fewer(shards.groups, judge, max(most, 1))
 
     def run(model: GenerativeModel, key: jax.Array, **options: Any) -> Any:
         assert model.fit_shards is not None  # `refuse_shards`
-        people, room = (rest & ~judge, judge), {"scratch": folder / FEED}
-        return model.fit_shards(key, shards, *people, **room, memory=memory, **options)
+        room = {"scratch": folder / FEED, "memory": memory}
+        return model.fit_shards(key, shards, learn, judge, **room, **options)
 
-    return Learners(int((rest & ~judge).sum()), int(judge.sum()), run)
+    return Learners(int(learn.sum()), int(judge.sum()), int((~rest).sum()), run)
 
 
 def refuse_shards(
@@ -177,14 +187,14 @@ def settle(
     return dataclasses.replace(config, train=found), asked
 
 
-def words_of(name: str, people: Learners, total: int, config: Any) -> str:
+def words_of(name: str, people: Learners, config: Any) -> str:
     """Who learns, and the steps of the training, if there is one."""
     plan = "no training"
     if hasattr(config, "train"):
         plan = f"{config.train.steps} steps of {config.train.batch_size}"
     return (
         f"{name}: {people.learn} people to learn from, {people.judge} to validate, "
-        f"{total - people.learn - people.judge} held out; {plan}"
+        f"{people.held} held out; {plan}"
     )
 
 

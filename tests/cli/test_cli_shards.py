@@ -12,7 +12,8 @@ import pytest
 from cli_tools import SMALL
 
 from jaxehr.cli import main
-from jaxehr.data.shards import is_sharded
+from jaxehr.data.shards import dense_bytes, is_sharded, open_shards
+from jaxehr.data.split import held_out
 from jaxehr.data.store import load_cohort
 
 needs_grain = pytest.mark.skipif(
@@ -37,8 +38,8 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.fixture(scope="module")
-def folder(made, tmp_path_factory):
-    """The cohort of `made` in three shards."""
+def folder(tmp_path_factory):
+    """The cohort of the fixture `made` in three shards."""
     folder = tmp_path_factory.mktemp("shards")
     words = ["prepare", "simulate", "--n", "120", "--steps", "3", "--numeric", "1"]
     words += ["--shards", "3"]
@@ -114,3 +115,25 @@ def test_kill_9_in_the_middle_and_the_same_command_end_in_the_same_bits(
     assert steps == sorted(set(steps))
     assert steps[-1] == 13
     assert not (run / "feed").exists()
+
+
+@needs_grain
+def test_those_who_validate_are_capped_whatever_the_limit(
+    folder, tmp_path, capsys, monkeypatch
+):
+    """A run with other people to validate is another run."""
+    from jaxehr.runs import training
+
+    words = ["train", "cdmt", str(folder / "cohort"), *SMALL, "--out"]
+    words += [str(tmp_path / "run"), *LITTLE]
+    shards = open_shards(folder / "cohort")
+    most = 3 * dense_bytes(shards.schema, 1)
+    monkeypatch.setattr(training, "VALID_BYTES", most)
+    assert main(words) == 0
+    told = capsys.readouterr().out.splitlines()[0]
+    held = int(held_out(shards.groups, 0.2).sum())
+    assert f", 3 to validate, {held} held out; " in told
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["validate"] == 3
+    monkeypatch.undo()
+    assert main(words) == 2
+    assert "validate: 3 -> 8" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import pytest
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import take
 from jaxehr.data.simulate import SimulateOptions, simulate
-from jaxehr.data.split import hashed_share, split
+from jaxehr.data.split import fewer, hashed_share, split
 
 
 def test_the_share_is_the_blake2b_hash_of_the_person():
@@ -55,3 +55,14 @@ def test_bad_fractions_and_empty_sides_are_refused():
         split(data, 1e-9)
     with pytest.raises(InputError, match=r"training part is empty"):
         split(data, 1 - 1e-9)
+
+
+def test_fewer_are_taken_by_the_hash_of_the_person():
+    groups, rows = np.arange(100), np.arange(100) % 2 == 0
+    few, more = fewer(groups, rows, 10), fewer(groups, rows, 20)
+    assert few.sum() == 10
+    assert not (few & ~more).any()
+    assert not (more & ~rows).any()
+    order = np.random.default_rng(0).permutation(100)
+    np.testing.assert_array_equal(fewer(groups[order], rows[order], 10), few[order])
+    np.testing.assert_array_equal(fewer(groups, rows, 99), rows)

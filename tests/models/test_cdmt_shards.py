@@ -18,7 +18,6 @@ from jaxehr.models.cdmt.model import cdmt
 from jaxehr.models.cdmt.objective import make_model
 from jaxehr.models.cdmt.shards import (
     TALLY_BYTES,
-    capped,
     count,
     encoded,
     passes,
@@ -103,14 +102,6 @@ def test_columns_are_counted_in_as_many_passes_as_the_memory_asks_for(tmp_path):
     seen = count(made, layout, open_shards(tmp_path / "cohort"), np.ones(60, bool), one)
     for mine, other in zip(jax.tree.leaves(seen), jax.tree.leaves(whole), strict=True):
         np.testing.assert_array_equal(mine, other)
-
-
-def test_validation_patients_are_capped_by_the_hash_of_the_person():
-    groups, rows = np.arange(100), np.arange(100) % 2 == 0
-    few, more = capped(groups, rows, 10), capped(groups, rows, 20)
-    assert few.sum() == 10
-    assert not (few & ~more).any()
-    np.testing.assert_array_equal(capped(groups, rows, 99), rows)
 
 
 @pytest.mark.skipif(

@@ -21,7 +21,6 @@ from jaxehr.core.files import write_bytes
 from jaxehr.data import mixed
 from jaxehr.data.records import Records, is_whole, kind_of, write_records
 from jaxehr.data.shards import Piece, Shards, blank, pieces
-from jaxehr.data.split import hashed_share
 from jaxehr.models.cdmt import preprocessing
 from jaxehr.models.cdmt.config import CdmtConfig
 from jaxehr.models.cdmt.layout import Layout, refuse_silent
@@ -61,13 +60,11 @@ def fit_shards(
 
     Args:
       scratch: folder of the encoded patients; what is there is used.
-      memory: bytes that counting and validation may take. Of the validation patients
-        those are taken that fit into a quarter, by hashed id.
+      memory: bytes that counting may take.
     """
     size, config = int(learn.sum()), model.config
     sizes = size, max(schema.num_steps, 1)
     kind = record_kind(schema, model.layout, config)
-    judge = capped(shards.groups, judge, max(memory // 4 // kind.itemsize, 1))
     found = encoded(schema, model, shards, (learn, judge), scratch, kind, memory)
     if announce:
         held = size * kind.itemsize / 2**20
@@ -89,15 +86,6 @@ def fit_shards(
     )
     weights = jax.tree.map(np.asarray, trained.params)
     return {"fitted": found.fitted, "weights": weights}
-
-
-def capped(groups: np.ndarray, rows: np.ndarray, most: int) -> np.ndarray:
-    """Bool [N]: at most `most` of the patients `rows`, by the hash of the person."""
-    places = np.flatnonzero(rows)
-    order = np.argsort(hashed_share(groups[places], "capped"), kind="stable")
-    kept = np.zeros(len(rows), bool)
-    kept[places[order[:most]]] = True
-    return kept
 
 
 def record_kind(schema: Schema, layout: Layout, config: CdmtConfig) -> np.dtype:

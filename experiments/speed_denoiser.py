@@ -39,7 +39,7 @@ class FlaxLayers(nn.Module):
     num_layers: int
 
     @nn.compact
-    def __call__(self, h: jax.Array) -> jax.Array:
+    def __call__(self, h: Any) -> Any:
         for _ in range(self.num_layers):
             ahead, back = (nn.RNN(nn.GRUCell(self.hidden)) for _ in range(2))
             h = nn.Bidirectional(ahead, back)(h)
@@ -85,7 +85,7 @@ def sigma_of(t: Any) -> Any:
     return SIGMA_MIN * (SIGMA_MAX / SIGMA_MIN) ** t
 
 
-def denoise(module: Denoiser, params: Any, x: Any, t: Any) -> jax.Array:
+def denoise(module: Denoiser, params: Any, x: Any, t: Any) -> Any:
     """The network on its scaled input."""
     scale = 1.0 / jnp.sqrt(1.0 + sigma_of(t) ** 2)
     return module.apply(params, x * scale[:, None, None], t)

@@ -56,7 +56,8 @@ def work(ready: Ready) -> dict[str, Any]:
     seconds = time.perf_counter() - begun
     told = {"seconds": seconds, "cpu": cpu_seconds() - cpu, "peak": peak_bytes()}
     told |= {"flop": ready.flop, "bytes": ready.bytes}
-    said = ready.tell(result)
+    on_device = device_gib()  # before `tell`, which may need more
+    said = ready.tell(result) | ({"device GiB": on_device} if on_device else {})
     told |= {name: said.pop(name) for name in ("flop", "bytes") if name in said}
     return told | {"told": said, "total_cpu": cpu_seconds()}
 
@@ -79,6 +80,16 @@ def peak_bytes() -> int:
                 return max(int(line.split()[1]) * 1024, children)
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return max(own, children)
+
+
+def device_gib() -> float:
+    """Largest memory held on the first GPU or TPU so far; 0 where there is none."""
+    found = 0
+    if torch := sys.modules.get("torch"):
+        found = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    elif jax := sys.modules.get("jax"):
+        found = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
+    return found / 2**30
 
 
 def private_stdout() -> TextIO:

@@ -29,6 +29,9 @@ class Child:
         self.log = tempfile.TemporaryFile("w+", dir=scratch)  # noqa: SIM115
         # A cache of its own, empty: compile times are those of a first start.
         cache = tempfile.mkdtemp(dir=scratch)
+        # All contenders live at once: none may take the whole memory of a GPU.
+        own = {"JAX_COMPILATION_CACHE_DIR": cache}
+        own |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         self.process = subprocess.Popen(
             [
                 sys.executable,
@@ -42,7 +45,7 @@ class Child:
             stderr=self.log,
             text=True,
             cwd=ROOT,
-            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": cache},
+            env=os.environ | own,
         )
 
     def hear(self) -> dict[str, Any]:
@@ -186,6 +189,7 @@ def run_case(
     told = machine.entry["told"]
     return {
         "case": case.name,
+        "text": case.text,
         "sizes": sizes,
         "by": case.by,
         "per": case.per(sizes),

@@ -120,16 +120,17 @@ def percent(value: float | None) -> str:
 
 
 def machine_line(found: dict[str, Any]) -> str:
-    """The rates of the machine in the rounds of a case, and how they spread."""
+    """What a case is; the rates of the machine in its rounds, and how they spread."""
+    name = f"{found['case']} ({found['text']})"
     if not found["machine"]["gemm"]:
-        return f"{found['case']}: machine not measured: {found['machine_reason']}"
+        return f"{name}: machine not measured: {found['machine_reason']}"
     told = []
-    for name, rates, unit in zip(
+    for what, rates, unit in zip(
         ("GEMM", "copy"), rates_of(found), ("GFLOP/s", "GB/s"), strict=True
     ):
         low, mid, high = (f(rates) / 1e9 for f in (min, median, max))
-        told.append(f"{name} {mid:.0f} {unit} ({low:.0f} to {high:.0f})")
-    return f"{found['case']}: {', '.join(told)}"
+        told.append(f"{what} {mid:.0f} {unit} ({low:.0f} to {high:.0f})")
+    return f"{name}: {', '.join(told)}"
 
 
 def compare(old: dict[str, Any], new: dict[str, Any]) -> str:

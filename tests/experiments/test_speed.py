@@ -74,6 +74,7 @@ def entry(name, seconds, **more):
 def found(*contenders, **more):
     return {
         "case": "train-25",
+        "text": "a step",
         "sizes": {},
         "by": "seconds",
         "per": 2,
@@ -124,7 +125,7 @@ def test_the_table_has_one_cell_a_title():
     assert "loss 1.5 |" in lines[2]  # the list is not shown
     assert lines[3].endswith("torch is not installed |")
     line = speed_table.machine_line(found(ours))
-    assert line == "train-25: GEMM 8 GFLOP/s (7 to 9), copy 2 GB/s (1 to 4)"
+    assert line == ("train-25 (a step): GEMM 8 GFLOP/s (7 to 9), copy 2 GB/s (1 to 4)")
 
 
 def test_compare_sets_two_runs_side_by_side():

@@ -150,7 +150,9 @@ class Record:
             entry["load"].append(os.getloadavg()[0])
             for name in ("seconds", "cpu", "told"):
                 entry[name].append(told[name])
-            entry |= {name: told[name] for name in ("peak", "flop", "bytes")}
+            entry |= {name: told[name] for name in ("flop", "bytes")}
+            # Of round 1: what a contender tells of its result may need more memory.
+            entry.setdefault("peak", told["peak"])
 
     @contextmanager
     def deaths(self) -> Iterator[None]:

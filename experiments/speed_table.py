@@ -21,7 +21,7 @@ def ratios(rival: list[float], ours: list[float]) -> dict[str, float] | None:
 def rows_of(found: dict[str, Any]) -> list[dict[str, Any]]:
     """One row a contender of a case; the first is what the ratios divide by."""
     contenders, by = found["contenders"], found["by"]
-    ours = contenders[0][by]
+    ours = contenders[0][by] if by else []
     rows = [row_of(found, entry, ours) for entry in contenders]
     for quoted in found["quoted"]:
         ratio = quoted["value"] / median(ours) if ours else None
@@ -51,7 +51,7 @@ def row_of(
     return row | {
         "seconds": seconds / per,
         "cpu": median(entry["cpu"]) / per,
-        "ratio": ratios(entry[found["by"]], ours),
+        "ratio": ratios(entry[found["by"]], ours) if found["by"] else None,
         # The first piece of work held it too; noise must not make it negative.
         "compile": max(entry["first"] - seconds, 0.0),
         "peak": entry["peak"],
@@ -128,8 +128,8 @@ def machine_line(found: dict[str, Any]) -> str:
     for what, rates, unit in zip(
         ("GEMM", "copy"), rates_of(found), ("GFLOP/s", "GB/s"), strict=True
     ):
-        low, mid, high = (f(rates) / 1e9 for f in (min, median, max))
-        told.append(f"{what} {mid:.0f} {unit} ({low:.0f} to {high:.0f})")
+        low, mid, high = (number(f(rates) / 1e9) for f in (min, median, max))
+        told.append(f"{what} {mid} {unit} ({low} to {high})")
     return f"{name}: {', '.join(told)}"
 
 

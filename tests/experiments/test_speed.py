@@ -91,6 +91,8 @@ def test_ratios_are_taken_round_by_round():
     assert told == {"median": 3.0, "low": 1.0, "high": 4.0}
     assert speed_table.ratios([6.0], [2.0, 1.0])["median"] == 3.0  # died in round 2
     assert speed_table.ratios([], [2.0]) is None
+    alone = speed_table.rows_of(found(entry("ours", [2.0]), by=""))
+    assert alone[0]["ratio"] is None
 
 
 def test_a_row_holds_medians_and_shares():

@@ -11,6 +11,7 @@ from typing import Any
 from jaxehr.core.checks import within
 
 LARGEST_SEED = 2**32 - 1
+TRACED = 3  # dispatches in a profile; a whole run would be gigabytes
 
 
 def check_seed(seed: int) -> None:
@@ -56,6 +57,51 @@ def unless_closed(found: Any) -> None:
     """Says nothing of Orbax's writing threads after one of them met a full disk."""
     if str(found.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(found)
+
+
+class Profile:
+    """A trace of `TRACED` dispatches for TensorBoard and Perfetto, in a folder.
+
+    Call `tick` after every dispatch; a context manager. The first dispatch, which
+    compiles, is not traced. Without a folder nothing happens.
+    """
+
+    def __init__(self, folder: pathlib.Path | None) -> None:
+        self.folder, self.ticks, self.running = folder, 0, False
+
+    def __enter__(self) -> "Profile":
+        if self.folder:  # a folder that cannot be made is refused before the work
+            self.folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        self.stop()
+        if self.folder and not self.ticks > 1 and kind is None:
+            print(
+                "jaxehr: --profile: nothing was traced, all of it was one dispatch; "
+                "take more steps, or more patients.",
+                file=sys.stderr,
+            )
+
+    def tick(self, *_: Any) -> None:
+        """One dispatch has ended."""
+        if not self.folder:
+            return
+        import jax
+
+        self.ticks += 1
+        if self.ticks == 1:
+            jax.profiler.start_trace(self.folder, create_perfetto_trace=True)
+            self.running = True
+        elif self.ticks > TRACED:
+            self.stop()
+
+    def stop(self) -> None:
+        if self.running:
+            import jax
+
+            self.running = False
+            jax.profiler.stop_trace()
 
 
 def cores() -> int:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import pathlib
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -50,6 +51,18 @@ def flag(
     marks = tyro.conf.arg(metavar=metavar, help=help, help_behavior_hint=hint)
     kind = Annotated[kind, marks]
     return name, kind, dataclasses.field(default=default)
+
+
+def profile_flag() -> tuple[str, Any, Any]:
+    """--profile DIR, the same for every command that has it."""
+    return flag(
+        "profile",
+        pathlib.Path | None,
+        "Write a trace of a few dispatches into this folder, for TensorBoard and "
+        "Perfetto.",
+        None,
+        metavar="DIR",
+    )
 
 
 def section(

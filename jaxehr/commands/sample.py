@@ -4,12 +4,12 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from jaxehr.commands.flags import flag, read_flags, section
+from jaxehr.commands.flags import flag, profile_flag, read_flags, section
 from jaxehr.commands.outputs import check_output
 from jaxehr.core.checks import InputError, known, positive
 from jaxehr.core.cohort import Dataset, Schema
 from jaxehr.core.files import read_json
-from jaxehr.devices import check_seed, configure
+from jaxehr.devices import Profile, check_seed, configure
 from jaxehr.progress import Progress
 from jaxehr.registry import MODELS, find, model_entry
 
@@ -28,7 +28,8 @@ def run(words: list[str]) -> int:
     found = load_run(arguments.run)
     finish = enforcing(arguments, found.schema)
     label = "balanced" if arguments.balance else arguments.label
-    data = finish(sample(found, arguments.n, label, arguments.seed, arguments.options))
+    asked = arguments.n, label, arguments.seed, arguments.options
+    data = finish(sample(found, *asked, arguments.profile))
     save_cohort(data, arguments.out, overwrite=arguments.overwrite)
     told = data.provenance.get("rules")
     more = f", {told['patients_changed']} changed to keep rules" if told else ""
@@ -98,6 +99,7 @@ def parse(words: list[str]) -> Any:
             metavar="FILE",
         ),
         flag("overwrite", bool, "Replace an older cohort folder.", False),
+        profile_flag(),
         section("options", kind),
     ]
     text = "Draw synthetic patients from a trained model."
@@ -116,12 +118,24 @@ def model_of(words: list[str]) -> str:
     return next(iter(MODELS))
 
 
-def sample(found: Any, num: int, label: Any, seed: int, options: Any) -> Any:
+def sample(
+    found: Any,
+    num: int,
+    label: Any,
+    seed: int,
+    options: Any,
+    profile: pathlib.Path | None = None,
+) -> Any:
     """`sample_run` with a progress bar."""
     from jaxehr.runs import sample_run
 
-    with Progress("sampling", num) as bar:
+    with Progress("sampling", num) as bar, Profile(profile) as trace:
         bar.update(0)
+
+        def show(done: int) -> None:
+            bar.update(done)
+            trace.tick()
+
         return sample_run(
-            found, num, label=label, seed=seed, options=options, progress=bar.update
+            found, num, label=label, seed=seed, options=options, progress=show
         )

@@ -5,12 +5,12 @@ import sys
 from typing import Any
 
 from jaxehr.commands.evaluate import read_lines
-from jaxehr.commands.flags import flag, read_flags, section
+from jaxehr.commands.flags import flag, profile_flag, read_flags, section
 from jaxehr.commands.listing import lines, models
 from jaxehr.core.checks import InputError, known, within
 from jaxehr.core.configs import replace
 from jaxehr.core.sizes import size_in_bytes
-from jaxehr.devices import check_seed, configure
+from jaxehr.devices import Profile, check_seed, configure
 from jaxehr.progress import Progress
 from jaxehr.registry import MODELS, find, model_entry
 
@@ -53,6 +53,7 @@ def run(words: list[str]) -> int:
             drop_static=arguments.drop_static,
             drop_temporal=arguments.drop_temporal,
             memory=memory,
+            profile=arguments.profile,
         )
     except Stopped as stop:
         print(
@@ -108,6 +109,7 @@ def parse(name: str, words: list[str]) -> Any:
             "read ahead of each step (cdmt; extra `shards`). At most 1 GiB validates.",
             "4GB",
         ),
+        profile_flag(),
         section("config", kind, default),
     ]
     return read_flags(f"jaxehr train {name}", f"Train {entry.text}.", fields, words)
@@ -160,15 +162,24 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def train(name: str, data: Any, out: Any, config: Any, **options: Any) -> Any:
+def train(
+    name: str,
+    data: Any,
+    out: Any,
+    config: Any,
+    *,
+    profile: pathlib.Path | None = None,
+    **options: Any,
+) -> Any:
     """`train_run` with a progress bar, as the shell shows it."""
     from jaxehr.runs import train_run
 
-    with Progress("training", 0) as bar:
+    with Progress("training", 0) as bar, Profile(profile) as trace:
 
         def show(step: int, metrics: dict[str, float]) -> None:
             bar.total = step + int(metrics["steps_left"])
             bar.update(step, f"loss {metrics['loss']:.4f}")
+            trace.tick()
 
         result = train_run(
             name, data, out, config, callbacks=(show,), announce=say, **options

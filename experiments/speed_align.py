@@ -19,7 +19,7 @@ from jaxehr.devices import configure
 from jaxehr.ot import imputers
 from jaxehr.ot.align import Alignment, align
 from jaxehr.ot.config import AlignmentConfig
-from jaxehr.ot.costs import Problem, sigma_ref
+from jaxehr.ot.costs import Problem
 from jaxehr.ot.factored import plan_of, solve
 
 CLASSES = 2
@@ -28,7 +28,7 @@ OUTER, THRESHOLD, SINKHORN = 100, 1e-4, 2000
 
 
 def problem_of(sizes: dict[str, Any]) -> tuple[Problem, float]:
-    """Unit rows of two clouds, uniform weights, no linear terms; epsilon.
+    """Unit rows of two clouds, uniform weights, no linear terms; `sizes` epsilon.
 
     The clouds are not centred: the product plan is stationary for centred ones.
     """
@@ -37,8 +37,7 @@ def problem_of(sizes: dict[str, Any]) -> tuple[Problem, float]:
     u, v = unit(clouds.source), unit(clouds.target)
     each = np.full(len(u), 1.0 / len(u))
     none = np.zeros((len(u), 0), np.float32)
-    epsilon = sizes["rho"] * sigma_ref(u, v, each, each)
-    return Problem(u, v, each, each, none, none), epsilon
+    return Problem(u, v, each, each, none, none), sizes["epsilon"]
 
 
 def value_of(problem: Problem, plan: Any) -> dict[str, Any]:

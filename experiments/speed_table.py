@@ -134,14 +134,19 @@ def machine_line(found: dict[str, Any]) -> str:
 
 
 def compare(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """Medians of two runs side by side, for what both hold; seconds by the clock."""
+    """Medians of two runs side by side; seconds by the clock.
+
+    Of what both hold at one size: other sizes are other work.
+    """
     before = {(row["case"], row["contender"]): row for row in old["rows"]}
     gemm = {
         name: {one["case"]: median(one["machine"]["gemm"] or [0.0]) for one in run}
         for name, run in (("old", old["cases"]), ("new", new["cases"]))
     }
-    lines = []
-    for row in new["rows"]:
+    size = lambda run: {one["case"]: one["sizes"] for one in run["cases"]}
+    asked, lines = size(old), []
+    alike = [name for name, sizes in size(new).items() if asked.get(name) == sizes]
+    for row in (row for row in new["rows"] if row["case"] in alike):
         was = before.get((row["case"], row["contender"]), {}).get("seconds")
         now, case = row.get("seconds"), row["case"]
         if was and now:
@@ -150,7 +155,7 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> str:
             lines.append(
                 [case, row["contender"], *map(number, (was, now, now / was, machine))]
             )
-    return markdown(COMPARED, lines) if lines else "nothing to compare: no row in both"
+    return markdown(COMPARED, lines) if lines else "nothing to compare"
 
 
 def markdown(titles: tuple[str, ...], lines: list[list[str]]) -> str:

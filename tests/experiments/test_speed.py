@@ -142,6 +142,8 @@ def test_compare_sets_two_runs_side_by_side():
     assert len(lines) == 3
     assert lines[2] == "| train-25 | ours | 2 | 1.5 | 0.75 | 1.5 |"
     assert "nothing" in speed_table.compare(old | {"rows": []}, new)
+    old["cases"][0]["sizes"] = {"rows": 16}
+    assert "nothing" in speed_table.compare(old, new)
 
 
 def test_busy_seconds_of_our_cores_only():

@@ -70,10 +70,9 @@ def train_run(
     folder, drop = pathlib.Path(out), {"static": drop_static, "temporal": drop_temporal}
     if isinstance(data, Shards):
         refuse_shards(name, data, config, drop)
-        people: Learners = sharded_learners(data, holdout_fraction, folder, memory)
+        people = sharded_learners(data, holdout_fraction, folder, memory)
     else:
-        parts = to_learn_from(data, holdout_fraction, drop, seed)
-        people = learners(*parts, len(data.ids))
+        people = learners(data, *to_learn_from(data, holdout_fraction, drop, seed))
     num_steps = 1 if model_entry(name).latent else max(data.schema.num_steps, 1)
     config, asked = settle(folder, config, people.learn, num_steps)
     info = describe(name, data, config, seed, holdout_fraction)
@@ -103,14 +102,14 @@ class Learners(NamedTuple):
     fit: Callable[..., Any]
 
 
-def learners(fit: Dataset, valid: Dataset, total: int) -> Learners:
-    """People in memory, of a cohort of `total`."""
+def learners(whole: Dataset, fit: Dataset, valid: Dataset) -> Learners:
+    """People in memory, of the cohort `whole`."""
 
     def run(model: GenerativeModel, key: jax.Array, **options: Any) -> Any:
         return model.fit(key, fit.cohort, valid=valid.cohort, **options)
 
     sizes = num_patients(fit.cohort), num_patients(valid.cohort)
-    return Learners(*sizes, total - sum(sizes), run)
+    return Learners(*sizes, len(whole.ids) - sum(sizes), run)
 
 
 def sharded_learners(

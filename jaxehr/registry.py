@@ -154,6 +154,15 @@ MODELS = {
         "medgan",
         "medGAN: rows, label drawn, missing parts by kNN",
     ),
+    "corgan": baseline(
+        "corgan",
+        "CorGAN: rows, label drawn, missing parts by kNN",
+    ),
+    "ehrmgan": baseline(
+        "ehrmgan",
+        "EHR-M-GAN: series, label given, missing parts by kNN",
+        series=True,
+    ),
 }
 
 METRICS = {

@@ -201,11 +201,10 @@ class Widen(nn.Module):
         dense = nn.Dense(size, use_bias=False, name="kernel")
         groups = math.ceil(self.kernel / self.stride)
         each = jnp.pad(dense(x), ((0, 0), (0, 0), (0, groups * block - size)))
-        shifted = [
-            jnp.pad(part, ((0, 0), (g, groups - 1 - g), (0, 0)))
-            for g, part in enumerate(jnp.split(each, groups, -1))
-        ]
-        out = sum(shifted).reshape(rows, -1, self.features)
+        out = jnp.zeros((rows, length + groups - 1, block), x.dtype)
+        for g, part in enumerate(jnp.split(each, groups, -1)):
+            out += jnp.pad(part, ((0, 0), (g, groups - 1 - g), (0, 0)))
+        out = out.reshape(rows, -1, self.features)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return out[:, : self.stride * (length - 1) + self.kernel] + bias
 

@@ -199,6 +199,15 @@ MODELS = {
         "tabdiff:TabdiffSampling",
         series=True,
     ),
+    "corgan": baseline(
+        "corgan",
+        "CorGAN: rows, label drawn, missing parts by kNN",
+    ),
+    "ehrmgan": baseline(
+        "ehrmgan",
+        "EHR-M-GAN: series, label given, missing parts by kNN",
+        series=True,
+    ),
 }
 
 METRICS = {

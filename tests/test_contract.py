@@ -18,6 +18,8 @@ from jaxehr import runs
 from jaxehr.baselines.bootstrap import BootstrapConfig
 from jaxehr.baselines.cdtd import CdtdConfig, CdtdSampling
 from jaxehr.baselines.copula import CopulaConfig
+from jaxehr.baselines.corgan import CorganConfig
+from jaxehr.baselines.ehrmgan import EhrmganConfig
 from jaxehr.baselines.guided import GuidedSampling
 from jaxehr.baselines.halo import HaloConfig
 from jaxehr.baselines.independent import IndependentConfig
@@ -179,6 +181,37 @@ TINY = {
         ),
         TabdiffSampling(steps=20),
         conditional=False,
+    ),
+    "corgan": Tiny(
+        CorganConfig(
+            channels=1,
+            critic=64,
+            critic_updates=3,
+            clip=0.05,
+            decoder_rate=1.0,
+            autoencoder_epochs=28,
+            autoencoder_learning_rate=1e-2,
+            train=dataclasses.replace(brief(400), batch_size=32),
+        ),
+        breaks={"autoencoder_learning_rate": 1e30},
+        conditional=False,
+    ),
+    "ehrmgan": Tiny(
+        EhrmganConfig(
+            hidden=24,
+            generator=48,
+            discriminator=48,
+            num_layers=2,
+            latent=8,
+            keep=1.0,
+            features=2.0,
+            discriminator_updates=2,
+            generator_updates=1,
+            autoencoder_epochs=40,
+            autoencoder_learning_rate=1e-2,
+            train=brief(450, learning_rate=3e-3),
+        ),
+        breaks={"autoencoder_learning_rate": 1e30},
     ),
 }
 TRAINED = [name for name, tiny in TINY.items() if hasattr(tiny.config, "train")]

@@ -73,7 +73,8 @@ def fit(schema: Schema, cohort: Cohort, conditional: bool) -> dict[str, Any]:
     layout = layout_of(schema, fitted)
     dense = encode(fitted, layout, cohort).batch.codes
     shown = layout.cardinalities[-dense.shape[-1] :] if dense.shape[-1] else ()
-    shares = mixed.frequencies(shown, dense.reshape(-1, dense.shape[-1]))
+    rows = dense.shape[0] * dense.shape[1]  # -1 fails where there is no code
+    shares = mixed.frequencies(shown, dense.reshape(rows, dense.shape[-1]))
     if fitted["sparse"]:
         cells = max(int(cohort.length.sum()), 1)
         ones = (sparse.column_counts(cohort.temporal) + 1.0) / (cells + 2.0)

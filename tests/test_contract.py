@@ -130,12 +130,14 @@ TINY = {
             num_layers=2,
             latent=8,
             keep=1.0,
-            features=2.0,
+            features=5.0,
             discriminator_updates=2,
             generator_updates=1,
-            autoencoder_epochs=40,
+            autoencoder_epochs=50,
             autoencoder_learning_rate=1e-2,
-            train=brief(450, learning_rate=3e-3),
+            train=dataclasses.replace(
+                brief(600, learning_rate=3e-3), batch_size=32, ema_decay=0.98
+            ),
         ),
         breaks={"autoencoder_learning_rate": 1e30},
     ),

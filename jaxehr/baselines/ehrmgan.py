@@ -36,6 +36,7 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxehr.baselines import ehrmgan_players as play
 from jaxehr.baselines.adversarial import WHOLE, passes, prepared
@@ -200,7 +201,10 @@ def draw(
     keys: jax.Array,
     label: jax.Array,
 ) -> Batch:
-    """Series of uniform noise, given the label if it is told."""
+    """Series of uniform noise, given the label if it is told.
+
+    A code that lasts is drawn once, by the mean of its chances over the steps.
+    """
     places = play.branches_of(layout, config)
     pairs = jax.vmap(jax.random.split)(keys)
     noise = play.rows_of_noise(layout, places, pairs[:, 0])
@@ -208,5 +212,9 @@ def draw(
     rows = jnp.zeros((*made[0].shape[:2], layout.width))
     for place, series in zip(places, made, strict=True):
         rows = rows.at[..., place].set(series)
+    lasts = play.lasting(layout)
+    fixed = play.columns_of(layout, np.zeros(layout.numbers, bool), lasts)
+    rows = jnp.where(fixed, rows.mean(1, keepdims=True), rows)
     mode = options.decode == "mode"
-    return matrix.batch_of(layout, pairs[:, 1], rows, label, mode=mode, unit=True)
+    drawn = matrix.batch_of(layout, pairs[:, 1], rows, label, mode=mode, unit=True)
+    return drawn._replace(codes=jnp.where(lasts, drawn.codes[:, :1], drawn.codes))

@@ -12,8 +12,9 @@ from small_cohorts import cohort, complete, schema, sparse_cohort, sparse_schema
 from jaxehr.baselines import ehrmgan_networks as nets
 from jaxehr.baselines import ehrmgan_players as play
 from jaxehr.baselines.adversarial import prepared
-from jaxehr.baselines.ehrmgan import PRESETS, EhrmganConfig, ehrmgan
+from jaxehr.baselines.ehrmgan import PRESETS, EhrmganConfig, draw, ehrmgan
 from jaxehr.baselines.forms.series import SERIES
+from jaxehr.baselines.recipe import Sampling
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Feature
 from jaxehr.core.configs import replace
@@ -277,6 +278,22 @@ def test_losses_of_the_other_players():
     found, told = play.judging(*run)
     np.testing.assert_allclose(found, told["numbers"] + told["codes"], rtol=1e-6)
     assert 1.2 < float(found) / 2 < 1.6  # two times log 2 of a judge at random
+
+
+def test_what_lasts_is_drawn_once():
+    layout, _, _, state = whole()
+    lasts = play.lasting(layout)
+    first = len(layout.parts[0].cardinalities)
+    assert lasts.sum() == len(lasts) - first - 1  # all static codes but "ended"
+    assert not lasts[[*range(first), layout.extra["ended"]]].any()
+    keys, label = jax.random.split(jax.random.key(5), 50), jnp.arange(50) % 2
+    drawn = draw(layout, CONFIG, Sampling(), state.params, keys, label)
+    changes = (drawn.codes != drawn.codes[:, :1]).any((0, 1))
+    assert not changes[lasts].any()
+    assert changes[~lasts].mean() > 0.5
+    some = draw(layout, CONFIG, Sampling(), state.params, keys[7:9], label[7:9])
+    np.testing.assert_array_equal(some.codes, drawn.codes[7:9])
+    np.testing.assert_allclose(some.numeric, drawn.numeric[7:9], atol=1e-4)
 
 
 def test_presets_are_known_choices():

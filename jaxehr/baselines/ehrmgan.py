@@ -36,6 +36,7 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxehr.baselines import ehrmgan_players as play
 from jaxehr.baselines.adversarial import WHOLE, passes, prepared
@@ -75,15 +76,15 @@ class EhrmganConfig:
     latent: int = 25
     """Latent coordinates of a step and branch."""
     latents: Latents = "linear"
-    """Outputs of the generators: as they are, or in (0, 1) as the authors' (ours)."""
-    keep: float = 0.8
-    """Share of an LSTM's outputs that dropout keeps in training."""
+    """Outputs of the generators: as they are (ours), or in (0, 1) as the authors'."""
+    dropout: float = 0.2
+    """Share of an LSTM's outputs that are set to 0 in training."""
     projection: int = 256
     """Inputs wider than this pass a dense layer of this width first (ours)."""
     kl: Divergence = "corrected"
-    """The divergence: of normals, or the formula of the authors' code (ours)."""
+    """The divergence: of normals (ours), or the formula of the authors' code."""
     reconstruction: Reconstruction = "likelihood"
-    """Errors summed over steps and columns as -log p, or their mean (ours)."""
+    """Errors summed over steps and columns as -log p (ours), or their mean."""
     deviation: float = 0.1
     """Of a number given its latent, in quantile levels; with `likelihood` (ours)."""
     kl_weight: float = 0.5
@@ -119,11 +120,11 @@ class EhrmganConfig:
         known("latents", self.latents, get_args(Latents))
         known("kl", self.kl, get_args(Divergence))
         known("reconstruction", self.reconstruction, get_args(Reconstruction))
-        names = ("hidden", "generator", "discriminator", "latent", "keep", "deviation")
+        names = ("hidden", "generator", "discriminator", "latent", "deviation")
         names += ("projection", "autoencoder_epochs", "autoencoder_learning_rate")
         names += ("discriminator_updates", "generator_updates", "autoencoder_updates")
         positive(**{name: getattr(self, name) for name in names})
-        within("keep", self.keep, 0.0, 1.0)
+        within("dropout", self.dropout, 0.0, 0.99)
         within("num_layers", self.num_layers, 2, 9)
         for name in ("kl_weight", "matching", "contrast", "semantics", "features"):
             within(name, getattr(self, name), 0.0, 1e6)
@@ -143,9 +144,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "discriminator": 48,
         "num_layers": 2,
         "latent": 12,
-        "autoencoder_epochs": 60,
+        "autoencoder_epochs": 40,
         "autoencoder_learning_rate": 3e-3,
-        "train": {"steps": 1500, "batch_size": 128, "learning_rate": 1e-3},
+        "train": {"steps": 800, "batch_size": 64, "learning_rate": 1e-3},
     },
 }
 
@@ -200,7 +201,10 @@ def draw(
     keys: jax.Array,
     label: jax.Array,
 ) -> Batch:
-    """Series of uniform noise, given the label if it is told."""
+    """Series of uniform noise, given the label if it is told.
+
+    A code that lasts is drawn once, by the mean of its chances over the steps.
+    """
     places = play.branches_of(layout, config)
     pairs = jax.vmap(jax.random.split)(keys)
     noise = play.rows_of_noise(layout, places, pairs[:, 0])
@@ -208,5 +212,9 @@ def draw(
     rows = jnp.zeros((*made[0].shape[:2], layout.width))
     for place, series in zip(places, made, strict=True):
         rows = rows.at[..., place].set(series)
+    lasts = play.lasting(layout)
+    fixed = play.columns_of(layout, np.zeros(layout.numbers, bool), lasts)
+    rows = jnp.where(fixed, rows.mean(1, keepdims=True), rows)
     mode = options.decode == "mode"
-    return matrix.batch_of(layout, pairs[:, 1], rows, label, mode=mode, unit=True)
+    drawn = matrix.batch_of(layout, pairs[:, 1], rows, label, mode=mode, unit=True)
+    return drawn._replace(codes=jnp.where(lasts, drawn.codes[:, :1], drawn.codes))

@@ -43,11 +43,10 @@ def branches_of(layout: Layout, config: Any) -> Branches:
       InputError: a branch has no column.
     """
     number = np.arange(layout.width) < layout.numbers
-    count = lambda sizes: np.repeat(np.arange(len(sizes)), sizes)
+    count = lambda sizes: np.repeat(np.arange(len(sizes)), sizes) > 0
     of_number = count([len(part.numeric) for part in layout.parts])
     of_code = count([len(part.cardinalities) for part in layout.parts])
-    hot = [np.repeat(of_code[list(places)], k) for k, places in layout.groups]
-    static = np.concatenate([of_number, of_code[list(layout.binary)], *hot]) > 0
+    static = columns_of(layout, of_number, of_code)
     kinds, parts = Branches(*both(number)), Branches(*both(~static))
     split = config.branches
     if split == "auto":
@@ -59,6 +58,20 @@ def branches_of(layout: Layout, config: Any) -> Branches:
             f"{found.widths[0]} and {found.widths[1]} columns; use a model without "
             "branches, such as vae."
         )
+    return found
+
+
+def columns_of(layout: Layout, numbers: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Bool [W]: columns of the matrix by what holds of numbers [P] and codes [Q]."""
+    hot = [np.repeat(codes[list(places)], k) for k, places in layout.groups]
+    return np.concatenate([numbers, codes[list(layout.binary)], *hot])
+
+
+def lasting(layout: Layout) -> np.ndarray:
+    """Bool [Q]: codes that are the same at every step, static ones and the label."""
+    count = len(layout.cardinalities)
+    found = np.arange(count) >= len(layout.parts[0].cardinalities)
+    found[[place for name, place in layout.extra.items() if name == "ended"]] = False
     return found
 
 
@@ -202,20 +215,19 @@ def judged(
     batch: Batch,
 ) -> tuple[list, list, list]:
     """(logits, features, series) of both branches, each of (made, real) patients."""
-    keys = jax.random.split(key, 5)
+    key_noise, *keys = jax.random.split(key, 3)
     told, count = told_of(layout, batch.label), len(batch.label)
-    noise = rows_of_noise(layout, places, jax.random.split(keys[0], count))
+    noise = rows_of_noise(layout, places, jax.random.split(key_noise, count))
     made = made_of(config, params, noise, told)
-    real = series_of(layout, places, batch)
-    found = [
-        [
-            nets.discriminate(config, params["discriminators"][name], key, series)
-            for key, series in zip(keys[1 + 2 * i : 3 + 2 * i], (made[i], real[i]))
-        ]
-        for i, name in enumerate(nets.BRANCHES)
-    ]
-    pick = lambda place: [[pair[place] for pair in branch] for branch in found]
-    return pick(0), pick(1), list(zip(made, real, strict=True))
+    series = list(zip(made, series_of(layout, places, batch), strict=True))
+    logits, features = [], []
+    for name, branch_key, pair in zip(nets.BRANCHES, keys, series):
+        weights = params["discriminators"][name]
+        whole = jnp.concatenate(pair)  # a discriminator sees patients one by one
+        found = nets.discriminate(config, weights, branch_key, whole)
+        logits.append(jnp.split(found[0], 2))
+        features.append(jnp.split(found[1], 2))
+    return logits, features, series
 
 
 def judging(

@@ -12,8 +12,9 @@ from small_cohorts import cohort, complete, schema, sparse_cohort, sparse_schema
 from jaxehr.baselines import ehrmgan_networks as nets
 from jaxehr.baselines import ehrmgan_players as play
 from jaxehr.baselines.adversarial import prepared
-from jaxehr.baselines.ehrmgan import PRESETS, EhrmganConfig, ehrmgan
+from jaxehr.baselines.ehrmgan import PRESETS, EhrmganConfig, draw, ehrmgan
 from jaxehr.baselines.forms.series import SERIES
+from jaxehr.baselines.recipe import Sampling
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Feature
 from jaxehr.core.configs import replace
@@ -25,7 +26,7 @@ MADE = schema()
 KEY = jax.random.key(0)
 SMALL = {"hidden": 5, "generator": 6, "discriminator": 4, "num_layers": 2, "latent": 3}
 CONFIG = EhrmganConfig(
-    **SMALL, keep=1.0, train=TrainConfig(steps=2, batch_size=16, ema_decay=0.0)
+    **SMALL, dropout=0.0, train=TrainConfig(steps=2, batch_size=16, ema_decay=0.0)
 )
 WIDTHS, CLASSES, STEPS = (4, 7), 2, 3
 X = np.random.default_rng(0).random((8, STEPS, WIDTHS[0])).astype(np.float32)
@@ -162,7 +163,7 @@ def test_the_generators_by_a_loop():
 
 def test_dropout_keeps_the_mean():
     """Within 5 standard errors of 40,000 draws."""
-    h = nets.dropped(0.8, KEY, jnp.ones(40_000))
+    h = nets.dropped(0.2, KEY, jnp.ones(40_000))
     assert set(np.unique(h).round(5)) == {0.0, 1.25}
     assert abs(float(h.mean()) - 1.0) < 5 * 0.5 / 200
 
@@ -279,6 +280,22 @@ def test_losses_of_the_other_players():
     assert 1.2 < float(found) / 2 < 1.6  # two times log 2 of a judge at random
 
 
+def test_what_lasts_is_drawn_once():
+    layout, _, _, state = whole()
+    lasts = play.lasting(layout)
+    first = len(layout.parts[0].cardinalities)
+    assert lasts.sum() == len(lasts) - first - 1  # all static codes but "ended"
+    assert not lasts[[*range(first), layout.extra["ended"]]].any()
+    keys, label = jax.random.split(jax.random.key(5), 50), jnp.arange(50) % 2
+    drawn = draw(layout, CONFIG, Sampling(), state.params, keys, label)
+    changes = (drawn.codes != drawn.codes[:, :1]).any((0, 1))
+    assert not changes[lasts].any()
+    assert changes[~lasts].mean() > 0.5
+    some = draw(layout, CONFIG, Sampling(), state.params, keys[7:9], label[7:9])
+    np.testing.assert_array_equal(some.codes, drawn.codes[7:9])
+    np.testing.assert_allclose(some.numeric, drawn.numeric[7:9], atol=1e-4)
+
+
 def test_presets_are_known_choices():
     for fields in PRESETS.values():
         replace(EhrmganConfig(), fields)
@@ -317,7 +334,7 @@ def test_a_sparse_table_without_the_label_told():
         ({"projection": 0}, "projection must be positive, got 0"),
         ({"generator_updates": 0}, "generator_updates must be positive, got 0"),
         ({"autoencoder_epochs": 0}, "autoencoder_epochs must be positive, got 0"),
-        ({"keep": 1.5}, r"keep must lie in \[0.0, 1.0\], got 1.5"),
+        ({"dropout": 1.0}, r"dropout must lie in \[0.0, 0.99\], got 1.0"),
         ({"num_layers": 1}, r"num_layers must lie in \[2, 9\], got 1"),
         ({"features": -1.0}, r"features must lie in \[0.0"),
     ],

@@ -132,12 +132,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
     },
     "small": {
-        "embedding_dim": 8,
+        "embedding_dim": 2,
+        "low_noise": 30.0,
         "embedding": 128,
         "num_layers": 3,
         "hidden": 256,
         "train": {
-            "steps": 4000,
+            "steps": 3000,
             "batch_size": 256,
             "lr_schedule": "linear",
             "warmup_steps": 100,

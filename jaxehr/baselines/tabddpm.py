@@ -17,6 +17,10 @@ a modality are completed by their neighbours.
 # Deviation: the authors tune layers, T and step size for each data set by the utility
 # of the samples; here they are fields, and those published are presets.
 # Deviation: the network sees one-hot codes, not their logarithms (`Groups.one_hot`).
+# Deviation: the clean numbers that a step predicts are bounded (`clip`). At t = T an
+# error of the noise is multiplied by 1 / sqrt(alpha_T) = 32, and nothing brings a row
+# back that the network has never seen: with 44 numbers of 1,499 ICU stays and the
+# preset `small` their standard deviation came to 80 - 290 instead of 1.
 # Deviation: a column that repeats one value is spread over its quantile levels
 # (`data.transforms`) where scikit-learn puts all of it on one point.
 # Deviation: sums over time of a sparse table are numbers by their quantiles; the
@@ -40,7 +44,7 @@ from jaxehr.baselines.recipe import (
     one_stage,
     rows_form,
 )
-from jaxehr.core.checks import InputError, known, positive
+from jaxehr.core.checks import InputError, known, positive, within
 from jaxehr.core.cohort import Schema
 from jaxehr.core.contracts import GenerativeModel, Objective, Params
 from jaxehr.diffusion import ddpm
@@ -60,6 +64,9 @@ class TabddpmConfig:
     """T, noise levels; each is one network call of the sampler."""
     schedule: Literal["cosine", "linear"] = "cosine"
     """Share of the signal over the noise levels."""
+    clip: float = 5.0
+    """Bound, in standard deviations, on the clean numbers that a step of the sampler
+    predicts; 0 = none, as the authors."""
     embedding: int = 128
     """Coordinates of the noise level, the label and the row where they are summed."""
     num_layers: int = 4
@@ -78,6 +85,7 @@ class TabddpmConfig:
     def __post_init__(self) -> None:
         known("rows", self.rows, ROWS)
         known("schedule", self.schedule, ("cosine", "linear"))
+        within("clip", self.clip, 0.0, 1e6)
         positive(
             num_steps=self.num_steps,
             embedding=self.embedding,
@@ -213,6 +221,15 @@ def loss(
     return gaussian + multinomial, told
 
 
+def bounded(
+    plan: ddpm.Schedule, x: jax.Array, t: jax.Array, eps: jax.Array, most: float
+) -> jax.Array:
+    """The predicted noise whose clean row stays within +- `most`; t Int [B]."""
+    signal, noise = ddpm.scales(plan, t)
+    clean = jnp.clip(ddpm.clean_of(plan, x, t, eps), -most, most)
+    return (x - signal * clean) / noise
+
+
 def learn(key: jax.Array, config: TabddpmConfig, task: Task) -> Params:
     """One training."""
     model = make_model(task.layout, config)
@@ -246,6 +263,8 @@ def draw(
         at = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, t)))(keys)
         level = jnp.full((rows,), t)
         eps, logits = predict(model, weights["network"], x, codes, level, label)
+        if config.clip:
+            eps = bounded(plan, x, level, eps, config.clip)
         x = ddpm.ancestral(plan, x, t, eps, noise(at[:, 0]))
         one = lambda key, logits, codes: groups.reverse(
             key, plan, logits, codes, t, mode=mode

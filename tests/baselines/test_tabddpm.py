@@ -137,6 +137,20 @@ def test_the_exact_denoiser_draws_the_law(monkeypatch):
         assert abs(inside.std() - std) < 0.04
 
 
+def test_clean_numbers_are_bounded():
+    """Inside the bound the noise is as it was; outside, x0_hat is the bound."""
+    plan = ddpm.schedule(ddpm.clean_betas("cosine", 12))
+    x, t = jnp.array([[0.5, 4.0, -9.0]]), jnp.array([7])
+    share = plan.alpha_bar[7]
+    eps = jnp.array([[0.3, -0.2, 0.1]])
+    clean = (x - np.sqrt(1 - share) * eps) / np.sqrt(share)
+    found = module.bounded(plan, x, t, eps, 2.0)
+    back = (x - np.sqrt(1 - share) * found) / np.sqrt(share)
+    np.testing.assert_allclose(back, np.clip(clean, -2.0, 2.0), rtol=1e-4)
+    np.testing.assert_allclose(found[0, 0], 0.3, rtol=1e-4)
+    assert abs(float(clean[0, 1])) > 2.0
+
+
 def test_mode_takes_the_likeliest_code_at_the_last_step(monkeypatch):
     model, params, _ = start()
     chance = jnp.log(jnp.linspace(1.0, 2.0, model.groups.width))
@@ -198,6 +212,7 @@ def test_without_sums_nothing_is_fitted():
         ({"schedule": "sine"}, "unknown schedule 'sine'; known: cosine, linear"),
         ({"embedding": 5}, "embedding must be even, got 5"),
         ({"num_steps": 0}, "num_steps must be positive, got 0"),
+        ({"clip": -1.0}, "clip must lie in"),
         ({"rows": "wide"}, "unknown rows 'wide'"),
     ],
 )

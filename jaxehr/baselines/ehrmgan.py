@@ -76,15 +76,15 @@ class EhrmganConfig:
     latent: int = 25
     """Latent coordinates of a step and branch."""
     latents: Latents = "linear"
-    """Outputs of the generators: as they are, or in (0, 1) as the authors' (ours)."""
-    keep: float = 0.8
-    """Share of an LSTM's outputs that dropout keeps in training."""
+    """Outputs of the generators: as they are (ours), or in (0, 1) as the authors'."""
+    dropout: float = 0.2
+    """Share of an LSTM's outputs that are set to 0 in training."""
     projection: int = 256
     """Inputs wider than this pass a dense layer of this width first (ours)."""
     kl: Divergence = "corrected"
-    """The divergence: of normals, or the formula of the authors' code (ours)."""
+    """The divergence: of normals (ours), or the formula of the authors' code."""
     reconstruction: Reconstruction = "likelihood"
-    """Errors summed over steps and columns as -log p, or their mean (ours)."""
+    """Errors summed over steps and columns as -log p (ours), or their mean."""
     deviation: float = 0.1
     """Of a number given its latent, in quantile levels; with `likelihood` (ours)."""
     kl_weight: float = 0.5
@@ -120,11 +120,11 @@ class EhrmganConfig:
         known("latents", self.latents, get_args(Latents))
         known("kl", self.kl, get_args(Divergence))
         known("reconstruction", self.reconstruction, get_args(Reconstruction))
-        names = ("hidden", "generator", "discriminator", "latent", "keep", "deviation")
+        names = ("hidden", "generator", "discriminator", "latent", "deviation")
         names += ("projection", "autoencoder_epochs", "autoencoder_learning_rate")
         names += ("discriminator_updates", "generator_updates", "autoencoder_updates")
         positive(**{name: getattr(self, name) for name in names})
-        within("keep", self.keep, 0.0, 1.0)
+        within("dropout", self.dropout, 0.0, 0.99)
         within("num_layers", self.num_layers, 2, 9)
         for name in ("kl_weight", "matching", "contrast", "semantics", "features"):
             within(name, getattr(self, name), 0.0, 1e6)
@@ -144,9 +144,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "discriminator": 48,
         "num_layers": 2,
         "latent": 12,
-        "autoencoder_epochs": 60,
+        "autoencoder_epochs": 40,
         "autoencoder_learning_rate": 3e-3,
-        "train": {"steps": 1500, "batch_size": 128, "learning_rate": 1e-3},
+        "train": {"steps": 800, "batch_size": 64, "learning_rate": 1e-3},
     },
 }
 

@@ -63,10 +63,11 @@ def cell(
     return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
 
-def dropped(keep: float, key: jax.Array, h: jax.Array) -> jax.Array:
-    """Each value kept with the chance `keep`, and divided by it."""
-    if keep == 1.0:
+def dropped(dropout: float, key: jax.Array, h: jax.Array) -> jax.Array:
+    """Each value 0 with the chance `dropout`, otherwise larger by as much."""
+    if dropout == 0.0:
         return h
+    keep = 1.0 - dropout
     return jnp.where(jax.random.bernoulli(key, keep, h.shape), h / keep, 0.0)
 
 
@@ -123,13 +124,13 @@ def layers_of(config: Any, own: Weights, shared: Weights) -> tuple[list, list]:
 
 
 def climb(
-    keep: float, keys: jax.Array, layers: list, x: jax.Array, states: tuple
+    dropout: float, keys: jax.Array, layers: list, x: jax.Array, states: tuple
 ) -> tuple[tuple, jax.Array]:
     """One step of a stack: new states, and the output of the last layer."""
     new = []
     for key, weights, state in zip(keys, layers, states, strict=True):
         new.append(cell(weights, x, state))
-        x = dropped(keep, key, new[-1][0])
+        x = dropped(dropout, key, new[-1][0])
     return tuple(new), x
 
 
@@ -160,11 +161,11 @@ def autoencode(
         keys = jax.random.split(key_t, 2 * len(encoder))
         error = seen(own, x_t - jax.nn.sigmoid(logits))
         h = jnp.concatenate([seen(own, x_t), told, error], -1)
-        coded, h = climb(config.keep, keys[: len(encoder)], encoder, h, coded)
+        coded, h = climb(config.dropout, keys[: len(encoder)], encoder, h, coded)
         mean, log_std = affine(shared["mean"], h), affine(shared["deviation"], h)
         z = mean + jnp.exp(log_std) * e
         h = jnp.concatenate([z, told], -1)
-        decoded, h = climb(config.keep, keys[len(encoder) :], decoder, h, decoded)
+        decoded, h = climb(config.dropout, keys[len(encoder) :], decoder, h, decoded)
         logits = affine(own["out"], h)
         return (coded, decoded, logits), (logits, mean, log_std, z)
 
@@ -267,6 +268,6 @@ def discriminate(
     """Logits [B] of series [B, T, W] in [0, 1], and the LSTM's outputs [B, T, H]."""
     h = seen(weights, x).swapaxes(0, 1)
     for i, key_drop in enumerate(jax.random.split(key, config.num_layers)):
-        h = dropped(config.keep, key_drop, sequence(weights[f"layer_{i}"], h))
+        h = dropped(config.dropout, key_drop, sequence(weights[f"layer_{i}"], h))
     h = h.swapaxes(0, 1)
     return affine(weights["out"], h.reshape(len(x), -1))[:, 0], h

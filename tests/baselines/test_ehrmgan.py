@@ -26,7 +26,7 @@ MADE = schema()
 KEY = jax.random.key(0)
 SMALL = {"hidden": 5, "generator": 6, "discriminator": 4, "num_layers": 2, "latent": 3}
 CONFIG = EhrmganConfig(
-    **SMALL, keep=1.0, train=TrainConfig(steps=2, batch_size=16, ema_decay=0.0)
+    **SMALL, dropout=0.0, train=TrainConfig(steps=2, batch_size=16, ema_decay=0.0)
 )
 WIDTHS, CLASSES, STEPS = (4, 7), 2, 3
 X = np.random.default_rng(0).random((8, STEPS, WIDTHS[0])).astype(np.float32)
@@ -163,7 +163,7 @@ def test_the_generators_by_a_loop():
 
 def test_dropout_keeps_the_mean():
     """Within 5 standard errors of 40,000 draws."""
-    h = nets.dropped(0.8, KEY, jnp.ones(40_000))
+    h = nets.dropped(0.2, KEY, jnp.ones(40_000))
     assert set(np.unique(h).round(5)) == {0.0, 1.25}
     assert abs(float(h.mean()) - 1.0) < 5 * 0.5 / 200
 
@@ -334,7 +334,7 @@ def test_a_sparse_table_without_the_label_told():
         ({"projection": 0}, "projection must be positive, got 0"),
         ({"generator_updates": 0}, "generator_updates must be positive, got 0"),
         ({"autoencoder_epochs": 0}, "autoencoder_epochs must be positive, got 0"),
-        ({"keep": 1.5}, r"keep must lie in \[0.0, 1.0\], got 1.5"),
+        ({"dropout": 1.0}, r"dropout must lie in \[0.0, 0.99\], got 1.0"),
         ({"num_layers": 1}, r"num_layers must lie in \[2, 9\], got 1"),
         ({"features": -1.0}, r"features must lie in \[0.0"),
     ],

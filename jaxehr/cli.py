@@ -1,6 +1,7 @@
 """The `jaxehr` command. JAX is imported by the commands that need it, not by --help."""
 
 import contextlib
+import gc
 import importlib
 import importlib.metadata
 import os
@@ -102,6 +103,11 @@ def ended_by_sigterm() -> Iterator[None]:
         return
 
     def end(signum: int, frame: Any) -> None:
+        if in_collection(frame) and hasattr(signal, "SIGALRM"):
+            # What is raised there is ignored: ask again in a moment.
+            signal.signal(signal.SIGALRM, end)
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            return
         raise Terminated
 
     before = signal.signal(signal.SIGTERM, end)
@@ -109,6 +115,14 @@ def ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def in_collection(frame: Any) -> bool:
+    """Whether the interpreter is inside a callback of its garbage collector."""
+    codes = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    while frame is not None and frame.f_code not in codes:
+        frame = frame.f_back
+    return frame is not None
 
 
 def fail(message: str, code: int) -> int:

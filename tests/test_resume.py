@@ -1,5 +1,6 @@
 """A training that is killed, stopped or interrupted goes on to the same bits."""
 
+import gc
 import json
 import os
 import pathlib
@@ -10,7 +11,7 @@ import time
 
 import pytest
 
-from jaxehr.cli import main
+from jaxehr.cli import Terminated, ended_by_sigterm, main
 
 STEPS = 60
 OPTIONS = ["--hidden", "4", "--num-layers", "1", "--steps", str(STEPS)]
@@ -29,7 +30,7 @@ def slow(path):
         time.sleep(0.05)
     return then_wait
 training.json_lines = slow
-from jaxehr.cli import main
+from jaxehr.cli import Terminated, ended_by_sigterm, main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -135,3 +136,25 @@ def test_a_signal_before_the_first_step_is_one_line_too(folder):
     assert process.returncode == 143, errors
     assert "Traceback" not in errors
     assert errors.splitlines()[-1].startswith("jaxehr:")
+
+
+def test_a_signal_inside_the_garbage_collector_is_not_lost():
+    """What is raised there is ignored: JAX has such a callback."""
+    once = [0]
+
+    def callback(phase, info):
+        once[0] += 1
+        if once[0] == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    def collect():
+        gc.collect()
+        assert once[0]
+        time.sleep(5.0)
+
+    gc.callbacks.append(callback)
+    try:
+        with pytest.raises(Terminated), ended_by_sigterm():
+            collect()
+    finally:
+        gc.callbacks.remove(callback)

@@ -130,12 +130,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train": {"steps": 48_000, "batch_size": 4096, "ema_unit": "epoch"},
     },
     "small": {
+        "num_layers": 1,
         "expansion": 8,
-        "width": 256,
+        "width": 512,
         "train": {
-            "steps": 3000,
-            "batch_size": 128,
-            "chunk_rows": 32,
+            "steps": 2000,
+            "batch_size": 256,
+            "chunk_rows": 64,
             "lr_schedule": "cosine",
         },
     },

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from jaxehr.devices import configure
 
-PARTS = ("probe", "training", "sampling", "warm", "sampling_1000", "metrics")
+PARTS = ("probe", "training", "sampling", "sampling_1000", "metrics")
 PROBE_STEPS = 40  # of the longest stage in the training that is timed
 DRAWN = 1000  # patients of the timed drawing
 
@@ -123,7 +123,7 @@ def trained_once(
     cell: Any,
 ) -> Trained:
     """The training of a variant; another one of the same model and configuration may
-    have made it before."""
+    have made it before. After a change of code, remove the folder `work`."""
     from jaxehr.core.files import read_json, write_json
     from jaxehr.runs import load_run, save_run
 
@@ -182,7 +182,7 @@ def peak_bytes() -> int:
 def drawings(
     variant: Any, run: Any, people: int, seed: int, lap: Callable[[str], None]
 ) -> Any:
-    """As many patients as there are people; then `DRAWN` by a program that is warm."""
+    """As many patients as there are people; then `DRAWN` by the program of before."""
     from jaxehr.core.configs import replace
     from jaxehr.registry import find, model_entry
     from jaxehr.runs import sample_run
@@ -193,8 +193,6 @@ def drawings(
     )
     made = draw(people)
     lap("sampling")
-    draw(DRAWN)
-    lap("warm")
     draw(DRAWN)
     lap("sampling_1000")
     return made

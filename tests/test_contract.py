@@ -227,12 +227,7 @@ LEARNED = [name for name in TINY if name not in ("independent", "bootstrap")]
 every = pytest.mark.parametrize("name", TINY)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compile_fast():
-    """Half the time, and the programs are short."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
 def law(**changes):

@@ -20,11 +20,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxehr.baselines.recipe import Sampling
-from jaxehr.core.checks import InputError, known, positive, within
+from jaxehr.core.checks import known, positive, within
 from jaxehr.core.contracts import Objective, Params
-from jaxehr.diffusion import ddpm
-from jaxehr.diffusion.edm import low_discrepancy
-from jaxehr.diffusion.guidance import doubled, guide
+from jaxehr.diffusion import ddpm, vectors
 from jaxehr.nn.score import ScoreNetwork
 
 Betas = Literal["scaled", "paper", "code", "sqrt"]
@@ -86,7 +84,7 @@ def objective(
     Args:
       clean: (key, batch) -> x0 [B, d]. take: makes a batch, which has a `label` [B].
     """
-    plan, steps = plan_of(config), config.diffusion_steps
+    plan = plan_of(config)
 
     def init(key: jax.Array, batch: Any) -> Params:
         one = jnp.ones((jnp.shape(batch.label)[0], 1))
@@ -95,45 +93,17 @@ def objective(
         return network.init(key, x, one[:, 0], told, one)["params"]
 
     def loss(params: Params, key: jax.Array, batch: Any) -> Any:
-        keys = jax.random.split(key, 4)
-        x0 = clean(keys[0], batch)
-        rows = x0.shape[0]
-        # Each t is uniform; together they cover the levels evenly.
-        t = 1 + jnp.floor(steps * low_discrepancy(keys[1], rows)).astype(jnp.int32)
-        t = jnp.minimum(t, steps)  # the product may round up
-        eps = jax.random.normal(keys[2], x0.shape)
-        kept = jax.random.uniform(keys[3], (rows, 1)) >= config.label_drop
-        told = jax.nn.one_hot(batch.label, classes) * kept
-        guess = predict(config, params, ddpm.q_sample(plan, x0, t, eps), t, told)
-        return jnp.mean((guess - eps) ** 2), {}
+        keys, told = jax.random.split(key, 4), jax.nn.one_hot(batch.label, classes)
+        guess, x0 = functools.partial(predict, config, params), clean(keys[0], batch)
+        drop = config.label_drop
+        return vectors.noise_loss(plan, guess, keys[1:], x0, told, drop), {}
 
     return Objective(init, loss, take)
 
 
 def check_sampling(config: Any, classes: int, options: GuidedSampling) -> None:
-    """Refuses options that this model cannot honour.
-
-    Raises:
-      InputError: guidance without a label or without training for it; steps that the
-        solver cannot take.
-    """
-    levels = config.diffusion_steps
-    if options.guidance and not (classes and config.label_drop):
-        raise InputError(
-            f"guidance {options.guidance} needs a model trained on a cohort with a "
-            f"label and label_drop above 0, got {classes} classes and label_drop "
-            f"{config.label_drop}; use guidance 0."
-        )
-    if options.solver == "ddpm" and options.steps not in (0, levels):
-        raise InputError(
-            f"ddpm takes each of the model's {levels} noise levels, got steps "
-            f"{options.steps}; leave steps out or use the solver ddim."
-        )
-    if options.steps > levels:
-        raise InputError(
-            f"steps must lie in [1, {levels}], the noise levels of the model, got "
-            f"{options.steps}."
-        )
+    """Refuses options that this model cannot honour; see `vectors.check_options`."""
+    vectors.check_options(config.diffusion_steps, classes, config.label_drop, options)
 
 
 def draw(
@@ -151,20 +121,6 @@ def draw(
       InputError: see `check_sampling`.
     """
     check_sampling(config, classes, options)
-    plan, each = plan_of(config), jax.vmap(jax.random.split)(keys)  # [B, 2]
-    x = jax.vmap(lambda key: jax.random.normal(key, (dim,)))(each[:, 0])
     told = jax.nn.one_hot(label, classes)
-
-    def at(t: jax.Array, x: jax.Array, told: jax.Array) -> jax.Array:
-        return predict(config, params, x, t[None], told)
-
-    def eps_fn(x: jax.Array, t: jax.Array) -> jax.Array:
-        if not options.guidance:
-            return at(t, x, told)
-        both = doubled(functools.partial(at, t))
-        with_label, without = both(x, told, jnp.zeros_like(told))
-        return guide(with_label, without, options.guidance)
-
-    if options.solver == "ddim":
-        return ddpm.ddim(eps_fn, x, plan, options.steps or plan.num_steps)
-    return ddpm.ddpm(eps_fn, ddpm.row_noise(each[:, 1], dim), x, plan)
+    guess = functools.partial(predict, config, params)
+    return vectors.draw(plan_of(config), guess, options, keys, told, dim)

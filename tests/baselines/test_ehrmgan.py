@@ -33,12 +33,7 @@ X = np.random.default_rng(0).random((8, STEPS, WIDTHS[0])).astype(np.float32)
 TOLD = np.eye(2, dtype=np.float32)[np.arange(8) % 2]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compile_fast():
-    """Half the time, and the programs are short."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
 def count(params):

@@ -24,12 +24,7 @@ MADE = schema()
 CONFIG = HaloConfig(bins=4, width=8, num_layers=1, num_heads=2)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compile_fast():
-    """Half the time, and the programs are short."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
 def started(made, people, config=CONFIG):

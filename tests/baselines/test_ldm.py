@@ -34,12 +34,7 @@ CONFIG = replace(LdmConfig(), FAST)
 OPTIONS = GuidedSampling(solver="ddim", steps=3)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compile_fast():
-    """Half the time, and the programs are short."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
 def latents(count=20_000, dim=3):

@@ -26,12 +26,7 @@ KEY = jax.random.key(0)
 MADE = schema()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compile_fast():
-    """Half the time, and the programs are short."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
 @functools.cache

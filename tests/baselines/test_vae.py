@@ -23,12 +23,7 @@ MADE = schema()
 CONFIG = VaeConfig(hidden=8, num_layers=1, latent=2, train=TrainConfig(steps=4))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compile_fast():
-    """Half the time, and the programs are short."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
 @functools.cache

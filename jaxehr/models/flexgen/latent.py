@@ -13,12 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxehr.core.blocks import block_rows, blocks_of
-from jaxehr.core.checks import InputError
 from jaxehr.core.contracts import Objective, Params, gather
 from jaxehr.core.keys import patient_keys
-from jaxehr.diffusion import ddpm
-from jaxehr.diffusion.edm import low_discrepancy
-from jaxehr.diffusion.guidance import doubled, guide
+from jaxehr.diffusion import ddpm, vectors
 from jaxehr.diffusion.whitening import Whitening, colour, whiten
 from jaxehr.models.flexgen.config import FlexgenConfig, FlexgenSampling
 from jaxehr.nn.score import ScoreNetwork
@@ -83,7 +80,7 @@ def objective(
       complete: (key, batch) -> z [B, 2l], temporal first: posterior draws, and draws of
         what is missing.
     """
-    plan, steps = plan_of(config), num_levels(config)
+    plan = plan_of(config)
 
     def init(key: jax.Array, batch: Latents) -> Params:
         rows = batch.label.shape[0]
@@ -92,17 +89,10 @@ def objective(
         return network_of(config).init(key, x, one[:, 0], told, one)["params"]
 
     def loss(params: Params, key: jax.Array, batch: Latents) -> Any:
-        keys = jax.random.split(key, 4)
+        keys, told = jax.random.split(key, 4), jax.nn.one_hot(batch.label, num_classes)
         x0 = whiten(whitening, complete(keys[0], batch))
-        rows = x0.shape[0]
-        # Each t is uniform; together they cover the levels evenly.
-        t = 1 + jnp.floor(steps * low_discrepancy(keys[1], rows)).astype(jnp.int32)
-        t = jnp.minimum(t, steps)  # the product may round up
-        eps = jax.random.normal(keys[2], x0.shape)
-        kept = jax.random.uniform(keys[3], (rows, 1)) >= config.label_drop
-        told = jax.nn.one_hot(batch.label, num_classes) * kept
-        guess = predict(config, params, ddpm.q_sample(plan, x0, t, eps), t, told)
-        return jnp.mean((guess - eps) ** 2), {}
+        guess, drop = functools.partial(predict, config, params), config.label_drop
+        return vectors.noise_loss(plan, guess, keys[1:], x0, told, drop), {}
 
     return Objective(init, loss, take)
 
@@ -125,34 +115,6 @@ def denoised(
     return colour(whitening, ddpm.clean_of(plan, x, t, eps))
 
 
-def check_sampling(
-    config: FlexgenConfig, num_classes: int, sampling: FlexgenSampling
-) -> None:
-    """Refuses options that this model cannot honour.
-
-    Raises:
-      InputError: guidance without a label or without training for it; steps that the
-        solver cannot take.
-    """
-    if sampling.guidance and not (num_classes and config.label_drop):
-        raise InputError(
-            f"guidance {sampling.guidance} needs a model trained on a cohort with a "
-            f"label and label_drop above 0, got {num_classes} classes and label_drop "
-            f"{config.label_drop}; use guidance 0."
-        )
-    levels = num_levels(config)
-    if sampling.solver == "ddpm" and sampling.steps not in (0, levels):
-        raise InputError(
-            f"ddpm takes each of the model's {levels} noise levels, got steps "
-            f"{sampling.steps}; leave steps out or use the solver ddim."
-        )
-    if sampling.steps > levels:
-        raise InputError(
-            f"steps must lie in [1, {levels}], the noise levels of the model, got "
-            f"{sampling.steps}."
-        )
-
-
 def sample_rows(
     config: FlexgenConfig,
     num_classes: int,
@@ -164,26 +126,10 @@ def sample_rows(
     label: jax.Array,
 ) -> jax.Array:
     """z [rows, 2l] of the patients with numbers `index` and labels `label`, [rows]."""
-    plan, dim = plan_of(config), 2 * config.latent
-    keys = jax.vmap(jax.random.split)(patient_keys(key, index))  # [rows, 2]
-    x = jax.vmap(lambda key: jax.random.normal(key, (dim,)))(keys[:, 0])
-    told = jax.nn.one_hot(label, num_classes)
-
-    def at(t: jax.Array, x: jax.Array, told: jax.Array) -> jax.Array:
-        return predict(config, params, x, t[None], told)
-
-    def eps_fn(x: jax.Array, t: jax.Array) -> jax.Array:
-        if not sampling.guidance:
-            return at(t, x, told)
-        both = doubled(functools.partial(at, t))
-        with_label, without = both(x, told, jnp.zeros_like(told))
-        return guide(with_label, without, sampling.guidance)
-
-    if sampling.solver == "ddim":
-        calls = sampling.steps or plan.num_steps
-        return colour(whitening, ddpm.ddim(eps_fn, x, plan, calls))
-    noise_fn = ddpm.row_noise(keys[:, 1], dim)
-    return colour(whitening, ddpm.ddpm(eps_fn, noise_fn, x, plan))
+    keys, told = patient_keys(key, index), jax.nn.one_hot(label, num_classes)
+    guess, dim = functools.partial(predict, config, params), 2 * config.latent
+    x = vectors.draw(plan_of(config), guess, sampling, keys, told, dim)
+    return colour(whitening, x)
 
 
 @functools.lru_cache(maxsize=16)
@@ -208,9 +154,10 @@ def sample(
     rows, so that a patient does not depend on how many are drawn.
 
     Raises:
-      InputError: see `check_sampling`.
+      InputError: see `vectors.check_options`.
     """
-    check_sampling(config, num_classes, sampling)
+    levels = num_levels(config)
+    vectors.check_options(levels, num_classes, config.label_drop, sampling)
     run = program(config, num_classes, sampling)
     params, whitening = jax.device_put((params, whitening))
     count, blocks = len(index), [np.zeros((0, 2 * config.latent), np.float32)]

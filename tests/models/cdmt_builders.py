@@ -1,6 +1,5 @@
 """Small CDMT models, trained or not."""
 
-import contextlib
 import functools
 
 import jax
@@ -55,11 +54,3 @@ def untrained(made: Schema, settings: CdmtConfig, people: Cohort, spread=0.0):
     else:
         weights = jax.tree.map(np.asarray, jax.jit(start)(key, encoded))
     return model, {"fitted": fitted, "weights": weights}, encoded
-
-
-@contextlib.contextmanager
-def quick_compiler():
-    """Compiles without optimising: half the time, and the tests run short programs."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)

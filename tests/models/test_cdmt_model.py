@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from cdmt_builders import compilations, config, quick_compiler, untrained
+from cdmt_builders import compilations, config, untrained
 from small_cohorts import STATIC, TEMPORAL, cohort, schema
 
 from jaxehr import runs
@@ -29,10 +29,7 @@ KEY = jax.random.key(8)
 FEW = CdmtSampling(steps=3)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compile_fast():
-    with quick_compiler():
-        yield
+pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
 def assert_same(found, wanted):

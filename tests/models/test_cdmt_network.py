@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cdmt_builders import config, fitted_model, quick_compiler, untrained
+from cdmt_builders import config, fitted_model, untrained
 from small_cohorts import cohort, schema
 
 from jaxehr.core.cohort import Feature, valid_steps
@@ -24,10 +24,7 @@ MADE = schema()
 PEOPLE = cohort(MADE, count=12)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compile_fast():
-    with quick_compiler():
-        yield
+pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
 @functools.cache

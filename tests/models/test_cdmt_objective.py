@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cdmt_builders import config, fitted_model, quick_compiler
+from cdmt_builders import config, fitted_model
 from small_cohorts import cohort, schema
 
 from jaxehr.core.cohort import valid_steps
@@ -25,10 +25,7 @@ MADE = schema()
 PEOPLE = cohort(MADE, count=10)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compile_fast():
-    with quick_compiler():
-        yield
+pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
 class Known:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cdmt_builders import compilations, config, quick_compiler, untrained
+from cdmt_builders import compilations, config, untrained
 from scipy import stats
 from small_cohorts import STATIC, TEMPORAL, cohort, schema
 
@@ -29,10 +29,7 @@ PEOPLE = cohort(MADE, count=60)
 FEW = CdmtSampling(steps=3)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compile_fast():
-    with quick_compiler():
-        yield
+pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
 @functools.cache

@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from cdmt_builders import config, quick_compiler, untrained
+from cdmt_builders import config, untrained
 from small_cohorts import cohort, schema
 
 from jaxehr.core.cohort import Dataset, Feature, map_patients, num_patients
@@ -31,10 +31,7 @@ def people_of(seed):
     return Dataset(TABLE, found, 100 * seed + np.arange(80), np.arange(80), {})
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compile_fast():
-    with quick_compiler():
-        yield
+pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
 @functools.cache

@@ -5,7 +5,7 @@ import importlib.util
 import jax
 import numpy as np
 import pytest
-from cdmt_builders import config, quick_compiler
+from cdmt_builders import config
 from small_cohorts import cohort, schema, sparse_cohort, sparse_schema
 
 from jaxehr.core.checks import InputError
@@ -24,11 +24,7 @@ from jaxehr.models.cdmt.shards import (
     record_kind,
 )
 
-
-@pytest.fixture(autouse=True, scope="module")
-def compiler():
-    with quick_compiler():
-        yield
+pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
 SPLIT = np.arange(60) % 3  # 0 and 1 learn, 2 judges: by stay, for the test

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cdmt_builders import quick_compiler
 from flexgen_cohorts import config, encoded
 from scipy import integrate, stats
 from small_cohorts import cohort, schema, sparse_cohort, sparse_schema
@@ -26,11 +25,7 @@ KEY = jax.random.key(0)
 PARTS = ["static", "lstm", "cnn1d", "sum"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick():
-    """Most of the time here is compilation."""
-    with quick_compiler():
-        yield
+pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
 @functools.cache

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import tyro
 
-from jaxehr.devices import configure
+from experiments.suite import shell
 
 if TYPE_CHECKING:
     from jaxehr.core.cohort import Dataset
@@ -279,22 +279,5 @@ def run_cell(arguments: Missing, world: World, cell: Cell) -> dict[str, Any]:
     return found | {"seconds": clock.seconds}
 
 
-def run() -> int:
-    """The shell's entry: a refusal or a stop is one line."""
-    configure()
-    from jaxehr.core.checks import InputError
-    from jaxehr.training.loop import Stopped
-
-    try:
-        main(tyro.cli(Missing))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Stopped as stop:
-        print("stopped; the same command goes on with this cell.")
-        return 128 + stop.signum
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(shell(main, Missing))

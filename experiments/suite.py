@@ -188,13 +188,17 @@ def apart(
 
 
 def shell(main: Callable[[Any], Any], options: Any = Options) -> int:
-    """The shell's entry of an experiment: a refusal is one line."""
+    """The shell's entry of an experiment: a refusal or a stop is one line."""
     configure()
     from jaxehr.core.checks import InputError
+    from jaxehr.training.loop import Stopped
 
     try:
         main(tyro.cli(options))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Stopped as stop:
+        print("stopped; the same command goes on with this cell.")
+        return 128 + stop.signum
     return 0

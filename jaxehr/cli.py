@@ -1,7 +1,6 @@
 """The `jaxehr` command. JAX is imported by the commands that need it, not by --help."""
 
 import contextlib
-import gc
 import importlib
 import importlib.metadata
 import os
@@ -103,26 +102,24 @@ def ended_by_sigterm() -> Iterator[None]:
         return
 
     def end(signum: int, frame: Any) -> None:
-        if in_collection(frame) and hasattr(signal, "SIGALRM"):
-            # What is raised there is ignored: ask again in a moment.
-            signal.signal(signal.SIGALRM, end)
-            signal.setitimer(signal.ITIMER_REAL, 0.02)
-            return
         raise Terminated
 
+    def lost(unraisable: Any) -> None:
+        # What is raised in a finalizer or in a callback of the garbage collector
+        # (JAX has one) is only reported, not raised: ask again in a moment.
+        if unraisable.exc_type is Terminated and hasattr(signal, "SIGALRM"):
+            signal.signal(signal.SIGALRM, end)
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+        else:
+            report(unraisable)
+
+    report, sys.unraisablehook = sys.unraisablehook, lost
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def in_collection(frame: Any) -> bool:
-    """Whether the interpreter is inside a callback of its garbage collector."""
-    codes = {getattr(callback, "__code__", None) for callback in gc.callbacks}
-    while frame is not None and frame.f_code not in codes:
-        frame = frame.f_back
-    return frame is not None
+        sys.unraisablehook = report
 
 
 def fail(message: str, code: int) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jaxehr.core.checks import InputError, known
+from jaxehr.jobs import leave, partner_lost
 
 USAGE = """usage: jaxehr COMMAND ...
 
@@ -49,6 +50,12 @@ COMMANDS = {
 }
 
 
+LOST = (
+    "another process of this job has ended; start the job again: it goes on from its "
+    "last checkpoint."
+)
+
+
 class Terminated(BaseException):
     """SIGTERM came outside the training loop, which handles it by itself."""
 
@@ -79,6 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         place = error.filename or "output"
         return fail(f"{place}: {error.strerror}; free space or choose another place", 2)
+    except RuntimeError as error:
+        if not partner_lost(error):
+            raise
+        return fail(LOST, 1)
 
 
 def dispatch(words: list[str]) -> int:
@@ -119,12 +130,14 @@ def ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-        sys.unraisablehook = report
+        if sys.unraisablehook is lost:  # else it is wrapped, by `quiet_orbax`
+            sys.unraisablehook = report
 
 
 def fail(message: str, code: int) -> int:
     """Prints one line."""
     print(f"jaxehr: error: {' '.join(message.split())}", file=sys.stderr)
+    leave(code)
     return code
 
 

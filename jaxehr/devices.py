@@ -1,6 +1,7 @@
 """JAX settings of the command line, made before JAX starts its devices."""
 
 import contextlib
+import functools
 import logging
 import os
 import pathlib
@@ -9,6 +10,7 @@ import warnings
 from typing import Any
 
 from jaxehr.core.checks import within
+from jaxehr.jobs import join
 
 LARGEST_SEED = 2**32 - 1
 TRACED = 3  # dispatches in a profile; a whole run would be gigabytes
@@ -19,11 +21,12 @@ def check_seed(seed: int) -> None:
     within("seed", seed, 0, LARGEST_SEED)
 
 
-def configure() -> None:
+def configure(distributed: bool = False) -> None:
     """One CPU device per core, and compiled programs kept for the next start.
 
     XLA's own threads split the small products of a recurrent network badly; one
     single-threaded device per core uses all cores. A GPU or TPU is not touched.
+    With `distributed` this process joins the others of its job; see `jobs`.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_cpu_multi_thread_eigen" not in flags:
@@ -40,8 +43,11 @@ def configure() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     # A cache that cannot be written only costs the next start some seconds.
     warnings.filterwarnings("ignore", "Error writing persistent compilation cache")
+    if distributed:
+        join()
 
 
+@functools.cache
 def quiet_orbax() -> None:
     """Orbax prints what it also raises; a refusal of ours is one line."""
     for name in ("absl", "asyncio"):
@@ -50,13 +56,14 @@ def quiet_orbax() -> None:
     warnings.filterwarnings(
         "ignore", "coroutine 'async_serialize.* was never awaited", RuntimeWarning
     )
+    report = sys.unraisablehook
+
+    def unless_closed(found: Any) -> None:
+        # Orbax's writing threads say it after one of them met a full disk.
+        if str(found.exc_value) != "Event loop is closed":
+            report(found)
+
     sys.unraisablehook = unless_closed
-
-
-def unless_closed(found: Any) -> None:
-    """Says nothing of Orbax's writing threads after one of them met a full disk."""
-    if str(found.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(found)
 
 
 class Profile:

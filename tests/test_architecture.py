@@ -15,6 +15,7 @@ LAYERS = [
     ["registry", "report"],
     ["runs"],
     ["api"],
+    ["jobs"],
     ["devices", "progress"],
     ["commands"],
     ["cli"],

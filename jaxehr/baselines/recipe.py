@@ -33,7 +33,7 @@ from jaxehr.core.keys import draw_cells, patient_keys
 from jaxehr.core.labels import PATTERNS, Missing, count_patterns, label_codes, parts_of
 from jaxehr.core.sparse import SparseTable
 from jaxehr.training.config import resolve
-from jaxehr.training.sharding import make_mesh, split_rows
+from jaxehr.training.sharding import compiled_rows
 from jaxehr.training.stages import Stages
 
 BLOCK_CELLS = 2**29  # of the temporal tables of one block
@@ -226,8 +226,8 @@ def sample(
     codes = label_codes(schema, counts.sum((1, 2)), label, len(numbers))
     positive(num=len(numbers))
     weights, made, done = jax.device_put(params["weights"]), [], 0
-    run = program(recipe, form, layout, settings, jax.local_device_count())
-    size = rows_of_block(schema) * jax.local_device_count()
+    run = program(recipe, form, layout, settings, jax.device_count())
+    size = rows_of_block(schema) * jax.device_count()
     for rows, kept in blocks_of(len(numbers), size):
         drawn, cell = jax.tree.map(
             np.asarray, run(key, weights, counts, numbers[rows], codes[rows])
@@ -268,9 +268,7 @@ def program(
         cells = jnp.where(cells.sum(1, keepdims=True) > 0, cells, cells.sum(0))
         return made, draw_cells(keys[:, 0], cells, made.label)[1]
 
-    if devices > 1:
-        run = split_rows(run, make_mesh(devices), copied=3)
-    return jax.jit(run)
+    return compiled_rows(run, devices, copied=3)
 
 
 def without_parts(

@@ -65,6 +65,18 @@ def profile_flag() -> tuple[str, Any, Any]:
     )
 
 
+def distributed_flag() -> tuple[str, Any, Any]:
+    """--distributed, the same for every command that has it."""
+    return flag(
+        "distributed",
+        bool,
+        "One process of a job on several hosts or GPUs: SLURM, Open MPI, TPU pods and "
+        "GKE are recognised; else set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and "
+        "JAX_PROCESS_ID.",
+        False,
+    )
+
+
 def section(
     name: str, kind: type, default: Any = dataclasses.MISSING
 ) -> tuple[str, Any, Any]:

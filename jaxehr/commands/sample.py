@@ -4,12 +4,19 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from jaxehr.commands.flags import flag, profile_flag, read_flags, section
+from jaxehr.commands.flags import (
+    distributed_flag,
+    flag,
+    profile_flag,
+    read_flags,
+    section,
+)
 from jaxehr.commands.outputs import check_output
 from jaxehr.core.checks import InputError, known, positive
 from jaxehr.core.cohort import Dataset, Schema
 from jaxehr.core.files import read_json
 from jaxehr.devices import Profile, check_seed, configure
+from jaxehr.jobs import progress_stream
 from jaxehr.progress import Progress
 from jaxehr.registry import MODELS, find, model_entry
 
@@ -20,9 +27,10 @@ def run(words: list[str]) -> int:
     check_seed(arguments.seed)
     if arguments.balance and arguments.label is not None:
         raise InputError("--label and --balance exclude each other; give one of them.")
-    configure()
+    configure(arguments.distributed)
     from jaxehr.data.store import MARKER, save_cohort
     from jaxehr.runs import load_run
+    from jaxehr.training.sharding import leads
 
     check_output(arguments.out, marker=MARKER, overwrite=arguments.overwrite)
     found = load_run(arguments.run)
@@ -30,7 +38,8 @@ def run(words: list[str]) -> int:
     label = "balanced" if arguments.balance else arguments.label
     asked = arguments.n, label, arguments.seed, arguments.options
     data = finish(sample(found, *asked, arguments.profile))
-    save_cohort(data, arguments.out, overwrite=arguments.overwrite)
+    if leads():
+        save_cohort(data, arguments.out, overwrite=arguments.overwrite)
     told = data.provenance.get("rules")
     more = f", {told['patients_changed']} changed to keep rules" if told else ""
     print(f"{arguments.out}: {arguments.n} synthetic patients{more}")
@@ -100,6 +109,7 @@ def parse(words: list[str]) -> Any:
         ),
         flag("overwrite", bool, "Replace an older cohort folder.", False),
         profile_flag(),
+        distributed_flag(),
         section("options", kind),
     ]
     text = "Draw synthetic patients from a trained model."
@@ -129,7 +139,7 @@ def sample(
     """`sample_run` with a progress bar."""
     from jaxehr.runs import sample_run
 
-    with Progress("sampling", num) as bar, Profile(profile) as trace:
+    with Progress("sampling", num, progress_stream()) as bar, Profile(profile) as trace:
         bar.update(0)
 
         def show(done: int) -> None:

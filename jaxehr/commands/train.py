@@ -5,12 +5,19 @@ import sys
 from typing import Any
 
 from jaxehr.commands.evaluate import read_lines
-from jaxehr.commands.flags import flag, profile_flag, read_flags, section
+from jaxehr.commands.flags import (
+    distributed_flag,
+    flag,
+    profile_flag,
+    read_flags,
+    section,
+)
 from jaxehr.commands.listing import lines, models
 from jaxehr.core.checks import InputError, known, within
 from jaxehr.core.configs import replace
 from jaxehr.core.sizes import size_in_bytes
 from jaxehr.devices import Profile, check_seed, configure
+from jaxehr.jobs import progress_stream
 from jaxehr.progress import Progress
 from jaxehr.registry import MODELS, find, model_entry
 
@@ -38,7 +45,7 @@ def run(words: list[str]) -> int:
     within("drop-temporal", arguments.drop_temporal, 0.0, 1.0)
     check_seed(arguments.seed)
     memory = size_in_bytes("memory-limit", arguments.memory_limit)
-    configure()
+    configure(arguments.distributed)
     from jaxehr.training.loop import Stopped
 
     data = opened(arguments.cohort, memory)
@@ -110,6 +117,7 @@ def parse(name: str, words: list[str]) -> Any:
             "4GB",
         ),
         profile_flag(),
+        distributed_flag(),
         section("config", kind, default),
     ]
     return read_flags(f"jaxehr train {name}", f"Train {entry.text}.", fields, words)
@@ -174,7 +182,7 @@ def train(
     """`train_run` with a progress bar, as the shell shows it."""
     from jaxehr.runs import train_run
 
-    with Progress("training", 0) as bar, Profile(profile) as trace:
+    with Progress("training", 0, progress_stream()) as bar, Profile(profile) as trace:
 
         def show(step: int, metrics: dict[str, float]) -> None:
             bar.total = step + int(metrics["steps_left"])

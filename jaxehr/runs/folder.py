@@ -22,6 +22,7 @@ from jaxehr.core.files import PathLike, read_json, write_bytes, write_json
 from jaxehr.data.schema_json import schema_from_json
 from jaxehr.registry import MODELS, find, model_entry
 from jaxehr.runs.model import Run
+from jaxehr.training.sharding import leads, led
 
 RUN_FILE, PARAMS, METRICS, CHECKPOINTS, FEED = (
     "run.json",
@@ -40,11 +41,16 @@ FREE = (*LIMITS, "schema.rules")
 @contextmanager
 def opened(folder: pathlib.Path, info: dict[str, Any]) -> Iterator[None]:
     """Opens the folder; a refusal before the first checkpoint removes what it made."""
-    missing = [f for f in (folder, *folder.parents) if not f.exists()]
-    new = not (folder / RUN_FILE).exists()
+    missing = [f for f in (folder, *folder.parents) if not f.exists() and leads()]
+    new = not (folder / RUN_FILE).exists() and leads()
     ours = False  # only what this call wrote is removed
     try:
-        open_run(folder, info)
+        led(lambda: open_run(folder, info))
+        if not (folder / RUN_FILE).is_file():
+            raise InputError(
+                f"{folder}: is on another disk in process 0 of this job; choose a "
+                "folder that all hosts share."
+            )
         ours = new
         yield
     except InputError:
@@ -53,7 +59,8 @@ def opened(folder: pathlib.Path, info: dict[str, Any]) -> Iterator[None]:
             for name in (RUN_FILE, METRICS):
                 (folder / name).unlink(missing_ok=True)
             remove(folder / CHECKPOINTS)
-            shutil.rmtree(folder / FEED, ignore_errors=True)
+            for scratch in folder.glob(f"{FEED}*"):
+                shutil.rmtree(scratch, ignore_errors=True)
         for made in missing:  # from the innermost
             if made.is_dir() and not any(made.iterdir()):
                 made.rmdir()
@@ -105,6 +112,9 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def write_params(run: Run, folder: pathlib.Path) -> None:
+    """The end of training; written by the process that leads."""
+    if not leads():
+        return
     content = run.params | {"run": np.array(identity(run.info))}
     write_bytes(folder / PARAMS, arrays.to_bytes(content))
 

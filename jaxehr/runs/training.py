@@ -35,6 +35,7 @@ from jaxehr.runs.folder import (
 from jaxehr.runs.identity import fingerprint, fingerprint_of_shards
 from jaxehr.runs.model import Run, make
 from jaxehr.training.config import resolve
+from jaxehr.training.sharding import leads
 
 MEMORY = 4_000_000_000  # bytes, where a cohort in shards is not held
 VALID_BYTES = 2**30  # of the people who validate, where they are on disk
@@ -77,19 +78,20 @@ def train_run(
     config, asked = settle(folder, config, people.learn, num_steps)
     info = describe(name, data, config, seed, holdout_fraction)
     info |= {"automatic": asked, "drop": drop, "validate": people.judge}
+    log = (json_lines(folder / METRICS),) if leads() else ()
     with opened(folder, info):
         if announce:
             announce(words_of(name, people, config))
         params = people.fit(
             make(name, data.schema, config),
             jax.random.key(seed),
-            callbacks=(json_lines(folder / METRICS), *callbacks),
+            callbacks=(*log, *callbacks),
             checkpoint=str(folder / CHECKPOINTS),
             announce=announce,
         )
         run = Run(name, config, data.schema, params, info)
         write_params(run, folder)
-        shutil.rmtree(folder / FEED, ignore_errors=True)  # real patients
+        shutil.rmtree(scratch_of(folder), ignore_errors=True)  # real patients
     return run
 
 
@@ -130,10 +132,15 @@ def sharded_learners(
 
     def run(model: GenerativeModel, key: jax.Array, **options: Any) -> Any:
         assert model.fit_shards is not None  # `refuse_shards`
-        room = {"scratch": folder / FEED, "memory": memory}
+        room = {"scratch": scratch_of(folder), "memory": memory}
         return model.fit_shards(key, shards, learn, judge, **room, **options)
 
     return Learners(int(learn.sum()), int(judge.sum()), int((~rest).sum()), run)
+
+
+def scratch_of(folder: pathlib.Path) -> pathlib.Path:
+    """Where this process keeps encoded patients."""
+    return folder / (FEED if leads() else f"{FEED}-{jax.process_index()}")
 
 
 def refuse_shards(

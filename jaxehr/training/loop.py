@@ -20,7 +20,14 @@ from jaxehr.core.contracts import Callback, Objective, Params
 from jaxehr.training.checkpoint import Checkpoints
 from jaxehr.training.config import TrainConfig
 from jaxehr.training.feed import Chunks, Feed, Whole
-from jaxehr.training.sharding import AXIS, make_mesh, per_device, replicate
+from jaxehr.training.sharding import (
+    AXIS,
+    agreed,
+    at_home,
+    make_mesh,
+    per_device,
+    replicate,
+)
 from jaxehr.training.steps import (
     TrainState,
     init_state,
@@ -189,6 +196,17 @@ def refuse_broken(loss: float, step: int, name: str) -> None:
         )
 
 
+def decided(
+    seconds: float, speed: float, caught: list[int]
+) -> tuple[float, float, int]:
+    """The clocks of process 0, and the signal that any process caught, or 0.
+
+    Processes that did not make the same steps would wait for each other forever.
+    """
+    told = agreed(np.float64([seconds, speed, caught[0] if caught else 0]))
+    return float(told[0, 0]), float(told[0, 1]), int(told[:, 2].max())
+
+
 class Run:
     """The host side of one training run."""
 
@@ -250,6 +268,7 @@ class Run:
         with signals() as caught:
             # One reading of the clock per dispatch decides and is saved, so that a run
             # whose time was up does not go on when it is started again.
+            seconds, speed, _ = decided(seconds, speed, [])
             while step < config.steps and not config.over(seconds):
                 start = time.perf_counter()
                 data, most = supply.at(step)
@@ -269,14 +288,14 @@ class Run:
                     report |= {"valid_loss": float(judged)}
                     bad = -1 if math.isfinite(report["valid_loss"]) else step
                     refuse_broken(report["valid_loss"], bad, "validation loss")
-                seconds = elapsed()
+                seconds, speed, stop = decided(elapsed(), speed, caught)
                 report |= {"seconds": seconds, "steps_left": config.steps - step}
                 for callback in self.callbacks:
                     callback(step, report)
-                if self.store and (step % config.checkpoint_every == 0 or caught):
+                if self.store and (step % config.checkpoint_every == 0 or stop):
                     self.store.save(step, state, {"seconds": seconds})
-                if caught:
-                    raise Stopped(caught[0], step)
+                if stop:
+                    raise Stopped(stop, step)
         return self.finish(valid_key, state, valid, seconds)
 
     def next_steps(self, step: int, speed: float) -> int:
@@ -306,4 +325,4 @@ class Run:
                 f"parameters are not finite at step {int(state.step)}; "
                 "lower --learning-rate."
             )
-        return Trained(params, state, seconds)
+        return Trained(at_home(params), at_home(state), seconds)

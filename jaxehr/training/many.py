@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
 from jaxehr.core.contracts import Objective, Params
 from jaxehr.training.config import TrainConfig
-from jaxehr.training.sharding import AXIS, make_mesh, per_device
+from jaxehr.training.sharding import compiled_rows
 from jaxehr.training.steps import (
     init_state,
     keep_best,
@@ -97,7 +96,7 @@ def spread(program: Any, each: Any, common: Any, count: int, width: int) -> Any:
     """Pads the seeds to a multiple of the devices by repeating the first ones."""
     index = jnp.arange(-(-count // width) * width) % count
     padded = jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], each)
-    return jax.tree.map(lambda leaf: leaf[:count], program(padded, common))
+    return jax.tree.map(lambda leaf: leaf[:count], program(common, padded))
 
 
 @functools.lru_cache(maxsize=64)
@@ -138,16 +137,12 @@ def over_seeds(one: Callable[[Any, Any], Any], width: int) -> Any:
     """jit of `one(of a seed, common)` over the leading axis of its first argument."""
     side_by_side = jax.default_backend() != "cpu"
 
-    def local(each: Any, common: Any) -> Any:
+    def local(common: Any, each: Any) -> Any:
         if side_by_side:
             return jax.vmap(one, in_axes=(0, None))(each, common)
         return jax.lax.map(lambda item: one(item, common), each)
 
-    if width == 1:
-        return jax.jit(local)
-    seeds, copied = PartitionSpec(AXIS), PartitionSpec()
-    mesh = make_mesh(width)
-    return jax.jit(per_device(local, mesh, in_specs=(seeds, copied), out_specs=seeds))
+    return compiled_rows(local, width)
 
 
 def fit_one(

@@ -1,10 +1,19 @@
-"""One mesh axis `data`: patients are split over devices, parameters are copied."""
+"""One mesh axis `data`: patients are split over devices, parameters are copied.
+
+The devices are those of all processes of a job (`jaxehr train --distributed`), of which
+each has the same data and runs the same program. A lone process is a job of one.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxehr.core.checks import InputError
 
 AXIS = "data"
 
@@ -19,6 +28,11 @@ def make_mesh(devices: int | None = None) -> Mesh:
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """A copy of every array on every device of the mesh."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def at_home(tree: Any) -> Any:
+    """The arrays of `replicate` on this process's own device."""
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), tree)
 
 
 def per_device(
@@ -49,3 +63,49 @@ def split_rows(
         )(*args)
 
     return run
+
+
+def compiled_rows(
+    function: Callable[..., Any], devices: int, copied: int = 1
+) -> Callable[..., Any]:
+    """`split_rows` over the first `devices` devices, compiled.
+
+    Every process of the job gets all rows.
+    """
+    if devices == 1:
+        return jax.jit(function)
+    mesh = make_mesh(devices)
+    whole = NamedSharding(mesh, PartitionSpec()) if jax.process_count() > 1 else None
+    return jax.jit(split_rows(function, mesh, copied), out_shardings=whole)
+
+
+def leads() -> bool:
+    """Whether this process writes what the job makes."""
+    return jax.process_index() == 0
+
+
+def agreed(values: Any) -> np.ndarray:
+    """[processes, ...]: the values of every process, the same in all of them."""
+    mine = np.asarray(values)
+    if jax.process_count() == 1:
+        return mine[None]
+    return np.asarray(multihost_utils.process_allgather(mine))
+
+
+def led(work: Callable[[], None]) -> None:
+    """Does `work` in the process that leads; the others wait.
+
+    Raises:
+      InputError: in the others too, where it was refused.
+    """
+    failed: Exception | None = None
+    if leads():
+        try:
+            work()
+        except Exception as error:  # the others have to hear of it
+            failed = error
+    refused = bool(agreed(failed is not None)[0])
+    if failed:
+        raise failed
+    if refused:
+        raise InputError("process 0 of this job refused; its line says why.")

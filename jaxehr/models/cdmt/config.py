@@ -32,6 +32,9 @@ class CdmtConfig:
     """GRU units per direction."""
     num_layers: int = 3
     """Bidirectional GRU layers."""
+    gru: Literal["blocked", "plain", "kernel", "kernel-bf16"] = "blocked"
+    """How they run: `kernel` is one GPU kernel for the loop over time, with bfloat16
+    factors if asked; it was checked by an interpreter only, not yet on a GPU."""
     embedding_dim: int = 16
     """Coordinates of a category's embedding."""
     embedding_bias: bool = False
@@ -88,6 +91,7 @@ class CdmtConfig:
         known("categorical_norm", self.categorical_norm, ("none", "entropy", "log_k"))
         known("time_input", self.time_input, ("t", "c_noise"))
         known("rho_kind", self.rho_kind, ("softplus", "additive_clamped"))
+        known("gru", self.gru, ("blocked", "plain", "kernel", "kernel-bf16"))
         within("label_drop", self.label_drop, 0.0, 1.0)
         if self.sigma_min >= min(self.sigma_max, self.sigma_max_embedding):
             raise InputError(

@@ -85,7 +85,8 @@ class Denoiser(nn.Module):
         x = jnp.concatenate([inputs.numeric, inputs.coded], -1)
         shape = (*x.shape[:2], context.shape[-1])
         x = jnp.concatenate([x, jnp.broadcast_to(context[:, None], shape)], -1)
-        gru = BiGru(self.config.hidden, self.config.num_layers, name="gru")
+        config = self.config
+        gru = BiGru(config.hidden, config.num_layers, config.gru, name="gru")
         h = nn.LayerNorm(name="norm")(gru(x, length))
         h = Film(name="film")(h, time)
         valid = jnp.arange(h.shape[1])[None, :] < length[:, None]

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
 
 from jaxehr.core.blocks import block_rows, blocks_of
 from jaxehr.core.contracts import Params
@@ -26,7 +25,7 @@ from jaxehr.models.cdmt.config import CdmtSampling
 from jaxehr.models.cdmt.network import Blocks, Frame
 from jaxehr.models.cdmt.objective import Model, denoise, make_frame, noise_levels
 from jaxehr.models.cdmt.preprocessing import Batch
-from jaxehr.training.sharding import AXIS, make_mesh, per_device
+from jaxehr.training.sharding import compiled_rows
 
 
 class Draws(NamedTuple):
@@ -261,15 +260,7 @@ def sample_rows(
 def program(model: Model, sampling: CdmtSampling, rows: int, devices: int) -> Any:
     """The compiled sampler of one block on each device."""
     run = functools.partial(sample_rows, model, sampling)
-    if devices > 1:
-        split, whole = PartitionSpec(AXIS), PartitionSpec()
-        run = per_device(
-            run,
-            make_mesh(devices),
-            in_specs=(whole, whole, whole, split, split),
-            out_specs=split,
-        )
-    return jax.jit(run)
+    return compiled_rows(run, devices, copied=3)
 
 
 def sample(
@@ -287,7 +278,7 @@ def sample(
     Args:
       progress: called with the number of patients done after every block.
     """
-    devices = jax.local_device_count()
+    devices = jax.device_count()
     rows = block_rows()
     run = program(model, sampling, rows, devices)
     size, count, blocks = rows * devices, len(index), []

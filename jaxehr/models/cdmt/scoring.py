@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
 
 from jaxehr.core.cohort import Cohort, Schema, num_patients
 from jaxehr.core.contracts import Params, gather
@@ -34,7 +33,7 @@ from jaxehr.models.cdmt.preprocessing import Batch
 from jaxehr.models.cdmt.sampling import block_rows
 from jaxehr.training import many
 from jaxehr.training.config import resolve
-from jaxehr.training.sharding import AXIS, make_mesh, per_device
+from jaxehr.training.sharding import compiled_rows
 
 
 def patient_losses(
@@ -54,7 +53,7 @@ def patient_losses(
     """
     fitted, weights = params["fitted"], params["weights"]
     data = preprocessing.encode(fitted, model.layout, cohort)
-    devices = jax.local_device_count()
+    devices = jax.device_count()
     run, size = program(model, levels, repeats, devices), block_rows() * devices
     common = jax.device_put((scales_of(model, fitted), weights))
     count, found = num_patients(cohort), [np.zeros((0, levels), np.float32)]
@@ -69,11 +68,7 @@ def patient_losses(
 def program(model: Model, levels: int, repeats: int, devices: int) -> Any:
     """The compiled losses of one block on each device."""
     run = functools.partial(block_losses, model, levels, repeats)
-    if devices > 1:
-        split, whole = PartitionSpec(AXIS), PartitionSpec()
-        specs = (whole, whole, whole, split)
-        run = per_device(run, make_mesh(devices), in_specs=specs, out_specs=split)
-    return jax.jit(run)
+    return compiled_rows(run, devices, copied=3)
 
 
 def block_losses(

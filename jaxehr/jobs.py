@@ -1,0 +1,94 @@
+"""One process of a job on several hosts or GPUs: how it joins, speaks and ends."""
+
+import os
+import re
+import sys
+from typing import Any, TextIO
+
+from jaxehr.core.checks import InputError
+
+ADDRESS, COUNT, NUMBER = (
+    "JAX_COORDINATOR_ADDRESS",
+    "JAX_NUM_PROCESSES",
+    "JAX_PROCESS_ID",
+)
+JOIN_SECONDS = int(os.environ.get("JAXEHR_JOIN_SECONDS", "300"))
+PARTNER = re.compile(
+    "gloo|nccl|barrier|heartbeat|connection|socket|UNAVAILABLE|ABORTED|"
+    "DEADLINE_EXCEEDED|coordination|distributed service",
+    re.IGNORECASE,
+)
+
+
+def join() -> None:
+    """Meets the other processes of the job; only process 0 speaks from then on.
+
+    Raises:
+      InputError: nothing says where they are, or they did not come.
+    """
+    import jax
+
+    if joined():
+        return
+    try:
+        jax.distributed.initialize(
+            num_processes=integer(COUNT),
+            process_id=integer(NUMBER),
+            initialization_timeout=JOIN_SECONDS,
+        )
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0][:160]
+        raise InputError(
+            f"--distributed: cannot join ({reason}); start one process for each host "
+            f"under SLURM, Open MPI or GKE, or set {ADDRESS} (HOST:PORT of process 0), "
+            f"{COUNT} and {NUMBER}."
+        ) from error
+    sys.excepthook = broken
+    if jax.process_index():
+        sys.stdout = silence()
+
+
+def integer(name: str) -> int | None:
+    """The number in an environment variable, if it is set."""
+    text = os.environ.get(name, "")
+    if text and not text.isdecimal():
+        raise InputError(f"{name}={text}: is not a whole number.")
+    return int(text) if text else None
+
+
+def joined() -> bool:
+    """Whether this process is one of several of a job; does not import JAX."""
+    jax = sys.modules.get("jax")
+    return jax is not None and bool(jax.distributed.is_initialized())
+
+
+def progress_stream() -> TextIO | None:
+    """Where progress is shown: by process 0 on stderr (None), else nowhere."""
+    return silence() if joined() and sys.modules["jax"].process_index() else None
+
+
+def silence() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")
+
+
+def partner_lost(error: Exception) -> bool:
+    """Whether an error of JAX comes from a process of the job that has died."""
+    named = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
+    return joined() and named and bool(PARTNER.search(str(error)))
+
+
+def broken(*error: Any) -> None:
+    """Shows an error that nobody expected, and ends the job."""
+    sys.__excepthook__(*error)
+    leave(1)
+
+
+def leave(code: int) -> None:
+    """Ends a process that failed within a job at once.
+
+    At the usual end JAX waits minutes for the others, who wait for this one.
+    """
+    if joined():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

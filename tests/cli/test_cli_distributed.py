@@ -1,0 +1,122 @@
+"""A job of two processes: what one process makes, and what a death leaves."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from cli_tools import SMALL
+
+from jaxehr.data.store import load_cohort
+
+TRAIN = [*SMALL[:-1], "30", "--checkpoint-every", "5", "--eval-every", "5"]
+TRAIN += ["--batch-size", "32"]
+LOST = "another process of this job has ended; start the job again"
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def start(words, devices, **more) -> subprocess.Popen:
+    """One process with some devices of its own."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        [sys.executable, "-m", "jaxehr.cli", *map(str, words)],
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags} | more,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def job(words) -> list[subprocess.Popen]:
+    """Two processes of one device each."""
+    common = {
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",
+        "JAX_NUM_PROCESSES": "2",
+    }
+    words = [*words, "--distributed"]
+    return [start(words, 1, JAX_PROCESS_ID=str(n), **common) for n in range(2)]
+
+
+def ended(processes) -> list[tuple[int, str, str]]:
+    """Exit code, output and errors of each."""
+    told = [process.communicate(timeout=180) for process in processes]
+    return [(p.returncode, *t) for p, t in zip(processes, told, strict=True)]
+
+
+def whole(processes) -> list[str]:
+    """The outputs of processes that ended well."""
+    found = ended(processes)
+    assert all(code == 0 for code, *_ in found), found
+    return [out for _, out, _ in found]
+
+
+@pytest.fixture(scope="module")
+def runs(made, tmp_path_factory):
+    """A run of one process, and one of a job whose second process was killed."""
+    folder = tmp_path_factory.mktemp("job")
+    words = ["train", "cdmt", made / "cohort", *TRAIN, "--out"]
+    whole([start([*words, folder / "one"], 2)])
+    processes = job([*words, folder / "job"])
+    lines, end = folder / "job" / "metrics.jsonl", time.monotonic() + 180
+    while not (lines.is_file() and len(lines.read_text().splitlines()) >= 2):
+        assert processes[0].poll() is None, processes[0].communicate()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    processes[1].send_signal(signal.SIGKILL)
+    died = ended(processes)
+    again = whole(job([*words, folder / "job"]))
+    return folder, died, again
+
+
+def test_a_process_that_dies_ends_the_job_with_one_line(runs):
+    (code, _, errors), (killed, *_) = runs[1]
+    assert killed == -signal.SIGKILL
+    assert code == 1, errors
+    assert "Traceback" not in errors
+    assert LOST in errors.splitlines()[-1]
+
+
+def test_the_job_goes_on_and_ends_in_the_parameters_of_one_process(runs):
+    folder = runs[0]
+    # The sum of two devices has one order only, so the bits are the same.
+    one, other = (folder / name / "params.npz" for name in ("one", "job"))
+    assert one.read_bytes() == other.read_bytes()
+    lines = (folder / "job" / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 30
+
+
+def test_only_the_first_process_speaks(runs):
+    first, second = runs[2]
+    assert "trained, 30 steps of 32 patients" in first
+    assert second == ""
+
+
+def test_the_job_draws_the_patients_of_one_process(runs, tmp_path):
+    words = ["sample", runs[0] / "one", "--n", "70", "--out"]
+    whole([start([*words, tmp_path / "one"], 2)])
+    whole(job([*words, tmp_path / "job"]))
+    one, other = load_cohort(tmp_path / "one"), load_cohort(tmp_path / "job")
+    assert one.schema == other.schema
+    for a, b in zip(one.cohort.temporal, other.cohort.temporal, strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(one.cohort.label, other.cohort.label)
+
+
+def test_who_has_no_partners_is_told(refused, here, made, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    words = ["train", "cdmt", made / "cohort", "--out", "run", "--distributed"]
+    refused(words, "--distributed: cannot join", "JAX_COORDINATOR_ADDRESS")
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
+    refused(words, "JAX_NUM_PROCESSES=two: is not a whole number")

@@ -1,0 +1,60 @@
+"""The GPU kernel, interpreted, against the plain form; that it compiles to Triton."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxehr.nn import gru_kernel
+from jaxehr.nn.gru import BiGru
+
+LENGTH = jnp.array([5, 0, 3, 5, 1])
+
+
+def both(form, length, hidden=6):
+    """States and gradients of the plain form and of another one."""
+    x = jax.random.normal(jax.random.key(0), (5, 5, 3))
+    plain = BiGru(hidden=hidden, num_layers=2, form="plain")
+    params = jax.jit(plain.init)(jax.random.key(1), x)
+
+    def run(net):
+        def loss(params, x):
+            h = net.apply(params, x, length)
+            return jnp.sum(jnp.sin(h)), h
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(params, x)
+
+    return run(plain), run(BiGru(hidden=hidden, num_layers=2, form=form))
+
+
+@pytest.mark.parametrize("length", [None, LENGTH], ids=["full", "padded"])
+@pytest.mark.parametrize(("form", "error"), [("kernel", 3e-6), ("kernel-bf16", 1e-2)])
+def test_values_and_gradients_are_those_of_the_plain_form(form, error, length):
+    wanted, found = both(form, length)
+    for a, b in zip(jax.tree.leaves(wanted), jax.tree.leaves(found), strict=True):
+        np.testing.assert_allclose(b, a, rtol=error, atol=error * 2)
+
+
+def test_more_rows_than_one_program_takes():
+    rows = gru_kernel.ROWS + 3
+    x = jax.random.normal(jax.random.key(0), (rows, 4, 3))
+    net = BiGru(hidden=4, num_layers=1, form="kernel")
+    params = net.init(jax.random.key(1), x)
+    plain = BiGru(hidden=4, num_layers=1, form="plain")
+    np.testing.assert_allclose(
+        net.apply(params, x), plain.apply(params, x), rtol=3e-6, atol=3e-6
+    )
+
+
+@pytest.mark.parametrize("form", ["kernel", "kernel-bf16"])
+def test_it_compiles_to_triton_without_a_gpu(form, monkeypatch):
+    """Both passes become GPU kernels; what they compute there, only a GPU can show."""
+    monkeypatch.setattr(gru_kernel, "interpreted", lambda: False)
+    x, length = jnp.zeros((40, 25, 14)), jnp.full(40, 25)
+    net = BiGru(hidden=64, num_layers=1, form=form)
+    params = BiGru(hidden=64, num_layers=1).init(jax.random.key(0), x)
+    loss = lambda params: net.apply(params, x, length).sum()
+    traced = jax.jit(jax.grad(loss)).trace(params)
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count("gru_forward") >= 2
+    assert text.count("gru_backward") >= 2

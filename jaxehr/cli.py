@@ -136,7 +136,8 @@ def ended_by_sigterm() -> Iterator[None]:
 
 def fail(message: str, code: int) -> int:
     """Prints one line."""
-    print(f"jaxehr: error: {' '.join(message.split())}", file=sys.stderr)
+    with contextlib.suppress(BrokenPipeError):
+        print(f"jaxehr: error: {' '.join(message.split())}", file=sys.stderr)
     leave(code)
     return code
 

@@ -1,5 +1,6 @@
 """One process of a job on several hosts or GPUs: how it joins, speaks and ends."""
 
+import contextlib
 import os
 import re
 import sys
@@ -79,7 +80,8 @@ def partner_lost(error: Exception) -> bool:
 
 def broken(*error: Any) -> None:
     """Shows an error that nobody expected, and ends the job."""
-    sys.__excepthook__(*error)
+    with contextlib.suppress(OSError, ValueError):
+        sys.__excepthook__(*error)
     leave(1)
 
 
@@ -89,6 +91,7 @@ def leave(code: int) -> None:
     At the usual end JAX waits minutes for the others, who wait for this one.
     """
     if joined():
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # nobody listens any more
+                stream.flush()
         os._exit(code)

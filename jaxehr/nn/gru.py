@@ -92,7 +92,8 @@ def plain_direction(
     """
 
     def step(h: jax.Array, inputs: tuple) -> tuple[jax.Array, jax.Array]:
-        h, _ = _step(weights, h, *inputs, dtype)
+        x, valid = inputs
+        h, _ = _step(weights, h, x, valid, dtype)
         return h, h
 
     return lax.scan(step, _start(weights, x), (x, valid), reverse=reverse)[1]
@@ -122,7 +123,8 @@ def _blocked_forward(
     dtype: Any,
 ) -> tuple[jax.Array, tuple]:
     def step(h: jax.Array, inputs: tuple) -> tuple[jax.Array, tuple]:
-        h_next, parts = _step(weights, h, *inputs, dtype)
+        x, valid = inputs
+        h_next, parts = _step(weights, h, x, valid, dtype)
         return h_next, (h_next, (*parts, h))
 
     states, saved = lax.scan(step, _start(weights, x), (x, valid), reverse=reverse)[1]

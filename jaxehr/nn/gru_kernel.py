@@ -1,8 +1,8 @@
 """The recurrence of a GRU as one GPU kernel: the loop over time runs inside it.
 
 A program of the kernel keeps the state of some rows and all recurrent weights on chip
-from the first step to the last (64 hidden units: 48 KB in float32), so that the device's
-memory is touched only for the projected inputs and the states. Backwards the gates are
+from the first step to the last (64 hidden units: 48 KB in float32), so that the memory
+of the device is touched only for projected inputs and states. Backwards the gates are
 computed again from the states: one more product a step is cheaper than four arrays
 written and read. Gradients of the weights are large products over all steps, outside.
 
@@ -61,7 +61,7 @@ def kernel_states(
     if valid is None:
         valid = jnp.ones((steps, rows), bool)
     kept = jnp.pad(valid, ((0, 0), (0, more))).astype(jnp.float32)
-    states = recurrence(gates, weights, bias, kept, reverse, dtype)
+    states: Any = recurrence(gates, weights, bias, kept, reverse, dtype)
     return states[:, :rows, :hidden]
 
 
@@ -195,7 +195,7 @@ def _backward_kernel(
 def _forward(
     gates: Any, weights: Any, bias: Any, kept: Any, reverse: bool, dtype: Any
 ) -> tuple[jax.Array, tuple[Any, ...]]:
-    states = recurrence(gates, weights, bias, kept, reverse, dtype)
+    states: Any = recurrence(gates, weights, bias, kept, reverse, dtype)
     return states, (gates, weights, bias, kept, states)
 
 

@@ -203,7 +203,7 @@ def decided(
 
     Processes that did not make the same steps would wait for each other forever.
     """
-    told = agreed(np.float64([seconds, speed, caught[0] if caught else 0]))
+    told = agreed(np.array([seconds, speed, caught[0] if caught else 0], float))
     return float(told[0, 0]), float(told[0, 1]), int(told[:, 2].max())
 
 

@@ -137,6 +137,15 @@ def picture(
     return Picture(Markup(text), caption or alt, wide)
 
 
+def standalone(made: Picture) -> str:
+    """The figure as an SVG file of its own, with its colours on white."""
+    text = str(made.svg).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    for marker, variable in _VARIABLES.items():
+        text = text.replace(variable, marker)
+    text = text.replace('style="', 'style="background:#ffffff;', 1)
+    return f"{text}\n"
+
+
 def shorten(text: Any, length: int = 18) -> str:
     """`text` cut to `length` characters with an ellipsis."""
     words = str(text)

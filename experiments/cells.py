@@ -114,6 +114,14 @@ def machine() -> dict[str, str]:
     }
 
 
+def in_words(machine: Any) -> str:
+    """A machine and its versions in one line."""
+    if not isinstance(machine, dict):
+        return str(machine)
+    rest = [f"{name} {value}" for name, value in machine.items() if name != "machine"]
+    return ", ".join([machine.get("machine", "unknown machine"), *rest])
+
+
 def revision() -> str:
     """The commit of this code, with a + if it was changed since; "" if unknown."""
     here = pathlib.Path(__file__).parent.parent

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from experiments.cells import Column, Found, at, spread
 from jaxehr.core.configs import to_dict
@@ -64,7 +65,9 @@ def curves(cells: Found, spec: dict[str, Any], chosen: list[Column]) -> Figure:
             curve(ax, cells, line, column, i, title)
         if spec.get("log"):
             ax.set_xscale("log")
+            ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            ax.minorticks_off()
         ax.set_title(column.title)
         ax.set_xlabel(spec["x"])
         ax.grid(color=GRID)

@@ -13,11 +13,10 @@ import dataclasses
 import pathlib
 import re
 import sys
-from typing import Any
 
 import tyro
 
-from experiments.cells import CELLS, Found, read_cells
+from experiments.cells import CELLS, Found, in_words, read_cells
 from experiments.suite import RESULTS, Options, Suite, load_suite, shell, suites
 from experiments.tables import BLOCKS, cells_of, document, publish, whose
 from jaxehr.core.checks import InputError
@@ -120,21 +119,13 @@ def facts(done: Found) -> str:
     """Cells, seeds, failures, versions, machine and time; whose data they are."""
     good = [cell for cell in done if "failed" not in cell]
     seeds = ", ".join(str(seed) for seed in sorted({cell["seed"] for cell in done}))
-    made = {line(c["machine"]) for c in good if "machine" in c}
+    made = {in_words(c["machine"]) for c in good if "machine" in c}
     bad = len(done) - len(good)
     failed = f" ({bad} failed)" if bad else ""
     return (
         f"{len(done)} cells{failed}; seeds {seeds}; {'; '.join(sorted(made))}; "
         f"{minutes(good):.0f} minutes by the clock. {whose(done)}\n"
     )
-
-
-def line(machine: Any) -> str:
-    """A machine and its versions in words."""
-    if not isinstance(machine, dict):
-        return str(machine)
-    rest = [f"{name} {value}" for name, value in machine.items() if name != "machine"]
-    return ", ".join([machine.get("machine", "unknown machine"), *rest])
 
 
 def minutes(done: Found) -> float:

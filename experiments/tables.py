@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 import tyro
 
-from experiments.cells import CELLS, Column, Found, column, metric, spread
+from experiments.cells import CELLS, Column, Found, column, in_words, metric, spread
 from experiments.figures import draw, draw_schedules
 from experiments.suite import Options, Suite, load_suite, run_suite, shell
 from jaxehr.core.checks import InputError
@@ -190,7 +190,7 @@ def shown(cells: Found, path: str, column: Column) -> str:
 def note(done: Found) -> str:
     """How the numbers were made, and of whom."""
     settings = done[0]["settings"]
-    machines = sorted({str(c["machine"]) for c in done if "machine" in c})
+    machines = sorted({in_words(c["machine"]) for c in done if "machine" in c})
     return (
         f"Training time of each model: {settings['seconds']:.0f} s (of all processors "
         f"together on a CPU), preset {settings['preset']} where a model has it. Mean ± "

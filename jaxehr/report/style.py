@@ -142,7 +142,8 @@ def standalone(made: Picture) -> str:
     text = str(made.svg).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
     for marker, variable in _VARIABLES.items():
         text = text.replace(variable, marker)
-    text = text.replace('style="', 'style="background:#ffffff;', 1)
+    ground = "background:#ffffff;font-family:sans-serif"
+    text = text.replace('style="', f'style="{ground};', 1)
     return f"{text}\n"
 
 

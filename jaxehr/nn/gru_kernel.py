@@ -82,9 +82,18 @@ def recurrence(
         grid=(rows // ROWS,),
         in_specs=_specs(steps, hidden),
         out_specs=_rows(steps, hidden),
-        interpret=interpreted(),
         name="gru_forward",
+        **_target(),
     )(gates, weights, bias, kept)
+
+
+def _target() -> dict[str, Any]:
+    """Who runs the kernel: Triton on a GPU, else the interpreter."""
+    if interpreted():
+        return {"interpret": True}
+    from jax.experimental.pallas import triton
+
+    return {"compiler_params": triton.CompilerParams(num_warps=4, num_stages=2)}
 
 
 def _rows(steps: int, hidden: int) -> pl.BlockSpec:
@@ -122,7 +131,14 @@ def _cell(h: Any, gates: Any, weights: Any, bias: Any, dtype: Any) -> tuple[Any,
 
 
 def _forward_kernel(
-    gates: Any, weights: Any, bias: Any, kept: Any, out: Any, *, reverse: bool, dtype: Any
+    gates: Any,
+    weights: Any,
+    bias: Any,
+    kept: Any,
+    out: Any,
+    *,
+    reverse: bool,
+    dtype: Any,
 ) -> None:
     steps, rows, hidden = out.shape
     held, candidate = [weights[gate] for gate in range(3)], bias[...]
@@ -158,7 +174,7 @@ def _backward_kernel(
         t = i if reverse else steps - 1 - i
         before = jnp.clip(t + 1 if reverse else t - 1, 0, steps - 1)
         # The state before the first step is 0.
-        h = states[before] * jnp.where(i == steps - 1, 0.0, 1.0)
+        h = jnp.where(i == steps - 1, jnp.zeros((rows, hidden)), states[before])
         inputs = [gates[gate, t] for gate in range(3)]
         r, z, n, hidden_n = _cell(h, inputs, held, candidate, dtype)
         d_h = (d_h + d_states[t]) * kept[t][:, None]
@@ -197,8 +213,8 @@ def _backward(
         grid=(rows // ROWS,),
         in_specs=[*_specs(steps, hidden), _rows(steps, hidden), _rows(steps, hidden)],
         out_specs=[_specs(steps, hidden)[0], _rows(steps, hidden)],
-        interpret=interpreted(),
         name="gru_backward",
+        **_target(),
     )(gates, weights, bias, kept, states, d_states)
     zero = jnp.zeros_like(states[:1])
     before = [states[1:], zero] if reverse else [zero, states[:-1]]

@@ -1,4 +1,4 @@
-"""The GPU kernel, interpreted, against the plain form; that it compiles to Triton."""
+"""The GPU kernel (interpreted) and bfloat16 products against the plain form."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jaxehr.nn.gru import BiGru
 LENGTH = jnp.array([5, 0, 3, 5, 1])
 
 
-def both(form, length, hidden=6):
+def both(form, products, length, hidden=6):
     """States and gradients of the plain form and of another one."""
     x = jax.random.normal(jax.random.key(0), (5, 5, 3))
     plain = BiGru(hidden=hidden, num_layers=2, form="plain")
@@ -24,13 +24,22 @@ def both(form, length, hidden=6):
 
         return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(params, x)
 
-    return run(plain), run(BiGru(hidden=hidden, num_layers=2, form=form))
+    return run(plain), run(BiGru(hidden, 2, form, products))
 
 
 @pytest.mark.parametrize("length", [None, LENGTH], ids=["full", "padded"])
-@pytest.mark.parametrize(("form", "error"), [("kernel", 3e-6), ("kernel-bf16", 1e-2)])
-def test_values_and_gradients_are_those_of_the_plain_form(form, error, length):
-    wanted, found = both(form, length)
+@pytest.mark.parametrize(
+    ("form", "products", "error"),
+    [
+        ("kernel", "float32", 3e-6),
+        ("kernel", "bfloat16", 1e-2),
+        ("blocked", "bfloat16", 1e-2),
+    ],
+)
+def test_values_and_gradients_are_those_of_the_plain_form(
+    form, products, error, length
+):
+    wanted, found = both(form, products, length)
     for a, b in zip(jax.tree.leaves(wanted), jax.tree.leaves(found), strict=True):
         np.testing.assert_allclose(b, a, rtol=error, atol=error * 2)
 
@@ -46,12 +55,12 @@ def test_more_rows_than_one_program_takes():
     )
 
 
-@pytest.mark.parametrize("form", ["kernel", "kernel-bf16"])
-def test_it_compiles_to_triton_without_a_gpu(form, monkeypatch):
+@pytest.mark.parametrize("products", ["float32", "bfloat16"])
+def test_it_compiles_to_triton_without_a_gpu(products, monkeypatch):
     """Both passes become GPU kernels; what they compute there, only a GPU can show."""
     monkeypatch.setattr(gru_kernel, "interpreted", lambda: False)
     x, length = jnp.zeros((40, 25, 14)), jnp.full(40, 25)
-    net = BiGru(hidden=64, num_layers=1, form=form)
+    net = BiGru(64, 1, "kernel", products)
     params = BiGru(hidden=64, num_layers=1).init(jax.random.key(0), x)
     loss = lambda params: net.apply(params, x, length).sum()
     traced = jax.jit(jax.grad(loss)).trace(params)

@@ -86,7 +86,8 @@ class Denoiser(nn.Module):
         shape = (*x.shape[:2], context.shape[-1])
         x = jnp.concatenate([x, jnp.broadcast_to(context[:, None], shape)], -1)
         config = self.config
-        gru = BiGru(config.hidden, config.num_layers, config.gru, name="gru")
+        forms = config.gru, config.products
+        gru = BiGru(config.hidden, config.num_layers, *forms, name="gru")
         h = nn.LayerNorm(name="norm")(gru(x, length))
         h = Film(name="film")(h, time)
         valid = jnp.arange(h.shape[1])[None, :] < length[:, None]

@@ -6,7 +6,7 @@ Cells of `configs/cdmt.json`, shared with the other tables of the paper
 (results/cdmt/cells.jsonl); cohorts and budget as in `experiments.benchmark`. Expected:
 4 to 6 minutes a cell on 2 CPU cores at the default 120 s of training, under 3 on one
 H200. What to expect:
-a small gain; `jaxehr evaluate` of a run draws the learned rho by feature and step.
+a small gain; the learned rho by feature and time step is drawn beside the table.
 """
 
 import sys

@@ -37,14 +37,14 @@ class Trained(NamedTuple):
 def run_cell(
     suite: Any,
     settings: dict[str, Any],
-    out: pathlib.Path,
+    work: pathlib.Path,
     folders: tuple[pathlib.Path, ...],
     cell: Any,
 ) -> dict[str, Any]:
     """What is measured, JSON-able; or the reason of a failure.
 
     Args:
-      suite: `suite.Suite`. settings: fields of `suite.Options`. out: where trainings
+      suite: `suite.Suite`. settings: fields of `suite.Options`. work: where trainings
         are kept. folders: of the training people, and perhaps of the test people.
       cell: `suite.Cell`.
     """
@@ -54,7 +54,9 @@ def run_cell(
     try:
         hide = suite.variants[cell.variant].hide
         data = load(folders, settings["patients"], hide, cell.seed)
-        return measured(suite, settings, out / "work", data, cell)
+        place = training_place(work, settings, folders, suite.variants, cell)
+        found = measured(suite, settings, place, data, cell)
+        return found | {"data": told_of(data.real, folders), "training": place.name}
     except (InputError, FloatingPointError, MemoryError, ValueError) as error:
         return {"failed": f"{type(error).__name__}: {error}".splitlines()[0]}
 
@@ -91,23 +93,51 @@ def load(
     return Data(real, *split(left, VALID_SHARE, salt="valid"), test)
 
 
+def told_of(real: Any, folders: tuple[pathlib.Path, ...]) -> dict[str, Any]:
+    """Whose data they are, and where they lie."""
+    source = str(real.provenance.get("source", "unknown"))
+    return {"source": source, "folders": [str(folder) for folder in folders]}
+
+
+def training_place(
+    work: pathlib.Path,
+    settings: dict[str, Any],
+    folders: tuple[pathlib.Path, ...],
+    variants: dict[str, Any],
+    cell: Any,
+) -> pathlib.Path:
+    """The folder of a training: one for all variants, of any suite, that learn the same
+    from the same cohort."""
+    variant = variants[cell.variant]
+    paths = [str(folder.resolve()) for folder in folders]
+    same = [variant.model, variant.config, variant.hide, settings, paths]
+    text = json.dumps(same, sort_keys=True)
+    mark = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return work / f"{cell.cohort}-{variant.model}-{cell.seed}-{mark}"
+
+
+def told_at(place: pathlib.Path) -> pathlib.Path:
+    """The file that says what a training took; it is there when the training is."""
+    return place.with_suffix(".json")
+
+
 def measured(
-    suite: Any, settings: dict[str, Any], work: pathlib.Path, data: Data, cell: Any
+    suite: Any, settings: dict[str, Any], place: pathlib.Path, data: Data, cell: Any
 ) -> dict[str, Any]:
     """The cell."""
     from experiments.cells import machine
 
     variant = suite.variants[cell.variant]
-    trained = trained_once(work, settings, data, variant, cell)
+    trained = trained_once(place, settings, data, variant, cell.seed)
     laps = dict(trained.told["seconds"])
     lap = stopwatch(laps)
-    made = drawings(variant, trained.run, len(data.real.ids), cell.seed, lap)
+    people = suite.drawn * len(data.real.ids)
+    made = drawings(variant, trained.run, people, cell.seed, lap)
     memory = peak_bytes()
     metrics = compared(suite, data, made, cell.seed)
     lap("metrics")
-    people = {part: len(getattr(data, part).ids) for part in Data._fields}
     return trained.told | {
-        "people": people,
+        "people": {part: len(getattr(data, part).ids) for part in Data._fields},
         "seconds": laps,
         "peak_bytes": max(memory, trained.told["peak_bytes"]),
         "metrics": metrics,
@@ -116,28 +146,22 @@ def measured(
 
 
 def trained_once(
-    work: pathlib.Path,
+    place: pathlib.Path,
     settings: dict[str, Any],
     data: Data,
     variant: Any,
-    cell: Any,
+    seed: int,
 ) -> Trained:
     """The training of a variant; another one of the same model and configuration may
-    have made it before. After a change of code, remove the folder `work`."""
+    have made it before. After a change of code or data, remove the folder of all."""
     from jaxehr.core.files import read_json, write_json
     from jaxehr.runs import load_run, save_run
 
-    same = json.dumps(
-        [variant.model, variant.config, variant.hide, settings], sort_keys=True
-    )
-    mark = hashlib.sha256(same.encode()).hexdigest()[:12]
-    folder = work / f"{cell.cohort}-{variant.model}-{cell.seed}-{mark}"
-    told = folder.with_suffix(".json")
-    if not told.is_file():
-        found = train(settings, data, variant, cell.seed)
-        save_run(found.run, folder)
-        write_json(told, found.told)
-    return Trained(load_run(folder), read_json(told))
+    if not told_at(place).is_file():
+        found = train(settings, data, variant, seed)
+        save_run(found.run, place)
+        write_json(told_at(place), found.told)
+    return Trained(load_run(place), read_json(told_at(place)))
 
 
 def train(settings: dict[str, Any], data: Data, variant: Any, seed: int) -> Trained:
@@ -182,7 +206,7 @@ def peak_bytes() -> int:
 def drawings(
     variant: Any, run: Any, people: int, seed: int, lap: Callable[[str], None]
 ) -> Any:
-    """As many patients as there are people; then `DRAWN` by the program of before."""
+    """As many patients as `people`; then `DRAWN` by the program of before."""
     from jaxehr.core.configs import replace
     from jaxehr.registry import find, model_entry
     from jaxehr.runs import sample_run

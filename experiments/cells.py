@@ -1,8 +1,11 @@
 """Cells of an experiment: one line of JSON each, kept as soon as it is done."""
 
+import dataclasses
+import importlib.metadata
 import json
 import pathlib
 import platform
+import subprocess
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,35 @@ from jaxehr.report.json_out import plain
 
 Found = list[dict[str, Any]]
 SETTINGS, CELLS = "settings.json", "cells.jsonl"
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column: its title, where its number stands in a cell, and how it is shown."""
+
+    title: str
+    path: str
+    digits: int = 3
+    scale: float = 1.0
+
+    @property
+    def reference(self) -> str:
+        """Where the number of real people stands; "" = there is none."""
+        end = ".value"
+        return f"{self.path[: -len(end)]}.reference" if end in self.path else ""
+
+
+def metric(title: str, name: str, digits: int = 3, scale: float = 1.0) -> Column:
+    """A column of a metric."""
+    return Column(title, f"metrics.{name}.value", digits, scale)
+
+
+def column(spec: list[Any]) -> Column:
+    """A column from a config: title, name of a number, digits, factor.
+
+    A name with a dot is a place in a cell, such as `seconds.training`.
+    """
+    return Column(*spec) if "." in spec[1] else metric(*spec)
 
 
 def read_cells(out: pathlib.Path, settings: dict[str, Any]) -> Found:
@@ -78,4 +110,30 @@ def machine() -> dict[str, str]:
         "machine": f"{platform.machine()}, {jax.device_count()} {device.device_kind}",
         "python": platform.python_version(),
         "jax": jax.__version__,
+        "jaxehr": f"{importlib.metadata.version('jaxehr')} {revision()}".strip(),
     }
+
+
+def in_words(machine: Any) -> str:
+    """A machine and its versions in one line."""
+    if not isinstance(machine, dict):
+        return str(machine)
+    rest = [f"{name} {value}" for name, value in machine.items() if name != "machine"]
+    return ", ".join([machine.get("machine", "unknown machine"), *rest])
+
+
+def revision() -> str:
+    """The commit of this code, with a + if it was changed since; "" if unknown."""
+    here = pathlib.Path(__file__).parent.parent
+    git = ["git", "-C", str(here)]
+    try:
+        found = subprocess.run(
+            [*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True
+        )
+        code = ["jaxehr", "experiments"]
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *code])
+    except OSError:
+        return ""
+    if found.returncode:
+        return ""
+    return found.stdout.strip() + ("+" if changed.returncode else "")

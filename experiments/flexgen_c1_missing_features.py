@@ -7,7 +7,7 @@ Cells of `configs/flexgen.json`, shared with the other tables of the paper
 paper's form by `jaxehr prepare ... --discretize fiddle`. Expected: 2 to 4 minutes a
 cell on 2 CPU cores at the default 120 s of training, under 2 on one H200. What to
 expect: FLEXGEN-EHR masks what is missing out of its loss; the others see filled values
-and masks. The protocol is ours, the paper's table is absent.
+and masks. Drawn beside the table. The protocol is ours, the paper's table is absent.
 """
 
 import sys

@@ -7,7 +7,8 @@ Cells of `configs/flexgen.json`, shared with the other tables of the paper
 paper's form by `jaxehr prepare ... --discretize fiddle`. Expected: 2 to 4 minutes a
 cell on 2 CPU cores at the default 120 s of training, under 2 on one H200. What to
 expect: FLEXGEN-EHR flat up to 40 / 40 %; EHR-M-GAN learns from patients completed by
-their 5 nearest neighbours. `experiments.flexgen_missing` has every alternative.
+their 5 nearest neighbours. R² and AUROC are drawn beside the table;
+`experiments.flexgen_missing` has every alternative.
 """
 
 import sys

@@ -20,7 +20,8 @@ import tyro
 from jaxehr.devices import configure
 
 CONFIGS = pathlib.Path(__file__).parent / "configs"
-NOT_SETTINGS = ("cohorts", "only", "seeds", "out", "budget", "again")
+RESULTS = pathlib.Path("results")
+NOT_SETTINGS = ("cohorts", "only", "seeds", "out", "work", "budget", "again")
 
 
 class Variant(NamedTuple):
@@ -46,7 +47,9 @@ class Suite(NamedTuple):
     Attributes:
       name: of the file in `configs`. variants: by name. metrics: families to make.
       quick: changes to the quick metric configuration. tables: by name, the `variants`
-      of a published table and its `columns`, see `tables.column`.
+      of a published table and its `columns`, see `cells.column`; perhaps a `figure`,
+      see `figures.draw`, and what the `paper` says. drawn: synthetic patients for each
+      real one.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Suite(NamedTuple):
     metrics: tuple[str, ...]
     quick: dict[str, Any]
     tables: dict[str, dict[str, Any]] = {}  # noqa: RUF012
+    drawn: int = 1
 
 
 class Cell(NamedTuple):
@@ -72,6 +76,9 @@ class Options:
     """NAME=TRAIN or NAME=TRAIN:TEST: folders that `jaxehr prepare` made."""
     out: pathlib.Path | None = None
     """The folder to make or go on with; by default results/ and the suite's name."""
+    work: pathlib.Path | None = None
+    """The folder of trainings; by default results/work, shared by all suites, or work
+    in --out. It may be removed."""
     only: tuple[str, ...] = ()
     """Only these variants; empty = all."""
     seeds: int = 3
@@ -89,7 +96,16 @@ class Options:
 
     def folder(self, suite: Suite) -> pathlib.Path:
         """Where the cells are kept."""
-        return self.out or pathlib.Path("results") / suite.name
+        return self.out or RESULTS / suite.name
+
+    def trainings(self) -> pathlib.Path:
+        """Where the trainings are kept."""
+        return self.work or (self.out or RESULTS) / "work"
+
+    def settings(self) -> dict[str, Any]:
+        """What all cells of a folder have in common."""
+        values = dataclasses.asdict(self).items()
+        return {name: value for name, value in values if name not in NOT_SETTINGS}
 
 
 def load_suite(name: str) -> Suite:
@@ -98,8 +114,14 @@ def load_suite(name: str) -> Suite:
 
     made = read_json(CONFIGS / f"{name}.json")
     variants = {key: Variant(**value) for key, value in made["variants"].items()}
-    more = (made.get(key, {}) for key in ("quick", "tables"))
-    return Suite(name, variants, tuple(made["metrics"]), *more)
+    more = {key: made[key] for key in ("tables", "drawn") if key in made}
+    quick = made.get("quick", {})
+    return Suite(name, variants, tuple(made["metrics"]), quick, **more)
+
+
+def suites() -> list[str]:
+    """The names of all suites."""
+    return sorted(path.stem for path in CONFIGS.glob("*.json"))
 
 
 def plan(suite: Suite, options: Options, cohorts: dict[str, Any]) -> Iterator[Cell]:
@@ -142,37 +164,53 @@ def run_suite(suite: Suite, options: Options) -> pathlib.Path:
     Returns:
       The folder of the cells.
     """
-    from experiments.cells import SETTINGS, append_cell, read_cells
-    from jaxehr.core.files import write_json
-
     cohorts, out = folders_of(options.cohorts), options.folder(suite)
-    wanted, begun = list(plan(suite, options, cohorts)), time.perf_counter()
-    values = dataclasses.asdict(options).items()
-    settings = {name: value for name, value in values if name not in NOT_SETTINGS}
-    done = read_cells(out, settings)
-    keep = lambda cell: not (options.again and "failed" in cell)
-    finished = {tuple(c[name] for name in Cell._fields) for c in done if keep(c)}
-    left, longest = [cell for cell in wanted if cell not in finished], 0.0
+    begun, longest = time.perf_counter(), 0.0
+    total, left = len(list(plan(suite, options, cohorts))), unfinished(suite, options)
     while left:
         minutes = (time.perf_counter() - begun) / 60
         if options.budget and minutes + longest > options.budget:
             break
-        write_json(out / SETTINGS, settings)
-        start, cell = time.perf_counter(), left.pop(0)
-        found = apart(suite, settings, out, cohorts[cell.cohort], cell)
-        append_cell(out, cell._asdict() | found | {"settings": settings})
-        seconds = time.perf_counter() - start
-        longest = max(longest, seconds / 60)
-        said = found.get("failed", "done")
-        print(f"{'/'.join(map(str, cell))}: {seconds:.0f} s, {said}", flush=True)
-    print(f"{len(wanted) - len(left)} of {len(wanted)} cells; {out}")
+        longest = max(longest, run_one(suite, options, left.pop(0)) / 60)
+    print(f"{total - len(left)} of {total} cells; {out}")
     return out
+
+
+def unfinished(suite: Suite, options: Options) -> list[Cell]:
+    """The cells that are left, in the order of the plan.
+
+    Raises:
+      InputError: there are cells that were made with other settings.
+    """
+    from experiments.cells import read_cells
+
+    done = read_cells(options.folder(suite), options.settings())
+    keep = lambda cell: not (options.again and "failed" in cell)
+    finished = {tuple(c[name] for name in Cell._fields) for c in done if keep(c)}
+    wanted = plan(suite, options, folders_of(options.cohorts))
+    return [cell for cell in wanted if cell not in finished]
+
+
+def run_one(suite: Suite, options: Options, cell: Cell) -> float:
+    """Runs a cell and keeps its line; the seconds that it took."""
+    from experiments.cells import SETTINGS, append_cell
+    from jaxehr.core.files import write_json
+
+    out, settings = options.folder(suite), options.settings()
+    folders, start = folders_of(options.cohorts)[cell.cohort], time.perf_counter()
+    write_json(out / SETTINGS, settings)
+    found = apart(suite, settings, options.trainings(), folders, cell)
+    append_cell(out, cell._asdict() | found | {"settings": settings})
+    seconds = time.perf_counter() - start
+    said = found.get("failed", "done")
+    print(f"{'/'.join(map(str, cell))}: {seconds:.0f} s, {said}", flush=True)
+    return seconds
 
 
 def apart(
     suite: Suite,
     settings: dict[str, Any],
-    out: pathlib.Path,
+    work: pathlib.Path,
     folders: tuple[pathlib.Path, ...],
     cell: Cell,
 ) -> dict[str, Any]:
@@ -182,7 +220,7 @@ def apart(
     fresh = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=fresh) as pool:
         try:
-            return pool.submit(run_cell, suite, settings, out, folders, cell).result()
+            return pool.submit(run_cell, suite, settings, work, folders, cell).result()
         except BrokenProcessPool:
             return {"failed": "the process was killed; out of memory?"}
 

@@ -10,13 +10,13 @@ import dataclasses
 import json
 import pathlib
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import tyro
 
-from experiments.cells import CELLS, Found, spread
-from experiments.suite import Options, load_suite, run_suite, shell
+from experiments.cells import CELLS, Column, Found, column, in_words, metric, spread
+from experiments.figures import draw, draw_schedules
+from experiments.suite import Options, Suite, load_suite, run_suite, shell
 from jaxehr.core.checks import InputError
 from jaxehr.core.files import write_text
 
@@ -27,27 +27,6 @@ class Tables:
 
     folder: tyro.conf.Positional[pathlib.Path] = pathlib.Path("results/benchmark")
     """Folder of cells.jsonl; table.md is written there."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """A column: its title, where its number stands in a cell, and how it is shown."""
-
-    title: str
-    path: str
-    digits: int = 3
-    scale: float = 1.0
-
-    @property
-    def reference(self) -> str:
-        """Where the number of real people stands; "" = there is none."""
-        end = ".value"
-        return f"{self.path[: -len(end)]}.reference" if end in self.path else ""
-
-
-def metric(title: str, name: str, digits: int = 3, scale: float = 1.0) -> Column:
-    """A column of a metric."""
-    return Column(title, f"metrics.{name}.value", digits, scale)
 
 
 QUALITY = (
@@ -77,15 +56,9 @@ COST = (
     Column("1,000 patients, s", "seconds.sampling_1000", 2),
     Column("memory, GiB", "peak_bytes", 1, 2.0**-30),
 )
+# Sources of the papers' cohorts; everything else stands in for them.
+PAPERS = ("mimic3", "eicu", "fiddle")
 BLOCKS = {"Quality": QUALITY, "Privacy": PRIVACY, "Cost": COST}
-
-
-def column(spec: list[Any]) -> Column:
-    """A column from a config: title, name of a number, digits, factor.
-
-    A name with a dot is a place in a cell, such as `seconds.training`.
-    """
-    return Column(*spec) if "." in spec[1] else metric(*spec)
 
 
 def main(arguments: Tables) -> None:
@@ -110,20 +83,52 @@ def cells_of(folder: pathlib.Path) -> Found:
     return done
 
 
-def paper_table(suite_name: str, name: str) -> Callable[[Options], None]:
-    """The entry point of a published table: runs its cells, then writes NAME.md."""
+def paper_table(suite_name: str, *names: str) -> Callable[[Options], None]:
+    """The entry point of published tables: runs their cells, then writes NAME.md.
+
+    Args:
+      names: of the suite's tables; none = all of them.
+    """
 
     def main(options: Options) -> None:
         suite = load_suite(suite_name)
-        spec = suite.tables[name]
-        only = options.only or tuple(spec["variants"])
+        wanted = names or tuple(suite.tables)
+        used = dict.fromkeys(v for n in wanted for v in suite.tables[n]["variants"])
+        only = options.only or tuple(used)
         out = run_suite(suite, dataclasses.replace(options, only=only))
-        done = [cell for cell in cells_of(out) if cell["variant"] in spec["variants"]]
-        columns = tuple(map(column, spec["columns"]))
-        write_text(out / f"{name}.md", document(done, {spec["title"]: columns}))
-        print(out / f"{name}.md")
+        for path in publish(suite, wanted, out, options.trainings()):
+            print(path)
 
     return main
+
+
+def publish(
+    suite: Suite, names: Iterable[str], out: pathlib.Path, work: pathlib.Path
+) -> list[pathlib.Path]:
+    """Writes the tables and the figures of the cells that are done beside them.
+
+    Args:
+      work: the folder of trainings.
+    """
+    paths, every = [], cells_of(out)
+    for name in names:
+        spec = suite.tables[name]
+        places = {variant: i for i, variant in enumerate(spec["variants"])}
+        done = [cell for cell in every if cell["variant"] in places]
+        done.sort(key=lambda cell: places[cell["variant"]])
+        if not done:
+            continue
+        columns = tuple(map(column, spec["columns"]))
+        text = document(done, {spec["title"]: columns})
+        if "paper" in spec:
+            text += f"\nThe paper, of its own patients: {spec['paper']}\n"
+        write_text(out / f"{name}.md", text)
+        paths.append(out / f"{name}.md")
+        if "figure" in spec:
+            paths += draw(done, spec["figure"], columns, out, name)
+        if "schedule" in spec:
+            paths += draw_schedules(done, spec["schedule"], work, out, name)
+    return paths
 
 
 def document(done: Found, blocks: dict[str, tuple[Column, ...]]) -> str:
@@ -183,16 +188,37 @@ def shown(cells: Found, path: str, column: Column) -> str:
 
 
 def note(done: Found) -> str:
-    """How the numbers were made."""
+    """How the numbers were made, and of whom."""
     settings = done[0]["settings"]
-    machines = sorted({str(c["machine"]) for c in done if "machine" in c})
+    machines = sorted({in_words(c["machine"]) for c in done if "machine" in c})
     return (
         f"Training time of each model: {settings['seconds']:.0f} s (of all processors "
         f"together on a CPU), preset {settings['preset']} where a model has it. Mean ± "
         "standard deviation over seeds; ↑ higher is better, ↓ lower is better; real "
         "people: the same number of real training against real held-out people. "
-        f"Machines: {'; '.join(machines)}.\n"
+        f"{whose(done)} Machines: {'; '.join(machines)}.\n"
     )
+
+
+def whose(done: Found) -> str:
+    """A sentence: are they the papers' patients, or open stand-ins?"""
+    found: dict[str, set[str]] = {}
+    for cell in done:
+        if source := cell.get("data", {}).get("source"):
+            found.setdefault(source, set()).add(cell["cohort"])
+    if not found:
+        return "Whose data they are was not recorded."
+    said = []
+    for source, cohorts in sorted(found.items()):
+        names = f"{', '.join(sorted(cohorts))} ({source})"
+        if source in PAPERS:
+            said.append(f"{names}: a source of the papers; compare the sizes first.")
+        else:
+            said.append(
+                f"{names}: an open stand-in, not the papers' patients; no number of "
+                "the papers can be compared with these."
+            )
+    return " ".join(said)
 
 
 if __name__ == "__main__":

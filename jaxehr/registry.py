@@ -241,6 +241,7 @@ METRICS = {
     "tstr": "jaxehr.metrics.utility:tstr",
     "utility_forest": "jaxehr.metrics.utility:utility_forest",
     "utility_logistic": "jaxehr.metrics.utility:utility_logistic",
+    "augmentation": "jaxehr.metrics.augmentation:augmentation",
     "membership_hamming": "jaxehr.metrics.nearest_membership:membership_hamming",
     "membership_cosine": "jaxehr.metrics.nearest_membership:membership_cosine",
     "membership_domias": "jaxehr.metrics.nearest_membership:membership_domias",
@@ -255,7 +256,10 @@ METRICS = {
 }
 
 # Not among the metrics that are made when none is named, and why.
-ON_REQUEST = {"membership_shadow": "trains 16 models; on request only"}
+ON_REQUEST = {
+    "augmentation": "trains 30 networks a seed, wants 300 % synthetic; on request only",
+    "membership_shadow": "trains 16 models; on request only",
+}
 
 
 def chosen_metrics(names: Iterable[str] | None = None) -> list[str]:

@@ -137,6 +137,16 @@ def picture(
     return Picture(Markup(text), caption or alt, wide)
 
 
+def standalone(made: Picture) -> str:
+    """The figure as an SVG file of its own, with its colours on white."""
+    text = str(made.svg).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    for marker, variable in _VARIABLES.items():
+        text = text.replace(variable, marker)
+    ground = "background:#ffffff;font-family:sans-serif"
+    text = text.replace('style="', f'style="{ground};', 1)
+    return f"{text}\n"
+
+
 def shorten(text: Any, length: int = 18) -> str:
     """`text` cut to `length` characters with an ellipsis."""
     words = str(text)

@@ -42,17 +42,19 @@ def numbers(found):
     return set().union(*made)
 
 
-def names():
-    return sorted(path.stem for path in suite.CONFIGS.glob("*.json"))
-
-
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", suite.suites())
 def test_every_config_is_made_of_what_exists(name):
     """Also what a variant changes: the dataclasses refuse unknown fields and values."""
     found = suite.load_suite(name)
     assert set(found.metrics) <= set(METRICS)
     for table in found.tables.values():
         assert set(table["variants"]) <= set(found.variants)
+        drawn = table.get("figure", {"panels": [], "lines": {}})
+        assert set(drawn["panels"]) <= {spec[0] for spec in table["columns"]}
+        for line in drawn["lines"].values():
+            assert set(line.values()) <= set(table["variants"])
+        if "schedule" in table:
+            assert table["schedule"] in table["variants"]
         for spec in table["columns"]:
             kind, name = tables.column(spec).path.split(".")[:2]
             assert name in (numbers(found) if kind == "metrics" else cell.PARTS)
@@ -110,7 +112,7 @@ def test_the_cost_is_that_of_all_steps_without_compilation():
 
 def test_a_cell_tells_what_it_measured_and_its_training_is_shared(cohort, tmp_path):
     run = lambda name: cell.run_cell(
-        SMALL, SETTINGS, tmp_path, (cohort,), Cell("law", name, 1)
+        SMALL, SETTINGS, tmp_path / "work", (cohort,), Cell("law", name, 1)
     )
     found = run("vae")
     assert found["steps"] >= cell.PROBE_STEPS
@@ -121,7 +123,9 @@ def test_a_cell_tells_what_it_measured_and_its_training_is_shared(cohort, tmp_pa
     people = found["people"]
     assert people["fit"] + people["valid"] == people["real"] == 400 - people["test"]
     assert found["metrics"]["dimension_r2_score"]["reference"] > 0.9
+    assert found["data"] == {"source": "simulate", "folders": [str(cohort)]}
     (trained,) = (tmp_path / "work").glob("*.json")
+    assert trained.stem == found["training"]
     before = trained.stat().st_mtime_ns
     other = run("vae-mode")
     assert trained.stat().st_mtime_ns == before
@@ -190,9 +194,12 @@ def test_numbers_of_seeds_are_shown_with_their_spread():
 
 
 def test_every_published_table_has_an_entry_point():
-    """Named as in the config, with the command in its docstring."""
-    for name in names():
+    """Named as in the config, with the command in its docstring, or as the suite."""
+    for name in suite.suites():
         for table in suite.load_suite(name).tables:
-            text = (suite.CONFIGS.parent / f"{table}.py").read_text()
-            assert f"python -m experiments.{table} " in text
-            assert f'paper_table("{name}", "{table}")' in text
+            path, words = suite.CONFIGS.parent / f"{table}.py", f'"{name}", "{table}"'
+            if not path.is_file():
+                path, words = suite.CONFIGS.parent / f"{name}.py", f'"{name}"'
+            text = path.read_text()
+            assert f"python -m experiments.{path.stem} " in text
+            assert f"paper_table({words})" in text

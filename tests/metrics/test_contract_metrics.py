@@ -4,6 +4,7 @@ Families are those of the registry; numbers that are left out of a check stand i
 dictionary with the reason. Sets are cached: a set is measured once for all families.
 """
 
+import dataclasses
 import functools
 import json
 import math
@@ -23,7 +24,10 @@ from jaxehr.core.cohort import (
     take,
 )
 from jaxehr.core.rules import Order
+from jaxehr.metrics.augmentation import augmented
 from jaxehr.metrics.evaluate import MetricConfig, comparison, run_metrics
+from jaxehr.metrics.learners import FOREST
+from jaxehr.metrics.utility import pooled_family
 from jaxehr.registry import METRICS, find
 
 COUNT, STEPS = 200, 6
@@ -47,6 +51,12 @@ EVERY = {
     for name, path in METRICS.items()
     if name not in OF_THE_MODEL
 }
+# Its networks take minutes to compile; a third of the patients leaves it enough
+# synthetic ones.
+EVERY["augmentation"] = augmented(
+    pooled_family("forest", "random forest", FOREST),
+    dataclasses.replace(CONFIG, max_rows=COUNT // 3),
+)
 PRIVACY = [name for name, metric in EVERY.items() if metric.group == "privacy"]
 OTHERS = [name for name in EVERY if name not in PRIVACY]
 LIKENESS = [
@@ -318,7 +328,10 @@ def test_fewer_than_fifty_patients_give_the_reason(family):
         assert value.reason == "fewer than 50 patients in one of the data sets (49)"
 
 
-LABELLED = ("mask_auroc", "tstr", "utility_forest", "utility_logistic")
+LABELLED = (
+    *("mask_auroc", "tstr", "utility_forest", "utility_logistic"),
+    "augmentation",
+)
 
 
 @pytest.mark.parametrize("family", EVERY)

@@ -9,6 +9,9 @@ ALIGN = "experiments.speed_align:{}"
 COLD = "experiments.speed_cold:{}"
 
 
+BFLOAT16 = {"products": "bfloat16"}
+
+
 class Quoted(NamedTuple):
     """A number that somebody else measured, with where it stands."""
 
@@ -42,6 +45,7 @@ def denoiser(name: str, text: str, kind: str, rows: int, steps: int, n: int) -> 
     """Ours, flax and torch on one network."""
     sources = (
         ("ours", DENOISER.format(f"ours_{kind}"), {}),
+        ("ours, bfloat16", DENOISER.format(f"ours_{kind}"), BFLOAT16),
         ("flax nn.RNN", DENOISER.format(f"flax_{kind}"), {}),
         ("torch nn.GRU", TORCH.format(kind), {}),
     )
@@ -57,6 +61,7 @@ TIMEDIFF = Quoted(
     "our run of the authors' code [timediff2023] on an AMD EPYC, CPU seconds of one "
     "thread, extrapolated from 20 steps (a full run of 100 stays was within 5 %)",
 )
+DPMPP = {"solver": "dpmpp-2m", "levels": 20}
 STAYS = "experiments.speed_stays:stays"
 
 CASES = {
@@ -70,7 +75,8 @@ CASES = {
             "stays",
             "1,000 stays of 25 x (7 numbers + 7 masks) by CDMT-EHR",
             [
-                ("dpmpp-2m, 20 steps", STAYS, {"solver": "dpmpp-2m", "levels": 20}),
+                ("dpmpp-2m, 20 steps", STAYS, DPMPP),
+                ("the same, bfloat16", STAYS, DPMPP | BFLOAT16),
                 ("euler, 50 steps", STAYS, {"solver": "euler", "levels": 50}),
             ],
             {"stays": 1000, "steps": 25, "preset": ""},

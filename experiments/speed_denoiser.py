@@ -21,6 +21,7 @@ from jaxehr.core.blocks import block_rows
 from jaxehr.core.contracts import Objective
 from jaxehr.devices import configure
 from jaxehr.diffusion.samplers import Level, euler
+from jaxehr.models.cdmt.config import CdmtConfig
 from jaxehr.nn.gru import BiGru
 from jaxehr.nn.time import Film, TimeEmbedding
 from jaxehr.training import loop
@@ -53,11 +54,13 @@ class Denoiser(nn.Module):
     hidden: int
     num_layers: int
     ours: bool
+    products: str
 
     @nn.compact
     def __call__(self, x: jax.Array, t: jax.Array) -> jax.Array:
-        layers = BiGru if self.ours else FlaxLayers
-        h = layers(self.hidden, self.num_layers, name="gru")(x)
+        sizes = {"hidden": self.hidden, "num_layers": self.num_layers, "name": "gru"}
+        gru = BiGru(products=self.products, **sizes) if self.ours else None
+        h = (gru or FlaxLayers(**sizes))(x)
         h = Film(name="film")(nn.LayerNorm()(h), TimeEmbedding()(t))
         return nn.Dense(self.channels, name="head")(h)
 
@@ -70,7 +73,7 @@ def network_of(sizes: dict[str, Any]) -> Network:
 
 def make(net: Network, ours: bool) -> tuple[Denoiser, Any]:
     """The module, and its weights as shapes only."""
-    module = Denoiser(net.channels, net.hidden, net.layers, ours)
+    module = Denoiser(net.channels, net.hidden, net.layers, ours, net.products)
     return module, jax.eval_shape(functools.partial(weights, module, net))
 
 
@@ -115,8 +118,13 @@ def ours_train(sizes: dict[str, Any]) -> Ready:
         lambda key, batch: weights(module, net),
         lambda params, key, batch: (loss_of(module, params, key, batch), {}),
     )
+    chunk = CdmtConfig().train.chunk_rows
     config = TrainConfig(
-        steps=1, batch_size=net.rows, learning_rate=RATE, ema_decay=DECAY
+        steps=1,
+        batch_size=net.rows,
+        chunk_rows=chunk,
+        learning_rate=RATE,
+        ema_decay=DECAY,
     )
     mesh, cut = loop.plan(config, data := patients(net))
     key = jax.random.key(1)
@@ -187,7 +195,7 @@ def ours_sample(sizes: dict[str, Any]) -> Ready:
     configure()
     net, mesh = network_of(sizes), make_mesh()
     module, _ = make(net, ours=True)
-    rows = min(block_rows(), net.rows // mesh.size)
+    rows = min(block_rows(net.steps), net.rows // mesh.size)
     if net.rows % (rows * mesh.size):
         raise ValueError(
             f"{net.rows} rows do not divide into blocks of {rows} on {mesh.size} "

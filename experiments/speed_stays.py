@@ -29,13 +29,17 @@ def stays(sizes: dict[str, Any]) -> Ready:
     config = replace(config, {"train": once})
     model = make("cdmt", schema, config)
     params = model.fit(jax.random.key(0), cohort)
-    options = CdmtSampling(steps=sizes["levels"], solver=sizes["solver"])
+    options = CdmtSampling(
+        steps=sizes["levels"],
+        solver=sizes["solver"],
+        products=sizes.get("products", "as-trained"),
+    )
     key, num = jax.random.key(1), sizes["stays"]
 
     def run() -> Cohort:
         return model.sample(key, params, None, num, options=options)
 
-    block = block_rows() * jax.local_device_count()
+    block = block_rows(sizes["steps"]) * jax.local_device_count()
     width = config.embedding_dim
     net = Network(
         rows=-(-num // block) * block,  # the last block is filled up

@@ -36,7 +36,8 @@ class Ready(NamedTuple):
 class Network:
     """Work of a denoiser: B rows x T steps x C channels, L layers of 2 x H units.
 
-    repeats: network calls, or optimiser steps, of one piece of work.
+    repeats: network calls, or optimiser steps, of one piece of work. products: of what
+    their factors are, in ours.
     """
 
     rows: int
@@ -46,6 +47,7 @@ class Network:
     outputs: int = 0  # 0 = as many as channels
     hidden: int = 64
     layers: int = 3
+    products: str = "float32"
 
     @property
     def out(self) -> int:
@@ -72,14 +74,14 @@ class Network:
     def bytes(self, train: bool = False) -> float:
         """Traffic if every layer's input and output passed memory once, in float32.
 
-        Training writes and reads the five kept arrays [B, 2H] a step and passes every
+        Training writes and reads the four kept arrays [B, 2H] a step and passes every
         input and output twice more. Chunks that stay in the cache need less, so a
         share of the copy rate above 100 % is possible.
         """
         states = 2 * self.hidden
         passed = sum(c + states for c in self.widths()) + states + self.out
         if train:
-            passed = TRAIN * passed + 2 * 5 * states * self.layers
+            passed = TRAIN * passed + 2 * 4 * states * self.layers
         return float(FLOAT * self.repeats * self.rows * self.steps * passed)
 
 

@@ -109,7 +109,7 @@ def blocked_direction(
 ) -> jax.Array:
     """`plain_direction` with its backward pass by hand.
 
-    The forward pass saves five arrays [B, H] a step; the backward pass adds up the
+    The forward pass saves four arrays [B, H] a step; the backward pass adds up the
     weights' gradients inside one loop, so that everything it touches stays in cache.
     """
     return plain_direction(weights, x, valid, reverse, dtype)
@@ -124,17 +124,19 @@ def _blocked_forward(
 ) -> tuple[jax.Array, tuple]:
     def step(h: jax.Array, inputs: tuple) -> tuple[jax.Array, tuple]:
         x, valid = inputs
-        h_next, parts = _step(weights, h, x, valid, dtype)
-        return h_next, (h_next, (*parts, h))
+        h, parts = _step(weights, h, x, valid, dtype)
+        return h, (h, parts)
 
     states, saved = lax.scan(step, _start(weights, x), (x, valid), reverse=reverse)[1]
-    return states, (weights, x, valid, saved)
+    return states, (weights, x, valid, states, saved)
 
 
 def _blocked_backward(
     reverse: bool, dtype: Any, saved: tuple, d_states: jax.Array
 ) -> tuple[Weights, jax.Array, None]:
-    weights, x, valid, parts = saved
+    weights, x, valid, states, parts = saved
+    zero = jnp.zeros_like(states[:1])
+    before = [states[1:], zero] if reverse else [zero, states[:-1]]
     # Turned once; without the barrier XLA turns them again at every step, which costs
     # bfloat16 more than the product. Gradients of weights sum over rows, so that their
     # left factor would be turned at every step: these products stay float32.
@@ -165,7 +167,7 @@ def _blocked_backward(
         return (d_h, total), _dot(d_input, back_input, dtype)
 
     start = (_start(weights, x), jax.tree.map(jnp.zeros_like, weights))
-    inputs = (d_states, x, valid, parts)
+    inputs = (d_states, x, valid, (*parts, jnp.concatenate(before)))
     (_, d_weights), d_x = lax.scan(step, start, inputs, reverse=not reverse)
     return d_weights, d_x, None
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Dataset, num_patients
+from jaxehr.core.cohort import Dataset, Schema, num_patients
 from jaxehr.core.configs import from_dict, to_dict
 from jaxehr.core.contracts import Callback, GenerativeModel
 from jaxehr.core.files import PathLike
@@ -74,8 +74,7 @@ def train_run(
         people = sharded_learners(data, holdout_fraction, folder, memory)
     else:
         people = learners(data, *to_learn_from(data, holdout_fraction, drop, seed))
-    num_steps = 1 if model_entry(name).latent else max(data.schema.num_steps, 1)
-    config, asked = settle(folder, config, people.learn, num_steps)
+    config, asked = settle(folder, name, config, people.learn, data.schema)
     info = describe(name, data, config, seed, holdout_fraction)
     info |= {"automatic": asked, "drop": drop, "validate": people.judge}
     log = (json_lines(folder / METRICS),) if leads() else ()
@@ -171,7 +170,7 @@ def to_learn_from(
 
 
 def settle(
-    folder: pathlib.Path, config: Any, patients: int, num_steps: int
+    folder: pathlib.Path, name: str, config: Any, patients: int, schema: Schema
 ) -> tuple[Any, list[str]]:
     """`config` with its automatic sizes filled in, and the names of these.
 
@@ -189,6 +188,7 @@ def settle(
             train |= {name: before[name] for name in asked if name in before}
     found = from_dict(type(config.train), train)
     accelerator = jax.default_backend() != "cpu"
+    num_steps = 1 if model_entry(name).latent else max(schema.num_steps, 1)
     found = resolve(found, patients, num_steps, accelerator=accelerator)
     return dataclasses.replace(config, train=found), asked
 

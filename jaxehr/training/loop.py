@@ -288,10 +288,11 @@ class Run:
                     report |= {"valid_loss": float(judged)}
                     bad = -1 if math.isfinite(report["valid_loss"]) else step
                     refuse_broken(report["valid_loss"], bad, "validation loss")
-                seconds, speed, stop = decided(elapsed(), speed, caught)
+                seconds = elapsed()
                 report |= {"seconds": seconds, "steps_left": config.steps - step}
                 for callback in self.callbacks:
                     callback(step, report)
+                seconds, speed, stop = decided(seconds, speed, caught)
                 if self.store and (step % config.checkpoint_every == 0 or stop):
                     self.store.save(step, state, {"seconds": seconds})
                 if stop:

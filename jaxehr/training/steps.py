@@ -19,6 +19,7 @@ from jaxehr.training.turns import (
     Layout,
     Turn,
     batches,
+    chunk_of,
     count_of,
     moved,
     optimisers,
@@ -163,11 +164,11 @@ def mean_loss(
 ) -> jax.Array:
     """Mean loss over `data` with the same noise at every call.
 
-    Rows are taken in chunks of `config.chunk_rows`; the last chunk wraps around to the
+    Rows are taken in chunks of `chunk_of(config)`; the last chunk wraps around to the
     first rows, so every chunk is full and the set of draws is fixed.
     """
     count = jax.tree.leaves(data)[0].shape[0]
-    rows = min(config.chunk_rows, count)
+    rows = min(chunk_of(config), count)
     per_pass = -(-count // rows)
     total = -(-(per_pass * config.valid_draws) // devices)  # chunks on each device
     device = jax.lax.axis_index(axis) if axis else 0

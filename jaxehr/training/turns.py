@@ -14,6 +14,8 @@ import optax
 from jaxehr.core.contracts import Objective, Params, Player
 from jaxehr.training.config import TrainConfig
 
+ACCELERATOR_TIMES = 64  # the chunk that stays in the cache of a CPU
+
 
 class Layout(NamedTuple):
     """How a batch is cut: `devices` x `chunks` x `rows` patients a step.
@@ -37,8 +39,14 @@ def layout(config: TrainConfig, num: int, devices: int = 1) -> Layout:
     while devices > 1 and batch < devices:
         devices //= 2
     per_device = batch // devices
-    chunks = max(1, round(per_device / config.chunk_rows))
+    chunks = max(1, round(per_device / chunk_of(config)))
     return Layout(per_device // chunks, chunks, devices)
+
+
+def chunk_of(config: TrainConfig) -> int:
+    """Patients whose gradient is computed at once on this machine."""
+    times = 1 if jax.default_backend() == "cpu" else ACCELERATOR_TIMES
+    return config.chunk_rows * times
 
 
 class Fed(NamedTuple):

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Cohort, Schema, num_patients
+from jaxehr.core.configs import replace
 from jaxehr.core.contracts import Callback, GenerativeModel, Params
 from jaxehr.core.labels import label_codes
 from jaxehr.models.cdmt import preprocessing, sampling, scoring
@@ -89,6 +90,9 @@ def sample(
     """Draws patients; patient i depends on key, params, label and i only."""
     settings = options or CdmtSampling()
     check_sampling(schema, model.config, settings)
+    if settings.products != "as-trained":
+        products = {"products": settings.products}
+        model = make_model(model.layout, replace(model.config, products))
     numbers = np.arange(num) if index is None else np.asarray(index)
     frames = np.asarray(params["fitted"]["frames"], np.float32)
     if label is not None:

@@ -279,7 +279,7 @@ def sample(
       progress: called with the number of patients done after every block.
     """
     devices = jax.device_count()
-    rows = block_rows()
+    rows = block_rows(model.layout.num_steps)
     run = program(model, sampling, rows, devices)
     size, count, blocks = rows * devices, len(index), []
     params = jax.device_put(params)

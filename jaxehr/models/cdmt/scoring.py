@@ -54,7 +54,8 @@ def patient_losses(
     fitted, weights = params["fitted"], params["weights"]
     data = preprocessing.encode(fitted, model.layout, cohort)
     devices = jax.device_count()
-    run, size = program(model, levels, repeats, devices), block_rows() * devices
+    run = program(model, levels, repeats, devices)
+    size = block_rows(model.layout.num_steps) * devices
     common = jax.device_put((scales_of(model, fitted), weights))
     count, found = num_patients(cohort), [np.zeros((0, levels), np.float32)]
     for first in range(0, count, size):

@@ -135,19 +135,20 @@ def test_saving_over_another_run_is_refused(trained, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_automatic_sizes_stay_those_of_the_first_call(tmp_path):
+def test_automatic_sizes_stay_those_of_the_first_call(data, tmp_path):
     from jaxehr.core.configs import to_dict
     from jaxehr.runs.training import settle
 
-    found, asked = settle(tmp_path, CdmtConfig(), 1000, 24)
+    sizes = lambda config: ("cdmt", config, 1000, data.schema)
+    found, asked = settle(tmp_path, *sizes(CdmtConfig()))
     assert asked == ["steps", "batch_size"]
     assert found.train.steps > 0
     config = to_dict(found) | {"train": to_dict(found.train) | {"steps": 77}}
     info = {"format": 1, "model": "cdmt", "automatic": asked, "config": config}
     (tmp_path / "run.json").write_text(json.dumps(info))
-    assert settle(tmp_path, CdmtConfig(), 1000, 24)[0].train.steps == 77
+    assert settle(tmp_path, *sizes(CdmtConfig()))[0].train.steps == 77
     train = TrainConfig(steps=5, batch_size=7)
-    found, asked = settle(tmp_path, CdmtConfig(train=train), 1000, 24)
+    found, asked = settle(tmp_path, *sizes(CdmtConfig(train=train)))
     assert (found.train.steps, found.train.batch_size, asked) == (5, 7, [])
 
 

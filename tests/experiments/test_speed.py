@@ -24,7 +24,7 @@ def test_flop_by_hand():
 def test_bytes_by_hand():
     passed = (3 + 8) + (8 + 8) + (8 + 3)  # in and out of both layers and of the head
     assert NET.bytes() == 4 * 3 * 2 * 5 * passed
-    kept = 2 * (2 * 5 * 8)  # two layers, written and read, 5 arrays of 2H
+    kept = 2 * (2 * 4 * 8)  # two layers, written and read, 4 arrays of 2H
     assert NET.bytes(train=True) == 4 * 3 * 2 * 5 * (3 * passed + kept)
 
 

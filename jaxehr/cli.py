@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         place = error.filename or "output"
         return fail(f"{place}: {error.strerror}; free space or choose another place", 2)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # JAX raises both
         if not partner_lost(error):
             raise
         return fail(LOST, 1)

@@ -45,8 +45,24 @@ def join() -> None:
             f"{COUNT} and {NUMBER}."
         ) from error
     sys.excepthook = broken
-    if jax.process_index():
-        sys.stdout = silence()
+    meet()
+
+
+def meet() -> None:
+    """Connects the processes; only the output of process 0 is heard from then on."""
+    import jax
+
+    from jaxehr.training.sharding import agreed
+
+    sys.stdout.flush()
+    heard = os.dup(1)
+    # Gloo, which connects CPUs, writes to the descriptor.
+    with silence() as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    agreed(0)
+    if jax.process_index() == 0:
+        os.dup2(heard, 1)
+    os.close(heard)
 
 
 def integer(name: str) -> int | None:
@@ -74,8 +90,7 @@ def silence() -> TextIO:
 
 def partner_lost(error: Exception) -> bool:
     """Whether an error of JAX comes from a process of the job that has died."""
-    named = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
-    return joined() and named and bool(PARTNER.search(str(error)))
+    return joined() and bool(PARTNER.search(str(error)))
 
 
 def broken(*error: Any) -> None:

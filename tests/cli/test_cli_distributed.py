@@ -13,17 +13,8 @@ import pytest
 
 from jaxehr.data.store import load_cohort
 
-TRAIN = [
-    "--preset",
-    "small",
-    "--steps",
-    "30",
-    "--checkpoint-every",
-    "5",
-    "--eval-every",
-    "5",
-]
-TRAIN += ["--batch-size", "32"]
+TRAIN = ["--preset", "small", "--steps", "30", "--batch-size", "32"]
+TRAIN += ["--checkpoint-every", "5", "--eval-every", "5"]
 FAST = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 LOST = "another process of this job has ended; start the job again"
 

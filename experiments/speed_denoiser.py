@@ -54,7 +54,7 @@ class Denoiser(nn.Module):
     hidden: int
     num_layers: int
     ours: bool
-    products: str
+    products: Any  # "float32" or "bfloat16"
 
     @nn.compact
     def __call__(self, x: jax.Array, t: jax.Array) -> jax.Array:

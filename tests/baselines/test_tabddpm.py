@@ -205,7 +205,7 @@ def test_without_sums_nothing_is_fitted():
     ("fields", "text"),
     [
         ({"schedule": "sine"}, "unknown schedule 'sine'; known: cosine, linear"),
-        ({"embedding": 5}, "embedding must be even, got 5"),
+        ({"embedding": 5}, "embedding must be even and not negative, got 5"),
         ({"num_steps": 0}, "num_steps must be positive, got 0"),
         ({"clip": -1.0}, "clip must lie in"),
         ({"rows": "wide"}, "unknown rows 'wide'"),

@@ -68,6 +68,14 @@ def test_the_loss_by_hand():
     np.testing.assert_allclose(value, sum(told.values()), rtol=1e-6)
 
 
+def test_a_wide_row_passes_through():
+    """The noise of 300 numbers needs as many coordinates."""
+    layout = start()[0].layout
+    model = module.make_model(layout, TabddpmConfig())._replace(numbers=300)
+    assert module.network(model).embedding == 384
+    assert module.network(start()[0]).embedding == 4
+
+
 def test_size_of_the_presets():
     """Dense layers with biases, but for the label's; W one-hot columns in and out."""
     for name, preset in PRESETS.items():
@@ -78,11 +86,13 @@ def test_size_of_the_presets():
             functools.partial(module.init, model, {}), jax.random.key(0), batch
         )
         e, width = config.embedding, model.numbers + sum(model.layout.cardinalities)
+        e = e or 128  # of a narrow row
         sizes = [e, *config.widths, width]
         wanted = (width + 1) * e + 2 * (e + 1) * e + 2 * e
         wanted += sum((a + 1) * b for a, b in itertools.pairwise(sizes))
         found = sum(leaf.size for leaf in jax.tree.leaves(shapes))
         assert found == wanted, name
+    assert replace(TabddpmConfig(), PRESETS["adult"]).embedding == 128
     widths = lambda name: replace(TabddpmConfig(), PRESETS[name]).widths
     assert widths("adult") == (256, 1024, 1024, 1024, 1024, 256)
     assert widths("adult-mlp") == (1024, 512)

@@ -4,6 +4,7 @@ All have one interface, so that utility and two-sample tests differ only in the 
 S trainings, n and m rows, K classes.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ from jaxehr.metrics.classifiers import (
 from jaxehr.metrics.evaluate import MetricConfig
 from jaxehr.metrics.fidelity import generator
 
+# It goes on with another solver, as it should; two lines for each would hide the rest.
+warnings.filterwarnings("ignore", "The inner solver of NewtonCholeskySolver")
 MIN_LEAF = 3
 # A quarter of scikit-learn's bins, half of its leaves: a third of the time, as good.
 BINS, LEAVES = 63, 15

@@ -13,7 +13,7 @@ ADDRESS, COUNT, NUMBER = (
     "JAX_NUM_PROCESSES",
     "JAX_PROCESS_ID",
 )
-JOIN_SECONDS = int(os.environ.get("JAXEHR_JOIN_SECONDS", "300"))
+JOIN_SECONDS = 300  # that the first process waits for the last one
 PARTNER = re.compile(
     "gloo|nccl|barrier|heartbeat|connection|socket|UNAVAILABLE|ABORTED|"
     "DEADLINE_EXCEEDED|coordination|distributed service",
@@ -31,10 +31,11 @@ def join() -> None:
 
     if joined():
         return
+    count, number = integer(COUNT), integer(NUMBER)
     try:
         jax.distributed.initialize(
-            num_processes=integer(COUNT),
-            process_id=integer(NUMBER),
+            num_processes=count,
+            process_id=number,
             initialization_timeout=JOIN_SECONDS,
         )
     except (ValueError, RuntimeError) as error:

@@ -5,10 +5,11 @@ import json
 import pathlib
 from typing import Any
 
-from jaxehr.commands.flags import flag, read_flags
+from jaxehr.commands.flags import distributed_flag, flag, read_flags
 from jaxehr.commands.outputs import check_output
 from jaxehr.core.checks import InputError
 from jaxehr.devices import check_seed, configure
+from jaxehr.jobs import progress_stream
 from jaxehr.progress import Progress
 from jaxehr.registry import chosen_metrics
 
@@ -59,6 +60,7 @@ FLAGS = [
         None,
     ),
     flag("seed", int, "Same seed, same numbers.", 0),
+    distributed_flag(),
 ]
 
 
@@ -68,7 +70,7 @@ def run(words: list[str]) -> int:
     chosen_metrics(arguments.metrics)
     check_seed(arguments.seed)
     check_output(arguments.out, marker=MARKER, overwrite=True)
-    configure()
+    configure(arguments.distributed)
     from jaxehr.data.store import load_cohort
     from jaxehr.metrics.evaluate import DEFAULT, QUICK
     from jaxehr.runs import load_run
@@ -133,9 +135,11 @@ def report(
 ) -> Any:
     """`evaluate` with a progress bar; writes the folder and prints the table."""
     from jaxehr.api import describe_run, evaluate
+    from jaxehr.training.sharding import leads
 
     described = describe_run(model, synthetic, lines) if model is not None else None
-    with Progress("evaluating", len(chosen_metrics(metrics))) as bar:
+    total = len(chosen_metrics(metrics))
+    with Progress("evaluating", total, progress_stream()) as bar:
         found = evaluate(
             real,
             synthetic,
@@ -145,7 +149,8 @@ def report(
             progress=lambda name, done, total: bar.update(done, name),
             **options,
         )
-    found.save(out, synthetic=folder)
+    if leads():
+        found.save(out, synthetic=folder)
     show(found.results)
     for note in found.notes:
         print(f"note: {note}")

@@ -196,6 +196,8 @@ def train(
     if hasattr(result.config, "train"):
         steps = lines[-1]["step"] if lines else result.config.train.steps
         told = f", {steps} steps of {result.config.train.batch_size} patients"
+    if lines and "waiting" in lines[-1]:
+        told += f", at most {lines[-1]['waiting']:.1%} of the time waiting for them"
     print(
         f"{out}: trained{told}; next: "
         f"jaxehr sample {out} --n {result.info['patients']} --out SYNTHETIC"

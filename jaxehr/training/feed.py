@@ -9,6 +9,7 @@ in which patients lie on disk changes the result.
 import functools
 import importlib
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -46,8 +47,12 @@ class Whole:
         """The data from a step on, and for how many steps they last."""
         return self.data, 2**31 - 1
 
-    def ahead(self) -> None:
-        """Prepares what comes next while the devices compute."""
+    def ahead(self, result: Any) -> None:
+        """Prepares what comes next while the devices compute `result`."""
+
+    def told(self) -> dict[str, float]:
+        """What a report of the training says of the reading."""
+        return {}
 
     def close(self) -> None:
         """Stops reading."""
@@ -80,10 +85,11 @@ class Chunks:
         self.source = Source(feed, key, cut, self.steps * updates, number)
         self.stream: Any = None
         self.chunk, self.here, self.next = -1, None, None
+        self.begun, self.idle = time.perf_counter(), 0.0
 
     def at(self, step: int) -> tuple[Any, int]:
         """The chunk that holds a step, and the steps left in it."""
-        chunk = step // self.steps
+        chunk, start = step // self.steps, time.perf_counter()
         if chunk != self.chunk:
             if chunk == self.chunk + 1 and self.next is not None:
                 self.here = self.next
@@ -91,12 +97,20 @@ class Chunks:
                 self.start(chunk)
                 self.here = self.read(chunk)
             self.chunk, self.next = chunk, None
+            self.idle += time.perf_counter() - start
         return self.here, self.steps - step % self.steps
 
-    def ahead(self) -> None:
+    def ahead(self, result: Any) -> None:
         """Brings the next chunk to the devices, once for each chunk."""
         if self.next is None and self.chunk + 1 < len(self.source):
+            start = time.perf_counter()
             self.next = self.read(self.chunk + 1)
+            if result.is_ready():  # the devices waited, for some of this time at least
+                self.idle += time.perf_counter() - start
+
+    def told(self) -> dict[str, float]:
+        """`waiting`: at most this share of the time the devices had no patients."""
+        return {"waiting": self.idle / (time.perf_counter() - self.begun)}
 
     def start(self, chunk: int) -> None:
         """Reads from `chunk` on, in the background."""

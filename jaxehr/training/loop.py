@@ -276,7 +276,7 @@ class Run:
                 state, loss, metrics = self.compiled.step(
                     key, state, data, jnp.int32(num)
                 )
-                supply.ahead()
+                supply.ahead(loss)
                 report = {"loss": float(loss)} | {
                     k: float(v) for k, v in metrics.items()
                 }
@@ -290,6 +290,7 @@ class Run:
                     refuse_broken(report["valid_loss"], bad, "validation loss")
                 seconds = elapsed()
                 report |= {"seconds": seconds, "steps_left": config.steps - step}
+                report |= supply.told()
                 for callback in self.callbacks:
                     callback(step, report)
                 seconds, speed, stop = decided(seconds, speed, caught)

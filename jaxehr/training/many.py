@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxehr.core.contracts import Objective, Params
 from jaxehr.training.config import TrainConfig
-from jaxehr.training.sharding import compiled_rows
+from jaxehr.training.sharding import at_home, compiled_rows
 from jaxehr.training.steps import (
     init_state,
     keep_best,
@@ -96,7 +96,10 @@ def spread(program: Any, each: Any, common: Any, count: int, width: int) -> Any:
     """Pads the seeds to a multiple of the devices by repeating the first ones."""
     index = jnp.arange(-(-count // width) * width) % count
     padded = jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], each)
-    return jax.tree.map(lambda leaf: leaf[:count], program(common, padded))
+    found = program(common, padded)
+    if jax.process_count() > 1:  # every process goes on with all of them
+        found = at_home(found)
+    return jax.tree.map(lambda leaf: leaf[:count], found)
 
 
 @functools.lru_cache(maxsize=64)

@@ -115,6 +115,20 @@ def test_the_job_draws_the_patients_of_one_process(runs, tmp_path):
     np.testing.assert_array_equal(one.cohort.label, other.cohort.label)
 
 
+def test_the_job_measures_what_one_process_does(runs, made, tmp_path):
+    words = ["evaluate", "--real", made / "cohort", "--synthetic", made / "cohort"]
+    words += ["--quick", "--metrics", "c2st_mlp,mmd", "--out"]
+    whole([start([*words, tmp_path / "one"], 2)])
+    first, second = whole(job([*words, tmp_path / "job"]))
+    one, other = (tmp_path / name / "metrics.json" for name in ("one", "job"))
+    assert (
+        json.loads(one.read_text())["metrics"]
+        == json.loads(other.read_text())["metrics"]
+    )
+    assert "c2st_mlp" in first
+    assert second == ""
+
+
 def test_who_has_no_partners_is_told(refused, here, made, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     words = ["train", "cdmt", made / "cohort", "--out", "run", "--distributed"]

@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import os
 import signal
+import time
 
 import jax
 import numpy as np
@@ -122,6 +123,27 @@ def test_patients_are_read_in_every_epoch_once(chunks):
     epochs = {tuple(rows) for rows in seen if len(rows) == 16}
     assert len(epochs) == 6
     assert all(len(set(rows)) == 16 for rows in epochs)
+
+
+@needs_grain
+@pytest.mark.parametrize("pause", [0.0, 0.05])
+def test_the_share_of_waiting_is_told(chunks, pause):
+    chunks(2)
+    heard = []
+
+    def slow(rows):
+        time.sleep(pause)
+        return read(rows)
+
+    run(Feed(COUNT, slow), callbacks=[lambda _, told: heard.append(told["waiting"])])
+    assert all(0.0 <= share <= 1.0 for share in heard)
+    assert not pause or heard[-1] > 0.0
+
+
+def test_data_in_memory_are_not_waited_for():
+    heard = []
+    run(DATA, callbacks=[lambda _, told: heard.append(told)])
+    assert not any("waiting" in told for told in heard)
 
 
 def test_without_grain_one_clear_line(monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxehr.core.cohort import Cohort, Schema
 from jaxehr.models.cdmt import preprocessing
-from jaxehr.models.cdmt.config import CdmtConfig
+from jaxehr.models.cdmt.config import PAPER, CdmtConfig
 from jaxehr.models.cdmt.layout import make_layout
 from jaxehr.models.cdmt.objective import init_params, make_model
 from jaxehr.training.config import TrainConfig
@@ -26,7 +26,7 @@ jax.monitoring.register_event_duration_secs_listener(count_compilation)
 def config(**fields):
     train = fields.pop("train", {})
     train = {"steps": 4, "batch_size": 32, "eval_every": 2, "valid_draws": 1} | train
-    small = {"hidden": 8, "num_layers": 1, "embedding_dim": 4}
+    small = {"hidden": 8, "num_layers": 1, "embedding_dim": 4} | PAPER
     return CdmtConfig(**small | fields, train=TrainConfig(**train))
 
 

@@ -100,7 +100,7 @@ def test_refused_models(fields, match):
     ("fields", "match"),
     [
         ({"steps": 0}, "steps must be positive, got 0"),
-        ({"solver": "rk4"}, "unknown solver 'rk4'; known: euler, heun, dpmpp-2m"),
+        ({"solver": "rk4"}, "unknown solver 'rk4'; known: auto, euler, heun, dpmpp-2m"),
         ({"decode": "sample"}, "unknown decode 'sample'; known: nearest, argmax"),
         ({"guidance": -2.0}, "guidance must be at least -1"),
         ({"guidance_categorical": -1.5}, "guidance must be at least -1"),

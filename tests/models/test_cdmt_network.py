@@ -11,7 +11,7 @@ from cdmt_builders import config, fitted_model, untrained
 from small_cohorts import cohort, schema
 
 from jaxehr.core.cohort import Feature, valid_steps
-from jaxehr.models.cdmt.config import CdmtConfig
+from jaxehr.models.cdmt.config import preset
 from jaxehr.models.cdmt.network import noise_input
 from jaxehr.models.cdmt.objective import (
     clean,
@@ -131,7 +131,9 @@ def test_size_of_the_paper_s_model():
     """MIMIC-III: 7 variables and 7 masks over 25 steps, d = 16, 64 units, 2 classes."""
     features = tuple(Feature(name=f"v{i}", kind="numeric") for i in range(7))
     made = schema(static=(), temporal=features).replace(num_steps=25)
-    model, fitted, batch = fitted_model(made, CdmtConfig(), cohort(made, count=4))
+    model, fitted, batch = fitted_model(
+        made, preset("paper-mimic3"), cohort(made, count=4)
+    )
     start = functools.partial(init_params, model, fitted)
     params = jax.eval_shape(start, jax.random.key(0), batch)
     hidden, inputs, outputs = 64, 7 + 7 * 16 + 2, 7 + 7 * 2

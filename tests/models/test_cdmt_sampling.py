@@ -21,7 +21,7 @@ from jaxehr.models.cdmt import sampling
 from jaxehr.models.cdmt.config import CdmtSampling
 from jaxehr.models.cdmt.model import cdmt
 from jaxehr.models.cdmt.network import Blocks
-from jaxehr.models.cdmt.objective import denoise, make_frame
+from jaxehr.models.cdmt.objective import complete, denoise, make_frame
 
 KEY = jax.random.key(4)
 MADE = schema(static=STATIC[:2], temporal=TEMPORAL[:2])
@@ -59,18 +59,23 @@ def raw(index, **fields):
     frames = np.asarray(params["fitted"]["frames"], np.float32)
     index = np.asarray(index, np.int32)
     anyone = np.full(len(index), -1, np.int32)
-    return sampling.sample(model, FEW, KEY, params["weights"], frames, index, anyone)
+    weights = complete(params["weights"], params["fitted"])
+    return sampling.sample(model, FEW, KEY, weights, frames, index, anyone)
 
 
-@pytest.mark.parametrize("categorical", ["embedding", "mask"])
-def test_a_patient_depends_on_its_number_only(categorical):
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"categorical": "mask"}, {"prior": "normal", "noise_at": "both"}],
+    ids=str,
+)
+def test_a_patient_depends_on_its_number_only(fields):
     """300 patients fill two blocks of 128 and part of a third."""
-    fields = {"categorical": categorical}
     many = raw(range(300), **fields)
     back = np.arange(300)[::-1]
     for index in (range(5), range(130), back, [299, 7]):
         assert_same(raw(index, **fields), rows(many, index))
-    assert len(np.unique(many.numeric)) == many.numeric.size
+    values = many.numeric[np.arange(4)[None, :] < many.length[:, None]]
+    assert len(np.unique(values)) == values.size
 
 
 def test_decoded_patients_too():
@@ -212,6 +217,18 @@ def test_the_label_changes_the_prediction():
     found = guided_calls()
     change = np.abs(np.asarray(found["label"].numeric - found["none"].numeric))
     assert change.max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("categorical", "solver"), [("embedding", "dpmpp-2m"), ("mask", "euler")]
+)
+def test_the_solver_that_auto_stands_for(categorical, solver):
+    fields = {"categorical": categorical}
+    found, wanted = (
+        draw(3, fields=fields, options=CdmtSampling(steps=3, solver=name))
+        for name in ("auto", solver)
+    )
+    assert_same(found, wanted)
 
 
 @functools.cache

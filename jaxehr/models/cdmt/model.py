@@ -17,6 +17,7 @@ from jaxehr.models.cdmt.config import CdmtConfig, CdmtSampling
 from jaxehr.models.cdmt.layout import make_layout, refuse_silent
 from jaxehr.models.cdmt.objective import (
     Model,
+    complete,
     make_model,
     make_objective,
     noise_levels,
@@ -102,7 +103,7 @@ def sample(
         model,
         settings,
         key,
-        params["weights"],
+        complete(params["weights"], params["fitted"]),
         frames,
         numbers.astype(np.int32),
         codes,
@@ -119,7 +120,7 @@ def check_sampling(schema: Schema, config: CdmtConfig, options: CdmtSampling) ->
             "guidance needs a model trained with --mode conditional on a cohort with a "
             "label."
         )
-    if config.categorical == "mask" and options.solver != "euler":
+    if config.categorical == "mask" and options.solver not in ("auto", "euler"):
         raise InputError("mask diffusion has the euler sampler only.")
 
 

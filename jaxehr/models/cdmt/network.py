@@ -17,6 +17,8 @@ from jaxehr.models.cdmt.layout import Layout
 from jaxehr.nn.gru import BiGru
 from jaxehr.nn.time import TIME_SCALE, Film, TimeEmbedding
 
+NOISE_INPUTS = 16  # of the GRU, if it is told the noise level
+
 
 class Blocks(NamedTuple):
     """One value per block of columns: clean data, noisy data, levels, outputs, ..."""
@@ -83,6 +85,9 @@ class Denoiser(nn.Module):
     ) -> jax.Array:
         """States [B, T, 2H], zero at padding."""
         x = jnp.concatenate([inputs.numeric, inputs.coded], -1)
+        if self.config.noise_at == "both":
+            told = nn.Dense(NOISE_INPUTS, name="noise")(nn.silu(time))
+            context = jnp.concatenate([context, told], -1)
         shape = (*x.shape[:2], context.shape[-1])
         x = jnp.concatenate([x, jnp.broadcast_to(context[:, None], shape)], -1)
         config = self.config

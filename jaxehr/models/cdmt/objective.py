@@ -27,6 +27,7 @@ from jaxehr.models.cdmt.config import CdmtConfig
 from jaxehr.models.cdmt.layout import Layout
 from jaxehr.models.cdmt.network import Blocks, Denoiser, Frame
 from jaxehr.models.cdmt.preprocessing import Batch
+from jaxehr.models.cdmt.prior import guess, has_prior
 
 
 class Model(NamedTuple):
@@ -50,7 +51,7 @@ def init_params(
     """Parameters as nested dicts: network, tables, rho.
 
     The last layer starts at zero weights and the log frequencies of the categories, so
-    that the first prediction is the marginal [mueller2025].
+    that the first prediction is the marginal [mueller2025], or that of the prior.
     """
     layout, config = model.layout, model.config
     key_network, key_temporal, key_static = jax.random.split(key, 3)
@@ -75,6 +76,8 @@ def init_params(
     params |= {"rho": rho[0], "static_rho": rho[1]}
     x0 = clean(model, params, batch)
     inputs = flat(x0)
+    if has_prior(layout, config):  # its guess is an input too
+        inputs = inputs._replace(numeric=jnp.concatenate([inputs.numeric] * 2, -1))
     frame = make_frame(model, batch.label, batch.length, batch.has_static)
     network = model.network.init(
         key_network, inputs, jnp.zeros(len(batch.label)), frame
@@ -144,11 +147,17 @@ def denoise(
     model: Model, params: Params, x: Blocks, sigma: Blocks, t: jax.Array, frame: Frame
 ) -> Blocks:
     """D(x; sigma) for numeric columns, raw logits [.., D, K] for coded ones."""
-    config, coder = model.config, model.coder
+    config, coder, layout = model.config, model.coder, model.layout
     numeric = edm.precondition(sigma.numeric, config.sigma_data)
     static = edm.precondition(sigma.static_numeric, config.sigma_data)
+    told, guessed, spread = numeric.c_in * x.numeric, numeric.c_skip * x.numeric, 1.0
+    if has_prior(layout, config):
+        guessed, spread = guess(
+            config, params["prior"], x.numeric, sigma.numeric, frame
+        )
+        told = jnp.concatenate([told, guessed / config.sigma_data], -1)
     inputs = Blocks(
-        numeric.c_in * x.numeric,
+        told,
         coder.scale(x.coded, sigma.coded),
         static.c_in * x.static_numeric,
         coder.scale(x.static_coded, sigma.static_coded),
@@ -156,10 +165,15 @@ def denoise(
     variables = {"params": params["network"]}
     out: Any = model.network.apply(variables, flat(inputs), t, frame)
     return out._replace(
-        numeric=numeric.c_skip * x.numeric + numeric.c_out * out.numeric,
+        numeric=guessed + spread * numeric.c_out * out.numeric,
         static_numeric=static.c_skip * x.static_numeric
         + static.c_out * out.static_numeric,
     )
+
+
+def complete(params: Params, fitted: Params) -> Params:
+    """The weights with what is not learned by steps: all that `denoise` needs."""
+    return {**params, "prior": fitted["prior"]} if "prior" in fitted else params
 
 
 def make_objective(model: Model, fitted: dict[str, Any]) -> Objective:
@@ -167,7 +181,7 @@ def make_objective(model: Model, fitted: dict[str, Any]) -> Objective:
     weigh = row_weights(*scales_of(model, fitted))
 
     def loss(params: Params, key: jax.Array, batch: Batch) -> Any:
-        rows = batch.label.shape[0]
+        params, rows = complete(params, fitted), batch.label.shape[0]
         key_t, key_noise, key_drop, key_coded, key_static = jax.random.split(key, 5)
         t = edm.low_discrepancy(key_t, rows)  # [B]
         frame = make_frame(model, batch.label, batch.length, batch.has_static)

@@ -17,8 +17,10 @@ from jaxehr.core.cohort import (
 from jaxehr.data import mixed
 from jaxehr.data.encoding import host, small
 from jaxehr.data.mixed import decode_part, encode_part
+from jaxehr.diffusion import gaussian
 from jaxehr.models.cdmt.config import CdmtConfig
 from jaxehr.models.cdmt.layout import Layout
+from jaxehr.models.cdmt.prior import has_prior
 
 
 class Batch(NamedTuple):
@@ -41,14 +43,21 @@ class Seen(NamedTuple):
     frames: np.ndarray  # see `count_frames`
 
 
+class Counted(NamedTuple):
+    """What fitting reads off encoded patients; adds up over parts of a cohort."""
+
+    codes: dict[str, np.ndarray]
+    numeric: gaussian.Moments
+
+
 def fit(
     schema: Schema, layout: Layout, config: CdmtConfig, cohort: Cohort
 ) -> dict[str, Any]:
     """Everything read off the training patients, as nested dicts of arrays."""
     cohort = to_dense(host(cohort))
     fitted = fit_seen(layout, config, see(schema, layout, cohort))
-    counts = count_codes(layout, encode(fitted, layout, cohort))
-    return fitted | {"frequency": shares(layout, counts)}
+    found = count(layout, encode(fitted, layout, cohort))
+    return fitted | fit_counted(layout, config, found)
 
 
 def see(schema: Schema, layout: Layout, cohort: Cohort) -> Seen:
@@ -71,7 +80,7 @@ def add_seen(one: Seen, other: Seen) -> Seen:
 
 
 def fit_seen(layout: Layout, config: CdmtConfig, seen: Seen) -> dict[str, Any]:
-    """What `encode` needs, from everything seen; `frequency` is still lacking."""
+    """What `encode` needs, from everything seen; `fit_counted` adds the rest."""
     patients = seen.frames.sum()
     lengths = seen.frames.sum((0, 1))  # [T + 1]
     steps = (lengths * np.arange(len(lengths))).sum() / patients
@@ -85,8 +94,30 @@ def fit_seen(layout: Layout, config: CdmtConfig, seen: Seen) -> dict[str, Any]:
     }
 
 
+def count(layout: Layout, batch: Batch) -> Counted:
+    """What encoded patients add to `Counted`."""
+    series = np.asarray(batch.numeric), np.asarray(batch.label)
+    return Counted(
+        count_codes(layout, batch), gaussian.moments(*series, layout.num_classes)
+    )
+
+
+def add_counted(one: Counted, other: Counted) -> Counted:
+    """Both parts together."""
+    codes = {name: one.codes[name] + other.codes[name] for name in one.codes}
+    return Counted(codes, gaussian.add(one.numeric, other.numeric))
+
+
+def fit_counted(layout: Layout, config: CdmtConfig, found: Counted) -> dict[str, Any]:
+    """The frequencies of categories, and the normal law of numeric series."""
+    fitted: dict[str, Any] = {"frequency": shares(layout, found.codes)}
+    if has_prior(layout, config):
+        fitted["prior"] = gaussian.fit(found.numeric)._asdict()
+    return fitted
+
+
 def count_codes(layout: Layout, batch: Batch) -> dict[str, np.ndarray]:
-    """Rows of each category of the encoded columns; adds up over parts."""
+    """Rows of each category of the encoded columns."""
     steps = np.arange(batch.codes.shape[1])[None, :] < batch.length[:, None]
     parts = {
         "temporal": (layout.temporal, batch.codes[steps]),

@@ -130,7 +130,8 @@ def solve_embedding(
         )
     )
     ones = jnp.linspace(1.0, 0.0, sampling.steps + 1)
-    solver = SOLVERS[sampling.solver]
+    auto = sampling.solver == "auto"
+    solver = SOLVERS["dpmpp-2m" if auto else sampling.solver]
     x, logits = solver(step, (x, logits), t, (sigmas, (ones, ones)))
     decode = functools.partial(decode_codes, sampling.decode)
     return x._replace(

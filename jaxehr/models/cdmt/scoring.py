@@ -19,6 +19,7 @@ from jaxehr.models.cdmt.objective import (
     Model,
     Scales,
     clean,
+    complete,
     corrupt,
     denoise,
     losses,
@@ -51,7 +52,8 @@ def patient_losses(
     for every patient, so that a number depends on the key, the parameters and the
     patient only.
     """
-    fitted, weights = params["fitted"], params["weights"]
+    fitted = params["fitted"]
+    weights = complete(params["weights"], fitted)
     data = preprocessing.encode(fitted, model.layout, cohort)
     devices = jax.device_count()
     run = program(model, levels, repeats, devices)

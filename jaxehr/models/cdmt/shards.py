@@ -125,7 +125,7 @@ def encoded(
     seen = count(schema, model.layout, shards, rows[0], memory)
     refuse_silent(model.layout, int(seen.frames[..., 0].sum()))
     fitted = preprocessing.fit_seen(model.layout, model.config, seen)
-    counts: list[dict[str, np.ndarray]] = []
+    counted: list[preprocessing.Counted] = []
     judged: list[Batch] = []
 
     def learned() -> Iterator[Batch]:
@@ -133,14 +133,13 @@ def encoded(
             batch = preprocessing.encode(fitted, model.layout, data.cohort)
             mine = gather(batch, rows[0][places])
             judged.append(gather(batch, rows[1][places]))
-            counts.append(preprocessing.count_codes(model.layout, mine))
+            found = [*counted, preprocessing.count(model.layout, mine)]
+            counted[:] = [functools.reduce(preprocessing.add_counted, found)]
             yield mine
 
     write_records(learn.path, kind, learned())
     write_records(judge.path, kind, judged)
-    add = lambda name: functools.reduce(np.add, (part[name] for part in counts))
-    total = {name: add(name) for name in counts[0]}
-    fitted["frequency"] = preprocessing.shares(model.layout, total)
+    fitted |= preprocessing.fit_counted(model.layout, model.config, counted[0])
     write_bytes(scratch / FITTED, arrays.to_bytes(fitted))
     return Encoded(fitted, learn, judge)
 

@@ -1,0 +1,125 @@
+"""The denoiser of a normal law, around which a network learns the rest.
+
+x0 ~ N(m, C) and x = x0 + sigma eps give E[x0 | x] = m + C (C + sigma^2 I)^-1 (x - m).
+The skip connection of [karras2022] is this for C = s^2 I: independent values. With the
+covariance of all columns at all steps the untrained model is a Gaussian copula already.
+
+Series are [.., T, D], in the order [D, T] wherever they are flat; n = D T of them are
+one block if that is at most `MOST`, else each column is a block of its T steps.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+MOST = 2048  # values of a block: its eigenvectors take minutes and hundreds of MB above
+UNITS = 256.0  # values are whole multiples of 1 / UNITS in the sums
+ROWS = 1024  # patients added at once
+REST = 0.05  # of the variance, in directions that count as equally wide
+
+
+class Moments(NamedTuple):
+    """Sums over patients in units of 1 / UNITS: whole numbers, so exact in any order
+    for up to 10^8 patients; they add up over parts of a cohort."""
+
+    count: np.ndarray  # [C]
+    total: np.ndarray  # [C, D T]
+    square: np.ndarray  # [blocks, n, n]
+
+
+class Normal(NamedTuple):
+    """A normal law: means, and covariance by its r first eigenvectors."""
+
+    mean: Any  # [C + 1, D T] of each class, and of all
+    basis: Any  # [blocks, n, r], eigenvectors in columns
+    variance: Any  # [blocks, r], of each eigenvector
+    rest: Any  # [blocks], of all other directions
+
+
+def blocks_of(steps: int, columns: int) -> tuple[int, int]:
+    """How many blocks there are, and n."""
+    values = steps * columns
+    if values <= MOST:
+        return 1, values
+    return (columns, steps) if steps <= MOST else (values, 1)
+
+
+def moments(x: np.ndarray, label: np.ndarray, classes: int) -> Moments:
+    """Of series [N, T, D] with 0 at padding; without classes there is one."""
+    count, steps, columns = x.shape
+    blocks, width = blocks_of(steps, columns)
+    label = label if classes else np.zeros(count, int)
+    chosen = np.arange(max(classes, 1))[:, None] == label  # [C, N]
+    total = np.zeros((len(chosen), columns * steps))
+    square = np.zeros((blocks, width, width))
+    for first in range(0, count, ROWS):
+        part = np.asarray(x[first : first + ROWS], np.float64)
+        part = np.rint(part * UNITS).swapaxes(1, 2).reshape(len(part), -1)
+        total += chosen[:, first : first + ROWS].astype(float) @ part
+        each = part.reshape(len(part), blocks, width).transpose(1, 2, 0)
+        square += each @ each.swapaxes(1, 2)
+    return Moments(chosen.sum(1).astype(float), total, square)
+
+
+def add(one: Moments, other: Moments) -> Moments:
+    """Both parts together."""
+    return Moments(*(a + b for a, b in zip(one, other, strict=True)))
+
+
+def fit(found: Moments) -> Normal:
+    """The law with these moments; its covariance is shrunk to a multiple of the unit
+    matrix by the oracle approximation [chen2010], so that it is never singular."""
+    people = found.count.sum()
+    mean = found.total.sum(0) / people / UNITS
+    blocks, width = found.square.shape[:2]
+    each = mean.reshape(blocks, width)
+    cov = found.square / people / UNITS**2 - each[:, :, None] * each[:, None, :]
+    level = np.trace(cov, axis1=1, axis2=2) / width  # [blocks]
+    square = np.mean(cov**2, axis=(1, 2))
+    below = (people + 1.0) * (square - level**2 / width)
+    ratio = (square + level**2) / np.where(below > 0, below, 1.0)
+    share = np.where(below > 0, np.minimum(ratio, 1.0), 1.0)
+    variance, basis = np.linalg.eigh(cov)  # from the smallest one
+    variance = (1 - share)[:, None] * variance + (share * level)[:, None]
+    variance = np.maximum(variance, 1e-4)
+    part = np.cumsum(variance, 1) / variance.sum(1, keepdims=True)
+    cut = int((part <= REST).sum(1).min())
+    rest = variance[:, :cut].mean(1) if cut else variance[:, 0]
+    by_class = found.total / np.maximum(found.count, 1.0)[:, None] / UNITS
+    law = np.vstack([by_class, mean]), basis[..., cut:], variance[:, cut:], rest
+    return Normal(*(leaf.astype(np.float32) for leaf in law))
+
+
+def denoise(
+    law: Normal, x: jax.Array, sigma: jax.Array, condition: jax.Array, known: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """E[x0 | x] [B, T, D], and the mean variance that is left, [B] or a number.
+
+    Levels that differ between values count as their geometric mean: what this misses is
+    left to the network.
+
+    Args:
+      x: noisy series [B, T, D]. sigma: [B, T, D] or [T, D].
+      condition: [B, C] one-hot class; zeros, or no column, where it is not told.
+      known: Bool [B, T], False at padding.
+    """
+    exact = jax.lax.Precision.HIGHEST
+    rows, steps, columns = x.shape
+    level = jnp.exp(2.0 * jnp.mean(jnp.log(sigma), (-2, -1)))[..., None, None]
+    told = jnp.concatenate([condition, 1.0 - condition.sum(-1, keepdims=True)], -1)
+    mean = jnp.matmul(told, law.mean[-told.shape[-1] :], precision=exact)
+    flat = jnp.where(known[..., None], x, 0.0).swapaxes(1, 2).reshape(rows, -1) - mean
+    flat = flat.reshape(rows, law.rest.shape[0], -1)
+    kept = law.variance / (law.variance + level)  # [B or 1, blocks, r]
+    rest = (law.rest / (law.rest + level[..., 0]))[..., None]  # [B or 1, blocks, 1]
+    parts = jnp.einsum("bgi,gir->bgr", flat, law.basis, precision=exact)
+    parts = jnp.einsum(
+        "bgr,gir->bgi", (kept - rest) * parts, law.basis, precision=exact
+    )
+    guess = (parts + rest * flat).reshape(rows, -1) + mean
+    count = flat.shape[-1] - law.variance.shape[-1]
+    left = (kept.sum(-1) + count * rest[..., 0]).mean(-1) / flat.shape[-1]
+    left = (left * level[..., 0, 0]).reshape(sigma.shape[:-2])
+    return guess.reshape(rows, columns, steps).swapaxes(1, 2), left

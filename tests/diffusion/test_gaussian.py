@@ -1,0 +1,129 @@
+"""The normal law: exact sums, shrinkage, and E[x0 | x] against dense algebra."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.covariance import OAS
+
+from jaxehr.diffusion import gaussian
+
+RNG = np.random.default_rng(5)
+STEPS, COLUMNS = 5, 3
+
+
+def series(count=400):
+    """Patients [N, T, D] of correlated values, and labels that move their mean."""
+    root = RNG.normal(size=(STEPS * COLUMNS, STEPS * COLUMNS))
+    label = RNG.integers(0, 2, count)
+    flat = RNG.normal(size=(count, STEPS * COLUMNS)) @ root + label[:, None]
+    return flat.reshape(count, STEPS, COLUMNS) / 4.0, label
+
+
+X, LABEL = series()
+LAW = gaussian.fit(gaussian.moments(X, LABEL, 2))
+
+
+def flat(x):
+    """[.., T, D] in the order [D, T]."""
+    return np.asarray(x, np.float64).swapaxes(-1, -2).reshape(*x.shape[:-2], -1)
+
+
+def covariance(law):
+    """The dense matrix that a law of one block stands for."""
+    basis = np.asarray(law.basis[0], np.float64)
+    kept = basis @ np.diag(law.variance[0] - law.rest[0]) @ basis.T
+    return kept + law.rest[0] * np.eye(len(basis))
+
+
+def test_moments_add_up_exactly_in_any_order():
+    whole = gaussian.moments(X, LABEL, 2)
+    order = RNG.permutation(len(X))
+    parts = np.array_split(order, [1, 100, 250])
+    found = gaussian.moments(X[parts[0]], LABEL[parts[0]], 2)
+    for part in parts[1:]:
+        found = gaussian.add(found, gaussian.moments(X[part], LABEL[part], 2))
+    for one, other in zip(found, whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_covariance_is_that_of_scikit_learn_s_shrinkage(monkeypatch):
+    monkeypatch.setattr(gaussian, "REST", 0.0)
+    found = gaussian.fit(gaussian.moments(X, LABEL, 2))
+    wanted = OAS().fit(flat(X))
+    np.testing.assert_allclose(covariance(found), wanted.covariance_, atol=0.02)
+    np.testing.assert_allclose(found.mean[-1], wanted.location_, atol=0.003)
+    for code in (0, 1):
+        mean = flat(X[code == LABEL]).mean(0)
+        np.testing.assert_allclose(found.mean[code], mean, atol=0.003)
+
+
+def test_few_patients_do_not_make_it_singular():
+    few = gaussian.fit(gaussian.moments(X[:4], LABEL[:4], 2))
+    assert few.variance.min() > 0.05
+    assert few.rest.min() > 0.05
+    one = gaussian.fit(gaussian.moments(X[:1], LABEL[:1], 2))  # no spread at all
+    assert np.isfinite(np.concatenate([leaf.ravel() for leaf in one])).all()
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.5, 3.0, 80.0])
+@pytest.mark.parametrize("told", [True, False])
+def test_the_estimate_is_that_of_dense_algebra(sigma, told):
+    x = X[:7] + sigma * RNG.normal(size=X[:7].shape)
+    condition = np.eye(2)[LABEL[:7]] * told
+    levels, known = np.full((STEPS, COLUMNS), sigma), np.ones((7, STEPS), bool)
+    asked = [jnp.asarray(leaf, jnp.float32) for leaf in (x, levels, condition)]
+    found, left = jax.jit(gaussian.denoise)(LAW, *asked, jnp.asarray(known))
+    cov = covariance(LAW)
+    gain = cov @ np.linalg.inv(cov + sigma**2 * np.eye(len(cov)))
+    mean = LAW.mean[LABEL[:7]] if told else LAW.mean[-1]
+    wanted = mean + (flat(x) - mean) @ gain.T
+    np.testing.assert_allclose(flat(found), wanted, rtol=2e-3, atol=2e-3)
+    variance = np.trace(cov - gain @ cov) / len(cov)
+    np.testing.assert_allclose(left, variance, rtol=0.02)
+
+
+def test_levels_by_patient_and_value_count_as_their_geometric_mean():
+    levels = np.exp(RNG.normal(size=(7, STEPS, COLUMNS)))
+    condition, known = jnp.zeros((7, 0)), jnp.ones((7, STEPS), bool)
+    x = jnp.asarray(X[:7], jnp.float32)
+    found, left = gaussian.denoise(LAW, x, jnp.asarray(levels), condition, known)
+    assert left.shape == (7,)
+    for i in range(7):
+        mean = np.full((STEPS, COLUMNS), np.exp(np.log(levels[i]).mean()))
+        row = slice(i, i + 1)
+        one, rest = gaussian.denoise(
+            LAW, x[row], jnp.asarray(mean), condition[row], known[row]
+        )
+        np.testing.assert_allclose(found[i], one[0], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(left[i], rest, rtol=1e-4)
+
+
+def test_padding_says_nothing():
+    known = jnp.arange(STEPS)[None, :] < 3
+    x = jnp.asarray(X[:1], jnp.float32)
+    dirty = jnp.where(known[..., None], x, 1e6)
+    asked = jnp.ones((STEPS, COLUMNS)), jnp.zeros((1, 0)), known
+    one, other = (gaussian.denoise(LAW, each, *asked)[0] for each in (x, dirty))
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(("most", "blocks"), [(15, 1), (14, 3), (5, 3), (4, 15)])
+def test_wide_series_are_cut_into_columns_then_values(monkeypatch, most, blocks):
+    monkeypatch.setattr(gaussian, "MOST", most)
+    assert gaussian.blocks_of(STEPS, COLUMNS)[0] == blocks
+    law = gaussian.fit(gaussian.moments(X, LABEL, 2))
+    assert law.basis.shape[0] == blocks
+    x = X[:7] + 0.5 * RNG.normal(size=X[:7].shape)
+    asked = (
+        jnp.full((STEPS, COLUMNS), 0.5),
+        jnp.zeros((7, 0)),
+        jnp.ones((7, STEPS), bool),
+    )
+    error = {}
+    for name, each in (("cut", law), ("whole", LAW)):
+        found, _ = gaussian.denoise(each, jnp.asarray(x, jnp.float32), *asked)
+        error[name] = float(np.square(np.asarray(found) - X[:7]).mean())
+    assert error["cut"] < np.square(x - X[:7]).mean()
+    if blocks > 1:  # what is known of other columns helps
+        assert error["whole"] < error["cut"]

@@ -1,0 +1,104 @@
+"""CDMT around a normal law: what the untrained model draws, and that it learns more."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cdmt_builders import config, untrained
+from small_cohorts import cohort, schema
+
+from jaxehr.core.cohort import Feature
+from jaxehr.models.cdmt import sampling
+from jaxehr.models.cdmt.config import CdmtSampling
+from jaxehr.models.cdmt.objective import (
+    complete,
+    denoise,
+    make_frame,
+    make_objective,
+    noise_levels,
+)
+
+NUMBERS = tuple(Feature(name=f"v{i}", kind="numeric") for i in range(2))
+MADE = schema(static=(), temporal=NUMBERS)
+OURS = {"prior": "normal", "noise_at": "both"}
+
+pytestmark = pytest.mark.usefixtures("compile_fast")
+
+
+@functools.cache
+def people(count=600):
+    """Values that move together over columns and time, around a level of each person
+    that the label shifts."""
+    rng = np.random.default_rng(1)
+    made = cohort(MADE, count=count, variable=False, missing=0.0)
+    label = np.asarray(made.label)
+    level = rng.normal(size=(count, 1, 1)) + 1.5 * label[:, None, None]
+    values = level + 0.5 * rng.normal(size=made.temporal.numeric.shape)
+    table = made.temporal._replace(numeric=values.astype(np.float32))
+    return made._replace(temporal=table)
+
+
+@functools.cache
+def at_start():
+    return untrained(MADE, config(**OURS), people())
+
+
+def drawn(label, num=1500):
+    model, params, _ = at_start()
+    frames = np.asarray(params["fitted"]["frames"], np.float32)
+    weights = complete(params["weights"], params["fitted"])
+    options = CdmtSampling(solver="heun", steps=40)
+    labels = np.full(num, label)
+    asked = frames, np.arange(num), labels
+    return sampling.sample(model, options, KEY, weights, *asked).numeric
+
+
+KEY = jax.random.key(3)
+
+
+def test_the_untrained_model_draws_the_law_of_the_data():
+    """Correlations over columns and time, and the means of both classes."""
+    _, _, batch = at_start()
+    found = np.concatenate([drawn(0), drawn(1)]).reshape(3000, -1)
+    label = np.asarray(batch.label)
+    real = batch.numeric.reshape(len(label), -1)
+    for code, part in enumerate((found[:1500], found[1500:])):
+        shift = np.abs(part.mean(0) - real[label == code].mean(0))
+        assert shift.max() < 0.2
+    both = np.corrcoef(found.T), np.corrcoef(real.T)
+    off = ~np.eye(real.shape[1], dtype=bool)
+    assert both[1][off].mean() > 0.5
+    assert np.abs(both[0] - both[1])[off].max() < 0.12
+
+
+def test_the_denoiser_starts_from_the_estimate():
+    """F = 0: the first loss is below that of independent values."""
+    loss = {}
+    for name, fields in (("law", OURS), ("alone", {})):
+        model, params, batch = untrained(MADE, config(**fields), people())
+        run = jax.jit(make_objective(model, params["fitted"]).loss)
+        loss[name] = float(run(params["weights"], KEY, batch)[1]["loss_numeric"])
+    assert loss["law"] < 0.8 * loss["alone"]
+
+
+def test_padding_changes_nothing():
+    model, params, batch = untrained(MADE, config(**OURS), cohort(MADE, count=20))
+    weights = complete(params["weights"], params["fitted"])
+    frame = make_frame(model, batch.label, batch.length, batch.has_static)
+    t = jnp.full(20, 0.5)
+    sigma = noise_levels(model, weights, jnp.float32(0.5))
+    x = sampling.start_noise(
+        model, jax.random.split(KEY, 20), sampling.block_shapes(model, 4)
+    )
+    valid = np.arange(batch.numeric.shape[1])[None, :] < batch.length[:, None]
+    dirty = x._replace(numeric=jnp.where(valid[..., None], x.numeric, 1e6))
+    run = jax.jit(lambda x: denoise(model, weights, x, sigma, t, frame))
+    one, other = run(x), run(dirty)
+    np.testing.assert_array_equal(
+        np.asarray(one.numeric)[valid], np.asarray(other.numeric)[valid]
+    )
+    np.testing.assert_array_equal(
+        np.asarray(one.coded)[valid], np.asarray(other.coded)[valid]
+    )

@@ -62,6 +62,8 @@ class RunAll:
     """Preset of every model that has one of this name; others take their defaults."""
     patients: int = 0
     """Only the first so many training people; 0 = all (for a quick look)."""
+    limit: float = 30.0
+    """Minutes after which a cell is given up and counts as failed; 0 = none."""
     results: pathlib.Path = RESULTS
     """The folder with a folder for each suite, and one for all trainings."""
 
@@ -117,6 +119,7 @@ def jobs_of(arguments: RunAll) -> list[Job]:
             seconds=arguments.seconds,
             preset=arguments.preset,
             patients=arguments.patients,
+            limit=arguments.limit,
         )
         jobs.append(Job(load_suite(name), options))
     return jobs

@@ -9,6 +9,7 @@ import concurrent.futures
 import dataclasses
 import multiprocessing
 import pathlib
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from jaxehr.devices import configure
 
 CONFIGS = pathlib.Path(__file__).parent / "configs"
 RESULTS = pathlib.Path("results")
-NOT_SETTINGS = ("cohorts", "only", "seeds", "out", "work", "budget", "again")
+NOT_SETTINGS = ("cohorts", "only", "seeds", "out", "work", "budget", "limit", "again")
 
 
 class Variant(NamedTuple):
@@ -91,6 +92,8 @@ class Options:
     """Only the first so many training people; 0 = all (for a quick look)."""
     budget: float = 0.0
     """Minutes after which no further cell is begun; 0 = no limit."""
+    limit: float = 0.0
+    """Minutes after which a cell is given up and counts as failed; 0 = none."""
     again: bool = False
     """Also repeat the cells that failed."""
 
@@ -199,7 +202,8 @@ def run_one(suite: Suite, options: Options, cell: Cell) -> float:
     out, settings = options.folder(suite), options.settings()
     folders, start = folders_of(options.cohorts)[cell.cohort], time.perf_counter()
     write_json(out / SETTINGS, settings)
-    found = apart(suite, settings, options.trainings(), folders, cell)
+    work, limit = options.trainings(), options.limit
+    found = apart(suite, settings, work, folders, cell, limit)
     append_cell(out, cell._asdict() | found | {"settings": settings})
     seconds = time.perf_counter() - start
     said = found.get("failed", "done")
@@ -213,16 +217,28 @@ def apart(
     work: pathlib.Path,
     folders: tuple[pathlib.Path, ...],
     cell: Cell,
+    limit: float,
 ) -> dict[str, Any]:
     """A cell in a process of its own; its peak memory is its own, and so is its end."""
-    from experiments.cell import run_cell
-
     fresh = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=fresh) as pool:
+        start = time.perf_counter()
         try:
-            return pool.submit(run_cell, suite, settings, work, folders, cell).result()
+            asked = suite, settings, work, folders, cell
+            return pool.submit(in_time, limit, *asked).result()
         except BrokenProcessPool:
-            return {"failed": "the process was killed; out of memory?"}
+            late = limit and time.perf_counter() - start >= 60 * limit
+            reason = f"took more than {limit:g} minutes" if late else "out of memory?"
+            return {"failed": f"the process was killed; {reason}"}
+
+
+def in_time(limit: float, *asked: Any) -> dict[str, Any]:
+    """`cell.run_cell` in a process that ends after so many minutes; 0 = never."""
+    from experiments.cell import run_cell
+
+    if limit:  # unanswered, it kills the process, also inside a compiled program
+        signal.setitimer(signal.ITIMER_REAL, 60 * limit)
+    return run_cell(*asked)
 
 
 def shell(main: Callable[[Any], Any], options: Any = Options) -> int:

@@ -110,6 +110,12 @@ def test_the_cost_is_that_of_all_steps_without_compilation():
     assert cell.cost_of(events) == pytest.approx(4.0 + 20.0)
 
 
+def test_a_cell_that_takes_too_long_is_given_up(cohort, tmp_path):
+    asked = SMALL, SETTINGS, tmp_path / "work", (cohort,), Cell("law", "vae", 1)
+    found = suite.apart(*asked, 0.005)
+    assert found == {"failed": "the process was killed; took more than 0.005 minutes"}
+
+
 def test_a_cell_tells_what_it_measured_and_its_training_is_shared(cohort, tmp_path):
     run = lambda name: cell.run_cell(
         SMALL, SETTINGS, tmp_path / "work", (cohort,), Cell("law", name, 1)

@@ -13,6 +13,7 @@ from jaxehr.data.simulate import SimulateOptions, simulate
 from jaxehr.metrics.evaluate import QUICK
 from jaxehr.models.cdmt.config import CdmtConfig, CdmtSampling
 from jaxehr.runs.attacked import attacked
+from jaxehr.runs.folder import FORMAT
 from jaxehr.runs.training import to_learn_from
 from jaxehr.training.config import TrainConfig
 
@@ -144,7 +145,7 @@ def test_automatic_sizes_stay_those_of_the_first_call(data, tmp_path):
     assert asked == ["steps", "batch_size"]
     assert found.train.steps > 0
     config = to_dict(found) | {"train": to_dict(found.train) | {"steps": 77}}
-    info = {"format": 1, "model": "cdmt", "automatic": asked, "config": config}
+    info = {"format": FORMAT, "model": "cdmt", "automatic": asked, "config": config}
     (tmp_path / "run.json").write_text(json.dumps(info))
     assert settle(tmp_path, *sizes(CdmtConfig()))[0].train.steps == 77
     train = TrainConfig(steps=5, batch_size=7)

@@ -89,8 +89,8 @@ def test_damaged_checkpoints(files, made, run, refused):
         ("run.json", lambda b: b.replace(b'"hidden"', b'"hiden"'), ["hiden"]),
         (
             "run.json",
-            lambda b: b.replace(b'"format": 1', b'"format": 9'),
-            ["9, this version reads 1"],
+            lambda b: b.replace(b'"format": 2', b'"format": 9'),
+            ["9, this version reads 2"],
         ),
         ("run.json", lambda b: b.replace(b'"cdmt"', b'"gpt"'), ["'gpt'", "cdmt"]),
         ("run.json", None, ["not a run folder"]),

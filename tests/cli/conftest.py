@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 
+import jax
 import pytest
 from cli_tools import SMALL, STATIC, TEMPORAL, listing, noise
 
@@ -19,6 +20,14 @@ def cache(tmp_path_factory):
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     yield
     del os.environ["JAX_COMPILATION_CACHE_DIR"]
+
+
+@pytest.fixture(scope="package", autouse=True)
+def compile_fast_here():
+    """Programs are short; the processes of these tests say so by an environment."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

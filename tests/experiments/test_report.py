@@ -131,7 +131,7 @@ def test_heun_makes_two_calls_a_step_but_for_the_last():
             twice = solver == "heun"
             assert int(calls) == (2 * int(steps) - 1 if twice else int(steps))
     trained = {(v.model, str(v.config)) for v in found.variants.values()}
-    assert len(trained) == 2  # one training of each model
+    assert len(trained) == 3  # one of each model, one in bfloat16
 
 
 def test_the_page_has_tables_figures_commands_and_says_whose_data(tmp_path):

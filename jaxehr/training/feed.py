@@ -105,7 +105,7 @@ class Chunks:
         if self.next is None and self.chunk + 1 < len(self.source):
             start = time.perf_counter()
             self.next = self.read(self.chunk + 1)
-            if result.is_ready():  # the devices waited, for some of this time at least
+            if result.is_ready():  # the devices waited for a part of this
                 self.idle += time.perf_counter() - start
 
     def told(self) -> dict[str, float]:

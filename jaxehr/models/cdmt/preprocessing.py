@@ -56,7 +56,7 @@ def fit(
     """Everything read off the training patients, as nested dicts of arrays."""
     cohort = to_dense(host(cohort))
     fitted = fit_seen(layout, config, see(schema, layout, cohort))
-    found = count(layout, encode(fitted, layout, cohort))
+    found = count(layout, config, encode(fitted, layout, cohort))
     return fitted | fit_counted(layout, config, found)
 
 
@@ -94,11 +94,13 @@ def fit_seen(layout: Layout, config: CdmtConfig, seen: Seen) -> dict[str, Any]:
     }
 
 
-def count(layout: Layout, batch: Batch) -> Counted:
+def count(layout: Layout, config: CdmtConfig, batch: Batch) -> Counted:
     """What encoded patients add to `Counted`."""
-    series = np.asarray(batch.numeric), np.asarray(batch.label)
+    series, label = np.asarray(batch.numeric), np.asarray(batch.label)
+    if not has_prior(layout, config):
+        series = series[..., :0]
     return Counted(
-        count_codes(layout, batch), gaussian.moments(*series, layout.num_classes)
+        count_codes(layout, batch), gaussian.moments(series, label, layout.num_classes)
     )
 
 

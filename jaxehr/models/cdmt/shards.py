@@ -133,7 +133,7 @@ def encoded(
             batch = preprocessing.encode(fitted, model.layout, data.cohort)
             mine = gather(batch, rows[0][places])
             judged.append(gather(batch, rows[1][places]))
-            found = [*counted, preprocessing.count(model.layout, mine)]
+            found = [*counted, preprocessing.count(model.layout, model.config, mine)]
             counted[:] = [functools.reduce(preprocessing.add_counted, found)]
             yield mine
 

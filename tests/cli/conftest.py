@@ -23,8 +23,11 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compile_fast_here(compile_fast):
-    """Programs are short; processes that tests start are told by an environment."""
+def compile_fast_here(made, compile_fast):
+    """Programs are short; processes that tests start are told by an environment.
+
+    `made` comes first: it compiles likewise, and ends that for itself.
+    """
 
 
 @pytest.fixture
@@ -44,12 +47,10 @@ def made(tmp_path_factory) -> pathlib.Path:
     words = ["prepare", "simulate", "--n", "120", "--steps", "3", "--numeric", "1"]
     assert main([*words, "--out", cohort]) == 0
     out, errors = io.StringIO(), io.StringIO()
-    before = jax.config.jax_disable_most_optimizations
-    # As the tests that compare this run with theirs; it is made before `compile_fast`.
     jax.config.update("jax_disable_most_optimizations", True)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
         assert main(["train", "cdmt", cohort, *SMALL, "--out", run]) == 0
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", False)
     (folder / "out.txt").write_text(out.getvalue())
     (folder / "errors.txt").write_text(errors.getvalue())
 

@@ -247,7 +247,8 @@ def summary(
             row[title] = mean if count else None
             row[f"{title} sd"] = std if count > 1 else None
         rows.append(row)
-    seconds = [sum(cell["seconds"].values()) for cell in done]
+    # A cell that another one answered took no time.
+    seconds = [sum(cell["seconds"].values()) for cell in done if cell["seconds"]]
     return {
         "settings": settings,
         "machines": sorted({json.dumps(cell["machine"]) for cell in done}),

@@ -6,11 +6,14 @@ import pytest
 from missing_people import people
 
 from experiments.cells import CELLS, SETTINGS, append_cell, read_cells, spread
-from experiments.flexgen_missing import FLOORS, METHODS, Cell, chosen, plan
-from experiments.flexgen_missing_parts import floor, hide, part_error
+from experiments.flexgen_missing import FLOORS, METHODS, Cell, chosen, plan, twin
+from experiments.flexgen_missing_parts import floor, hide, part_error, remembering
 from experiments.flexgen_missing_report import groups_of, table, write_report
 from jaxehr.core.checks import InputError
 from jaxehr.core.files import read_json, write_json
+from jaxehr.metrics.classifiers import Rows
+from jaxehr.metrics.evaluate import MetricConfig
+from jaxehr.metrics.learners import FOREST
 
 
 def test_the_plan_has_every_cell_once_and_begins_with_what_tells_most():
@@ -135,6 +138,43 @@ def test_a_coupling_that_was_not_used_is_named():
     done[1]["alignment"] = {"used": {"f": "ridge on pairs", "b": "map"}}
     text = table(groups_of(done), done)
     assert "| FLEXGEN, the paper's (ridge used in 3 of 4 maps) |" in text
+
+
+def test_ridge_under_a_second_name_is_not_trained_again():
+    """Only where labels and anchors gave every map of the same patients to ridge."""
+    fused = cell(40, 40, "fused", 0, 0.7)
+    wanted = Cell(40, 40, "ridge", 0)
+    assert twin(wanted, [fused]) is None  # nothing is known of its maps
+    fused["alignment"] = {"used": {"f": "ridge on pairs", "b": "map"}}
+    assert twin(wanted, [fused]) is None
+    fused["alignment"]["used"]["b"] = "ridge on pairs"
+    found = twin(wanted, [fused])
+    assert found == fused | {"method": "ridge", "seconds": {}}
+    assert twin(wanted._replace(seed=1), [fused]) is None
+    assert twin(wanted._replace(method="knn"), [fused]) is None
+
+
+def test_a_forest_of_the_same_rows_grows_once():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 4)).astype(np.float32)
+    table = Rows(x, np.ones(60, np.int32), (x[:, 0] > 0).astype(np.int32))
+    config, keys = MetricConfig(trees=5), jax.random.split(jax.random.key(0), 2)
+    rows = np.stack([np.arange(40), np.arange(20, 60)])
+    forest = remembering(FOREST)
+    first = forest.fit(config, keys, 2, table, rows)
+    plain = FOREST.fit(config, keys, 2, table, rows)
+    every = np.tile(np.arange(60), (2, 1))
+    chances = [forest.chance(2, models, table, every) for models in (first, plain)]
+    np.testing.assert_array_equal(*chances)
+    assert (forest.fit(config, keys, 2, table, rows) == first).all()
+    others = (
+        forest.fit(config, keys[::-1], 2, table, rows),
+        forest.fit(config, keys, 2, table._replace(x=x + 1), rows),
+        forest.fit(MetricConfig(trees=6), keys, 2, table, rows),
+    )
+    assert not any((other == first).any() for other in others)
+    # Only the last few are kept.
+    assert (forest.fit(config, keys, 2, table, rows) != first).all()
 
 
 def test_nothing_is_written_without_a_cell(tmp_path):

@@ -165,7 +165,7 @@ def test_a_forest_of_the_same_rows_grows_once():
     plain = FOREST.fit(config, keys, 2, table, rows)
     every = np.tile(np.arange(60), (2, 1))
     chances = [forest.chance(2, models, table, every) for models in (first, plain)]
-    np.testing.assert_array_equal(*chances)
+    np.testing.assert_array_equal(chances[0], chances[1])
     assert (forest.fit(config, keys, 2, table, rows) == first).all()
     others = (
         forest.fit(config, keys[::-1], 2, table, rows),

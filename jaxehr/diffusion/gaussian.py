@@ -68,27 +68,42 @@ def add(one: Moments, other: Moments) -> Moments:
     return Moments(*(a + b for a, b in zip(one, other, strict=True)))
 
 
-def fit(found: Moments) -> Normal:
-    """The law with these moments; its covariance is shrunk to a multiple of the unit
-    matrix by the oracle approximation [chen2010], so that it is never singular."""
+def means(found: Moments) -> np.ndarray:
+    """Of each class [C, D T]."""
+    return found.total / np.maximum(found.count, 1.0)[:, None] / UNITS
+
+
+def covariance(found: Moments, *, within: bool = False) -> np.ndarray:
+    """[blocks, n, n], shrunk to a multiple of the unit matrix by the oracle
+    approximation [chen2010], so that it is never singular.
+
+    Args:
+      within: around the means of the classes instead of the mean of all.
+    """
     people = found.count.sum()
-    mean = found.total.sum(0) / people / UNITS
     blocks, width = found.square.shape[:2]
-    each = mean.reshape(blocks, width)
-    cov = found.square / people / UNITS**2 - each[:, :, None] * each[:, None, :]
+    around = means(found) if within else found.total.sum(0)[None] / people / UNITS
+    count = found.count if within else np.array([people])
+    each = around.reshape(-1, blocks, width).swapaxes(0, 1)  # [blocks, C, n]
+    moved = (each * count[:, None]).swapaxes(1, 2) @ each
+    cov = (found.square / UNITS**2 - moved) / people
     level = np.trace(cov, axis1=1, axis2=2) / width  # [blocks]
     square = np.mean(cov**2, axis=(1, 2))
     below = (people + 1.0) * (square - level**2 / width)
     ratio = (square + level**2) / np.where(below > 0, below, 1.0)
-    share = np.where(below > 0, np.minimum(ratio, 1.0), 1.0)
-    variance, basis = np.linalg.eigh(cov)  # from the smallest one
-    variance = (1 - share)[:, None] * variance + (share * level)[:, None]
+    share = np.where(below > 0, np.minimum(ratio, 1.0), 1.0)[:, None, None]
+    return (1 - share) * cov + share * level[:, None, None] * np.eye(width)
+
+
+def fit(found: Moments) -> Normal:
+    """The law with these moments, its covariance shrunk."""
+    mean = found.total.sum(0) / found.count.sum() / UNITS
+    variance, basis = np.linalg.eigh(covariance(found))  # from the smallest one
     variance = np.maximum(variance, 1e-4)
     part = np.cumsum(variance, 1) / variance.sum(1, keepdims=True)
     cut = int((part <= REST).sum(1).min())
     rest = variance[:, :cut].mean(1) if cut else variance[:, 0]
-    by_class = found.total / np.maximum(found.count, 1.0)[:, None] / UNITS
-    law = np.vstack([by_class, mean]), basis[..., cut:], variance[:, cut:], rest
+    law = np.vstack([means(found), mean]), basis[..., cut:], variance[:, cut:], rest
     return Normal(*(leaf.astype(np.float32) for leaf in law))
 
 

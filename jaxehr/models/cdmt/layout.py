@@ -1,11 +1,12 @@
 """Which columns the network sees: the static part of the encoding of a schema.
 
 Each modality becomes numeric columns, coded columns with two or more categories, and
-one binary column per feature that says "missing" (1) when masks are modelled. Constants
-are not diffused: they have one value.
+what is missing, when masks are modelled: latents behind the numeric columns (see
+`latents`), or one binary column per feature that says "missing" (1). Constants are not
+diffused: they have one value.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Schema
@@ -21,6 +22,12 @@ class Layout(NamedTuple):
     num_steps: int
     num_classes: int  # of the condition; 0 = unconditional or no label
     label_classes: int  # > 0: the label is the last coded column of the temporal part
+    latents: int = 0  # of what is missing of the temporal part, known when it is fitted
+
+    @property
+    def series(self) -> int:
+        """Columns of the temporal part that are numbers to the network."""
+        return len(self.temporal.numeric) + self.latents
 
 
 def make_layout(schema: Schema, config: CdmtConfig) -> Layout:
@@ -35,11 +42,22 @@ def make_layout(schema: Schema, config: CdmtConfig) -> Layout:
     label = (("label", schema.num_classes),) if diffused else ()
     return Layout(
         Part(schema.static, masks(schema.static)),
-        Part(schema.temporal, masks(schema.temporal), label),
+        Part(schema.temporal, () if latent(config) else masks(schema.temporal), label),
         schema.num_steps if schema.temporal else 0,
         0 if diffused else schema.num_classes,
         schema.num_classes if diffused else 0,
     )
+
+
+def latent(config: CdmtConfig) -> bool:
+    """Whether gaps of series are latents of their normal law instead of masks."""
+    return config.masks and config.prior == "normal"
+
+
+def completed(layout: Layout, fitted: dict[str, Any]) -> Layout:
+    """The layout with what only fitting tells."""
+    found = fitted.get("latents")
+    return layout._replace(latents=len(found["panels"]["sizes"]) if found else 0)
 
 
 def refuse_silent(layout: Layout, silent: int) -> None:

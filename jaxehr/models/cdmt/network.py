@@ -76,7 +76,9 @@ class Denoiser(nn.Module):
             h = self.temporal(inputs, time, context, frame.length)
             count = jnp.maximum(frame.length, 1).astype(jnp.float32)[:, None]
             pooled = h.sum(1) / count
-            numeric, coded = self.head(h, self.layout.temporal, "head")
+            numeric, coded = self.head(
+                h, self.layout.temporal, "head", self.layout.series
+            )
         static_numeric, static_coded = self.static(pooled, static, time, frame)
         return Blocks(numeric, coded, static_numeric, static_coded)
 
@@ -110,11 +112,14 @@ class Denoiser(nn.Module):
         h = nn.Dense(2 * self.config.hidden, name="static_mid")(h)
         h = nn.LayerNorm(name="static_norm")(h)
         h = nn.gelu(Film(name="static_film")(h, time))
-        return self.head(h, self.layout.static, "static_head")
+        part = self.layout.static
+        return self.head(h, part, "static_head", len(part.numeric))
 
-    def head(self, h: jax.Array, part: Any, name: str) -> tuple[jax.Array, jax.Array]:
-        """One linear layer for numeric outputs and logits, zero at the start."""
-        sizes, count = part.cardinalities, len(part.numeric)
+    def head(
+        self, h: jax.Array, part: Any, name: str, count: int
+    ) -> tuple[jax.Array, jax.Array]:
+        """One linear layer for `count` numbers and for logits, zero at the start."""
+        sizes = part.cardinalities
         zeros = nn.initializers.zeros_init()
         out = nn.Dense(count + sum(sizes), name=name, kernel_init=zeros)(h)
         logits = (

@@ -24,7 +24,7 @@ from jaxehr.diffusion.schedules import (
 )
 from jaxehr.models.cdmt.coders import Coder, make_coder
 from jaxehr.models.cdmt.config import CdmtConfig
-from jaxehr.models.cdmt.layout import Layout
+from jaxehr.models.cdmt.layout import Layout, completed
 from jaxehr.models.cdmt.network import Blocks, Denoiser, Frame
 from jaxehr.models.cdmt.preprocessing import Batch
 from jaxehr.models.cdmt.prior import guess, has_prior
@@ -45,6 +45,11 @@ def make_model(layout: Layout, config: CdmtConfig) -> Model:
     return Model(layout, config, Denoiser(layout, config), make_coder(config))
 
 
+def fitted_model(model: Model, fitted: dict[str, Any]) -> Model:
+    """The model with what only fitting tells of its layout."""
+    return make_model(completed(model.layout, fitted), model.config)
+
+
 def init_params(
     model: Model, fitted: dict[str, Any], key: jax.Array, batch: Batch
 ) -> Params:
@@ -62,15 +67,12 @@ def init_params(
         model.coder.init(k, part, num)
         for k, part, num in zip((key_temporal, key_static), parts, steps, strict=True)
     ]
+    numbers = (layout.series, len(layout.static.numeric))
     rho = [
         init_rho(
-            config.rho,
-            len(part.numeric),
-            num,
-            kind=config.rho_kind,
-            floor=config.rho_floor,
+            config.rho, count, num, kind=config.rho_kind, floor=config.rho_floor
         )._asdict()
-        for part, num in zip(parts, steps, strict=True)
+        for count, num in zip(numbers, steps, strict=True)
     ]
     params = {"coded": tables[0], "static_coded": tables[1]}
     params |= {"rho": rho[0], "static_rho": rho[1]}
@@ -83,13 +85,13 @@ def init_params(
         key_network, inputs, jnp.zeros(len(batch.label)), frame
     )
     network = dict(network["params"])
-    for name, part, where in (
-        ("head", layout.temporal, "temporal"),
-        ("static_head", layout.static, "static"),
+    for name, part, where, count in (
+        ("head", layout.temporal, "temporal", numbers[0]),
+        ("static_head", layout.static, "static", numbers[1]),
     ):
         if name in network:
             shares = np.asarray(fitted["frequency"][where])
-            start = [np.zeros(len(part.numeric))]
+            start = [np.zeros(count)]
             start += [np.log(row[:k]) for row, k in zip(shares, part.cardinalities)]
             bias = jnp.asarray(np.concatenate(start), jnp.float32)
             network[name] = {**network[name], "bias": bias}

@@ -19,7 +19,7 @@ from jaxehr.models.cdmt.network import Frame
 
 def has_prior(layout: Layout, config: CdmtConfig) -> bool:
     """Whether numeric series start from a normal law."""
-    return config.prior == "normal" and bool(layout.temporal.numeric)
+    return config.prior == "normal" and layout.series > 0
 
 
 def guess(

@@ -22,6 +22,7 @@ from jaxehr.models.cdmt.objective import (
     complete,
     corrupt,
     denoise,
+    fitted_model,
     losses,
     make_frame,
     make_objective,
@@ -53,6 +54,7 @@ def patient_losses(
     patient only.
     """
     fitted = params["fitted"]
+    model = fitted_model(model, fitted)
     weights = complete(params["weights"], fitted)
     data = preprocessing.encode(fitted, model.layout, cohort)
     devices = jax.device_count()
@@ -146,6 +148,7 @@ def fit_many(
       steps: optimiser steps of each; 0 = those of the configuration.
     """
     fitted, train = params["fitted"], model.config.train
+    model = fitted_model(model, fitted)
     data = preprocessing.encode(fitted, model.layout, cohort)
     sizes = rows.shape[1], max(schema.num_steps, 1)
     accelerator = jax.default_backend() != "cpu"

@@ -107,6 +107,26 @@ def fit(found: Moments) -> Normal:
     return Normal(*(leaf.astype(np.float32) for leaf in law))
 
 
+def mean_level(sigma: jax.Array) -> jax.Array:
+    """Geometric mean of squared noise levels [B, T, D] or [T, D]: [B or 1, 1, 1]."""
+    level = jnp.exp(2.0 * jnp.mean(jnp.log(sigma), (-2, -1)))
+    return level[..., None, None].reshape(-1, 1, 1)
+
+
+def spread(law: Normal, sigma: jax.Array) -> jax.Array:
+    """Standard deviation of every value given the noisy ones: [B or 1, T, D]."""
+    steps, columns = sigma.shape[-2:]
+    level = mean_level(sigma)
+    left = lambda variance, level: variance * level / (variance + level)
+    square = law.basis**2
+    kept = left(law.variance, level) - left(law.rest, level[..., 0])[..., None]
+    found = jnp.einsum(
+        "bgr,gnr->bgn", kept, square, precision=jax.lax.Precision.HIGHEST
+    )
+    found = found + left(law.rest, level[..., 0])[..., None]
+    return jnp.sqrt(found.reshape(-1, columns, steps).swapaxes(1, 2))
+
+
 def denoise(
     law: Normal, x: jax.Array, sigma: jax.Array, condition: jax.Array, known: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -122,7 +142,7 @@ def denoise(
     """
     exact = jax.lax.Precision.HIGHEST
     rows, steps, columns = x.shape
-    level = jnp.exp(2.0 * jnp.mean(jnp.log(sigma), (-2, -1)))[..., None, None]
+    level = mean_level(sigma)
     told = jnp.concatenate([condition, 1.0 - condition.sum(-1, keepdims=True)], -1)
     mean = jnp.matmul(told, law.mean[-told.shape[-1] :], precision=exact)
     flat = jnp.where(known[..., None], x, 0.0).swapaxes(1, 2).reshape(rows, -1) - mean

@@ -8,6 +8,8 @@ diffused: they have one value.
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Schema
 from jaxehr.data.mixed import Part, every_mask
@@ -22,12 +24,12 @@ class Layout(NamedTuple):
     num_steps: int
     num_classes: int  # of the condition; 0 = unconditional or no label
     label_classes: int  # > 0: the label is the last coded column of the temporal part
-    latents: int = 0  # of what is missing of the temporal part, known when it is fitted
+    gaps: tuple[int, ...] = ()  # codes of what is missing of each panel; when fitted
 
     @property
     def series(self) -> int:
-        """Columns of the temporal part that are numbers to the network."""
-        return len(self.temporal.numeric) + self.latents
+        """Columns of the temporal part that are noisy numbers: values, and latents."""
+        return len(self.temporal.numeric) + len(self.gaps)
 
 
 def make_layout(schema: Schema, config: CdmtConfig) -> Layout:
@@ -57,7 +59,8 @@ def latent(config: CdmtConfig) -> bool:
 def completed(layout: Layout, fitted: dict[str, Any]) -> Layout:
     """The layout with what only fitting tells."""
     found = fitted.get("latents")
-    return layout._replace(latents=len(found["panels"]["sizes"]) if found else 0)
+    sizes = np.asarray(found["panels"]["sizes"]).tolist() if found else ()
+    return layout._replace(gaps=tuple(sizes))
 
 
 def refuse_silent(layout: Layout, silent: int) -> None:

@@ -21,12 +21,12 @@ from jaxehr.models.cdmt.objective import (
     clean,
     complete,
     corrupt,
-    denoise,
     fitted_model,
     losses,
     make_frame,
     make_objective,
     noise_levels,
+    predict,
     row_weights,
     scales_of,
     weighted,
@@ -95,7 +95,7 @@ def block_losses(
         sigma = noise_levels(model, params, t)
         x = alike(model, params, key, batch, x0, sigma, t)
         every = jnp.full((rows,), t)
-        out = denoise(model, params, x, sigma, every, frame)
+        out = predict(model, params, x, sigma, every, frame)
         each = losses(model, params, batch, x, x0, sigma, out, every)
         found = (w(leaf, batch) for w, leaf in zip(weigh, each))
         return weighted(model.config, Blocks(*found))

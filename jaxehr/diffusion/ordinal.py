@@ -1,14 +1,15 @@
 """Ordered codes as intervals of a normal latent, and a denoiser that tells codes.
 
-A code k of a column is a latent z between its ends a_k and a_k+1. If z given all that is
-noisy is about N(m, s^2), a code has the probability P_k = Phi((a_k+1 - m) / s) -
-Phi((a_k - m) / s), and z inside its interval a known mean. A network only has to correct
-the logits log P_k, so its loss is the cross-entropy of the code, and
+A code k of a column is a latent z between its ends a_k and a_k+1. If z given all that
+is noisy is about N(m, s^2), a code has the probability P_k = Phi((a_k+1 - m) / s) -
+Phi((a_k - m) / s), and z inside its interval a known mean. A network only has to
+correct the logits log P_k, so its loss is the cross-entropy of the code, and
 
     E[z | x] = sum_k p_k E[z | a_k < z < a_k+1],   p = softmax(log P_k + network)
 
 as score interpolation does it with embeddings. Columns have different numbers of codes:
-those of all columns lie side by side, S of them, in the order of `embeddings.pad_logits`.
+those of all columns lie side by side, S of them, in the order of
+`embeddings.pad_logits`.
 """
 
 from typing import NamedTuple

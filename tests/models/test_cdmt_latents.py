@@ -47,7 +47,7 @@ def at_start():
 
 def test_what_was_seen_comes_back():
     model, params, batch = at_start()
-    assert model.layout.latents == 1
+    assert model.layout.gaps == (2,)
     assert batch.numeric.shape[-1] == model.layout.series == 4
     assert batch.codes.shape[-1] == 0  # no masks beside the latents
     back = preprocessing.decode(params["fitted"], model.layout, batch)

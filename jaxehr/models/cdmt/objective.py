@@ -195,9 +195,9 @@ def predict(
     variables = {"params": params["network"]}
     out: Any = model.network.apply(variables, flat(inputs), t, frame)
     count = len(layout.temporal.numeric)
-    told = out.numeric[..., :count]
+    scale = jnp.broadcast_to(spread * numeric.c_out, x.numeric.shape)[..., :count]
     blocks = out._replace(
-        numeric=guessed[..., :count] + spread * numeric.c_out[..., :count] * told,
+        numeric=guessed[..., :count] + scale * out.numeric[..., :count],
         static_numeric=static.c_skip * x.static_numeric
         + static.c_out * out.static_numeric,
     )

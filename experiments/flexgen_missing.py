@@ -45,6 +45,7 @@ PATTERNS = (
     *((0, 0), (40, 40), (20, 20), (80, 0), (0, 80), (10, 10), (30, 30)),
     *((40, 0), (0, 40), (20, 0), (0, 20), (60, 0), (0, 60)),
 )
+MAPS = ("forward", "backward")
 NOT_SETTINGS = ("train", "test", "out", "budget", "cells", "seeds")
 
 
@@ -192,7 +193,9 @@ def twin(cell: Cell, done: list[dict[str, Any]]) -> dict[str, Any] | None:
         used = set(other.get("alignment", {}).get("used", {}).values())
         same = fused == tuple(other[name] for name in Cell._fields)
         if same and used == {"ridge on pairs"}:
-            return other | cell._asdict() | {"seconds": {}}
+            # What is told of the coupling is fused's: ridge has none.
+            told = {"alignment": {"used": dict.fromkeys(MAPS, "ridge")}}
+            return other | cell._asdict() | told | {"seconds": {}}
     return None
 
 

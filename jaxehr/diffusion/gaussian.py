@@ -68,28 +68,63 @@ def add(one: Moments, other: Moments) -> Moments:
     return Moments(*(a + b for a, b in zip(one, other, strict=True)))
 
 
-def fit(found: Moments) -> Normal:
-    """The law with these moments; its covariance is shrunk to a multiple of the unit
-    matrix by the oracle approximation [chen2010], so that it is never singular."""
+def means(found: Moments) -> np.ndarray:
+    """Of each class [C, D T]."""
+    return found.total / np.maximum(found.count, 1.0)[:, None] / UNITS
+
+
+def covariance(found: Moments, *, within: bool = False) -> np.ndarray:
+    """[blocks, n, n], shrunk to a multiple of the unit matrix by the oracle
+    approximation [chen2010], so that it is never singular.
+
+    Args:
+      within: around the means of the classes instead of the mean of all.
+    """
     people = found.count.sum()
-    mean = found.total.sum(0) / people / UNITS
     blocks, width = found.square.shape[:2]
-    each = mean.reshape(blocks, width)
-    cov = found.square / people / UNITS**2 - each[:, :, None] * each[:, None, :]
+    around = means(found) if within else found.total.sum(0)[None] / people / UNITS
+    count = found.count if within else np.array([people])
+    each = around.reshape(-1, blocks, width).swapaxes(0, 1)  # [blocks, C, n]
+    moved = (each * count[:, None]).swapaxes(1, 2) @ each
+    cov = (found.square / UNITS**2 - moved) / people
     level = np.trace(cov, axis1=1, axis2=2) / width  # [blocks]
     square = np.mean(cov**2, axis=(1, 2))
     below = (people + 1.0) * (square - level**2 / width)
     ratio = (square + level**2) / np.where(below > 0, below, 1.0)
-    share = np.where(below > 0, np.minimum(ratio, 1.0), 1.0)
-    variance, basis = np.linalg.eigh(cov)  # from the smallest one
-    variance = (1 - share)[:, None] * variance + (share * level)[:, None]
+    share = np.where(below > 0, np.minimum(ratio, 1.0), 1.0)[:, None, None]
+    return (1 - share) * cov + share * level[:, None, None] * np.eye(width)
+
+
+def fit(found: Moments) -> Normal:
+    """The law with these moments, its covariance shrunk."""
+    mean = found.total.sum(0) / found.count.sum() / UNITS
+    variance, basis = np.linalg.eigh(covariance(found))  # from the smallest one
     variance = np.maximum(variance, 1e-4)
     part = np.cumsum(variance, 1) / variance.sum(1, keepdims=True)
     cut = int((part <= REST).sum(1).min())
     rest = variance[:, :cut].mean(1) if cut else variance[:, 0]
-    by_class = found.total / np.maximum(found.count, 1.0)[:, None] / UNITS
-    law = np.vstack([by_class, mean]), basis[..., cut:], variance[:, cut:], rest
+    law = np.vstack([means(found), mean]), basis[..., cut:], variance[:, cut:], rest
     return Normal(*(leaf.astype(np.float32) for leaf in law))
+
+
+def mean_level(sigma: jax.Array) -> jax.Array:
+    """Geometric mean of squared noise levels [B, T, D] or [T, D]: [B or 1, 1, 1]."""
+    level = jnp.exp(2.0 * jnp.mean(jnp.log(sigma), (-2, -1)))
+    return level[..., None, None].reshape(-1, 1, 1)
+
+
+def spread(law: Normal, sigma: jax.Array) -> jax.Array:
+    """Standard deviation of every value given the noisy ones: [B or 1, T, D]."""
+    steps, columns = sigma.shape[-2:]
+    level = mean_level(sigma)
+    left = lambda variance, level: variance * level / (variance + level)
+    square = law.basis**2
+    kept = left(law.variance, level) - left(law.rest, level[..., 0])[..., None]
+    found = jnp.einsum(
+        "bgr,gnr->bgn", kept, square, precision=jax.lax.Precision.HIGHEST
+    )
+    found = found + left(law.rest, level[..., 0])[..., None]
+    return jnp.sqrt(found.reshape(-1, columns, steps).swapaxes(1, 2))
 
 
 def denoise(
@@ -107,7 +142,7 @@ def denoise(
     """
     exact = jax.lax.Precision.HIGHEST
     rows, steps, columns = x.shape
-    level = jnp.exp(2.0 * jnp.mean(jnp.log(sigma), (-2, -1)))[..., None, None]
+    level = mean_level(sigma)
     told = jnp.concatenate([condition, 1.0 - condition.sum(-1, keepdims=True)], -1)
     mean = jnp.matmul(told, law.mean[-told.shape[-1] :], precision=exact)
     flat = jnp.where(known[..., None], x, 0.0).swapaxes(1, 2).reshape(rows, -1) - mean

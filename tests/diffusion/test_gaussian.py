@@ -127,3 +127,18 @@ def test_wide_series_are_cut_into_columns_then_values(monkeypatch, most, blocks)
     assert error["cut"] < np.square(x - X[:7]).mean()
     if blocks > 1:  # what is known of other columns helps
         assert error["whole"] < error["cut"]
+
+
+def test_what_is_left_of_every_value():
+    """The diagonal of C - C (C + sigma^2 I)^-1 C, and its mean is `left`."""
+    sigma = jnp.full((2, STEPS, COLUMNS), 0.7).at[1].set(3.0)
+    cov = covariance(LAW)
+    found = np.asarray(gaussian.spread(LAW, sigma))
+    zeros = jnp.zeros((2, STEPS, COLUMNS))
+    known, told = jnp.ones((2, STEPS), bool), jnp.zeros((2, 2))
+    left = gaussian.denoise(LAW, zeros, sigma, told, known)[1]
+    for row, level in enumerate((0.7, 3.0)):
+        noisy = np.linalg.inv(cov + level**2 * np.eye(len(cov)))
+        wanted = np.diag(cov - cov @ noisy @ cov)
+        np.testing.assert_allclose(flat(found[row]) ** 2, wanted, rtol=2e-3)
+        np.testing.assert_allclose(left[row], wanted.mean(), rtol=2e-3)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jaxehr.core.cohort import Cohort, Schema
-from jaxehr.models.cdmt import preprocessing
+from jaxehr.models.cdmt import objective, preprocessing
 from jaxehr.models.cdmt.config import PAPER, CdmtConfig
 from jaxehr.models.cdmt.layout import make_layout
 from jaxehr.models.cdmt.objective import init_params, make_model
@@ -35,7 +35,7 @@ def fitted_model(made: Schema, settings: CdmtConfig, people: Cohort):
     layout = make_layout(made, settings)
     fitted = preprocessing.fit(made, layout, settings, people)
     encoded = preprocessing.encode(fitted, layout, people)
-    return make_model(layout, settings), fitted, encoded
+    return objective.fitted_model(make_model(layout, settings), fitted), fitted, encoded
 
 
 def untrained(made: Schema, settings: CdmtConfig, people: Cohort, spread=0.0):

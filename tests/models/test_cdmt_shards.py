@@ -12,7 +12,7 @@ from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Dataset, take
 from jaxehr.data.shards import open_shards
 from jaxehr.data.store import save_cohort
-from jaxehr.models.cdmt import preprocessing
+from jaxehr.models.cdmt import latents, preprocessing
 from jaxehr.models.cdmt.layout import make_layout
 from jaxehr.models.cdmt.model import cdmt
 from jaxehr.models.cdmt.objective import make_model
@@ -21,7 +21,6 @@ from jaxehr.models.cdmt.shards import (
     count,
     encoded,
     passes,
-    record_kind,
 )
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
@@ -55,25 +54,27 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("memory", [1, 10**9])  # a column at a time, all together
-def test_fitted_and_encoded_as_in_memory(tmp_path, case, memory):
+@pytest.mark.parametrize(
+    ("prior", "memory"),  # a column at a time, all together
+    [("independent", 1), ("independent", 10**9), ("normal", 10**9)],
+)
+def test_fitted_and_encoded_as_in_memory(tmp_path, case, prior, memory):
     made = CASES[case]
     people = cohort(made)
     if case == "sparse":
         people = sparse_cohort(made, count=60)[0]
     data = dataset(made, people)
     learn, judge = SPLIT < 2, SPLIT == 2
-    settings = config()
+    settings = config(prior=prior)
     layout = make_layout(made, settings)
     train = take(data, learn).cohort
     wanted = preprocessing.fit(made, layout, settings, train)
-    kind = record_kind(made, layout, settings)
     for number in (2, 4):
         save_cohort(data, tmp_path / f"{number}", shards=number)
         shards = open_shards(tmp_path / f"{number}")
         scratch = tmp_path / f"feed{number}"
         arguments = (made, make_model(layout, settings), shards, (learn, judge))
-        found = encoded(*arguments, scratch, kind, memory)
+        found = encoded(*arguments, scratch, memory)
         same(found.fitted, wanted)
         parts = ((found.learn, train), (found.judge, take(data, judge).cohort))
         for records, part in parts:
@@ -83,7 +84,7 @@ def test_fitted_and_encoded_as_in_memory(tmp_path, case, memory):
             ):
                 np.testing.assert_array_equal(leaf, other)
                 assert leaf.dtype == other.dtype
-        same(encoded(*arguments, scratch, kind, memory).fitted, wanted)
+        same(encoded(*arguments, scratch, memory).fitted, wanted)
 
 
 def test_columns_are_counted_in_as_many_passes_as_the_memory_asks_for(tmp_path):
@@ -98,6 +99,21 @@ def test_columns_are_counted_in_as_many_passes_as_the_memory_asks_for(tmp_path):
     seen = count(made, layout, open_shards(tmp_path / "cohort"), np.ones(60, bool), one)
     for mine, other in zip(jax.tree.leaves(seen), jax.tree.leaves(whole), strict=True):
         np.testing.assert_array_equal(mine, other)
+
+
+def test_gaps_are_learned_from_the_first_patients_of_memory(tmp_path, monkeypatch):
+    """Of more patients than teach, the same ones do however they lie in shards."""
+    monkeypatch.setattr(latents, "SAMPLE", 4 * 7 * 20)
+    made, settings = schema(), config(prior="normal")
+    data, learn = dataset(made, cohort(made)), SPLIT < 2
+    layout = make_layout(made, settings)
+    size = preprocessing.sample_size(layout)
+    assert 10 < size < learn.sum()
+    wanted = preprocessing.fit(made, layout, settings, take(data, learn).cohort)
+    save_cohort(data, tmp_path / "cohort", shards=3)
+    shards = open_shards(tmp_path / "cohort")
+    arguments = made, make_model(layout, settings), shards, (learn, ~learn)
+    same(encoded(*arguments, tmp_path / "feed", 10**9).fitted, wanted)
 
 
 @pytest.mark.skipif(

@@ -74,8 +74,11 @@ class CdmtConfig:
     noise_at: Literal["output", "both"] = "both"
     """Where: after the GRU (the paper), or also as an input of it (ours)."""
     prior: Literal["normal", "independent"] = "normal"
-    """What numeric series are before the network has learned: normal scores with the
-    covariance over columns and steps, and means by class (ours); or independent."""
+    """What series are before the network has learned. `normal` (ours): normal scores
+    with their covariance over columns and steps and means by class; what is missing is
+    latents of the same law, one for columns that are measured together. `independent`
+    (the paper): independent scores, gaps filled by the last value, a code a column that
+    says what is missing."""
     max_knots: int = 1000
     """Knots of the quantile transform of a numeric feature."""
     train: TrainConfig = dataclasses.field(

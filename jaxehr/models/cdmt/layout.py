@@ -1,11 +1,14 @@
 """Which columns the network sees: the static part of the encoding of a schema.
 
 Each modality becomes numeric columns, coded columns with two or more categories, and
-one binary column per feature that says "missing" (1) when masks are modelled. Constants
-are not diffused: they have one value.
+what is missing, when masks are modelled: latents behind the numeric columns (see
+`latents`), or one binary column per feature that says "missing" (1). Constants are not
+diffused: they have one value.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Schema
@@ -21,6 +24,12 @@ class Layout(NamedTuple):
     num_steps: int
     num_classes: int  # of the condition; 0 = unconditional or no label
     label_classes: int  # > 0: the label is the last coded column of the temporal part
+    gaps: tuple[int, ...] = ()  # codes of what is missing of each panel; when fitted
+
+    @property
+    def series(self) -> int:
+        """Columns of the temporal part that are noisy numbers: values, and latents."""
+        return len(self.temporal.numeric) + len(self.gaps)
 
 
 def make_layout(schema: Schema, config: CdmtConfig) -> Layout:
@@ -35,11 +44,23 @@ def make_layout(schema: Schema, config: CdmtConfig) -> Layout:
     label = (("label", schema.num_classes),) if diffused else ()
     return Layout(
         Part(schema.static, masks(schema.static)),
-        Part(schema.temporal, masks(schema.temporal), label),
+        Part(schema.temporal, () if latent(config) else masks(schema.temporal), label),
         schema.num_steps if schema.temporal else 0,
         0 if diffused else schema.num_classes,
         schema.num_classes if diffused else 0,
     )
+
+
+def latent(config: CdmtConfig) -> bool:
+    """Whether gaps of series are latents of their normal law instead of masks."""
+    return config.masks and config.prior == "normal"
+
+
+def completed(layout: Layout, fitted: dict[str, Any]) -> Layout:
+    """The layout with what only fitting tells."""
+    found = fitted.get("latents")
+    sizes = np.asarray(found["panels"]["sizes"]).tolist() if found else ()
+    return layout._replace(gaps=tuple(sizes))
 
 
 def refuse_silent(layout: Layout, silent: int) -> None:

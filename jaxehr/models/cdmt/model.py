@@ -18,6 +18,7 @@ from jaxehr.models.cdmt.layout import make_layout, refuse_silent
 from jaxehr.models.cdmt.objective import (
     Model,
     complete,
+    fitted_model,
     make_model,
     make_objective,
     noise_levels,
@@ -63,6 +64,7 @@ def fit(
     sizes = num_patients(cohort), max(schema.num_steps, 1)
     accelerator = jax.default_backend() != "cpu"
     fitted = preprocessing.fit(schema, layout, config, cohort)
+    model = fitted_model(model, fitted)
     trained = train(
         key,
         make_objective(model, fitted),
@@ -94,6 +96,7 @@ def sample(
     if settings.products != "as-trained":
         products = {"products": settings.products}
         model = make_model(model.layout, replace(model.config, products))
+    model = fitted_model(model, params["fitted"])
     numbers = np.arange(num) if index is None else np.asarray(index)
     frames = np.asarray(params["fitted"]["frames"], np.float32)
     if label is not None:
@@ -141,13 +144,18 @@ def learned_schedule(
     Returns:
       For each block: `names` [D], `sigma` [levels, T, D] (or [levels, 1, D]) at `t`.
     """
-    layout = make_layout(schema, config)
-    model = make_model(layout, config)
+    model = fitted_model(
+        make_model(make_layout(schema, config), config), params["fitted"]
+    )
+    layout = model.layout
     t = np.linspace(0.0, 1.0, 51)
     sigma = jax.vmap(lambda t: noise_levels(model, params["weights"], t))(t)
     temporal, static = layout.temporal, layout.static
     names = {
-        "numeric": [f.name for f in temporal.numeric],
+        "numeric": [
+            *(f.name for f in temporal.numeric),
+            *preprocessing.latent_names(params["fitted"], layout),
+        ],
         "coded": list(temporal.names),
         "static_numeric": [f.name for f in static.numeric],
         "static_coded": list(static.names),

@@ -49,6 +49,9 @@ def noise_input(config: CdmtConfig, t: jax.Array) -> jax.Array:
 class Denoiser(nn.Module):
     """Scaled blocks -> outputs for numeric columns, padded logits [.., D, K] for coded.
 
+    Behind the numeric columns of series are corrections of the logits of gaps, side by
+    side (`diffusion.ordinal`).
+
     Deviation: static columns are not in the paper. They enter every time step through
     a small context vector and come out of a head on the mean state over time; without
     them the network is the paper's.
@@ -76,7 +79,9 @@ class Denoiser(nn.Module):
             h = self.temporal(inputs, time, context, frame.length)
             count = jnp.maximum(frame.length, 1).astype(jnp.float32)[:, None]
             pooled = h.sum(1) / count
-            numeric, coded = self.head(h, self.layout.temporal, "head")
+            part = self.layout.temporal
+            numbers = len(part.numeric) + sum(self.layout.gaps)
+            numeric, coded = self.head(h, part, "head", numbers)
         static_numeric, static_coded = self.static(pooled, static, time, frame)
         return Blocks(numeric, coded, static_numeric, static_coded)
 
@@ -110,11 +115,14 @@ class Denoiser(nn.Module):
         h = nn.Dense(2 * self.config.hidden, name="static_mid")(h)
         h = nn.LayerNorm(name="static_norm")(h)
         h = nn.gelu(Film(name="static_film")(h, time))
-        return self.head(h, self.layout.static, "static_head")
+        part = self.layout.static
+        return self.head(h, part, "static_head", len(part.numeric))
 
-    def head(self, h: jax.Array, part: Any, name: str) -> tuple[jax.Array, jax.Array]:
-        """One linear layer for numeric outputs and logits, zero at the start."""
-        sizes, count = part.cardinalities, len(part.numeric)
+    def head(
+        self, h: jax.Array, part: Any, name: str, count: int
+    ) -> tuple[jax.Array, jax.Array]:
+        """One linear layer for `count` numbers and for logits, zero at the start."""
+        sizes = part.cardinalities
         zeros = nn.initializers.zeros_init()
         out = nn.Dense(count + sum(sizes), name=name, kernel_init=zeros)(h)
         logits = (

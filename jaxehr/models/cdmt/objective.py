@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxehr.core.contracts import Objective, Params
-from jaxehr.diffusion import edm
+from jaxehr.diffusion import edm, embeddings, gaussian, ordinal
 from jaxehr.diffusion.schedules import (
     RhoParams,
     init_rho,
@@ -24,10 +24,10 @@ from jaxehr.diffusion.schedules import (
 )
 from jaxehr.models.cdmt.coders import Coder, make_coder
 from jaxehr.models.cdmt.config import CdmtConfig
-from jaxehr.models.cdmt.layout import Layout
+from jaxehr.models.cdmt.layout import Layout, completed
 from jaxehr.models.cdmt.network import Blocks, Denoiser, Frame
 from jaxehr.models.cdmt.preprocessing import Batch
-from jaxehr.models.cdmt.prior import guess, has_prior
+from jaxehr.models.cdmt.prior import guess, has_prior, normal_of
 
 
 class Model(NamedTuple):
@@ -43,6 +43,11 @@ class Model(NamedTuple):
 def make_model(layout: Layout, config: CdmtConfig) -> Model:
     """The same object for equal arguments: compiled samplers are found again."""
     return Model(layout, config, Denoiser(layout, config), make_coder(config))
+
+
+def fitted_model(model: Model, fitted: dict[str, Any]) -> Model:
+    """The model with what only fitting tells of its layout."""
+    return make_model(completed(model.layout, fitted), model.config)
 
 
 def init_params(
@@ -62,15 +67,13 @@ def init_params(
         model.coder.init(k, part, num)
         for k, part, num in zip((key_temporal, key_static), parts, steps, strict=True)
     ]
+    numbers = (layout.series, len(layout.static.numeric))
+    outputs = len(layout.temporal.numeric) + sum(layout.gaps)
     rho = [
         init_rho(
-            config.rho,
-            len(part.numeric),
-            num,
-            kind=config.rho_kind,
-            floor=config.rho_floor,
+            config.rho, count, num, kind=config.rho_kind, floor=config.rho_floor
         )._asdict()
-        for part, num in zip(parts, steps, strict=True)
+        for count, num in zip(numbers, steps, strict=True)
     ]
     params = {"coded": tables[0], "static_coded": tables[1]}
     params |= {"rho": rho[0], "static_rho": rho[1]}
@@ -83,13 +86,13 @@ def init_params(
         key_network, inputs, jnp.zeros(len(batch.label)), frame
     )
     network = dict(network["params"])
-    for name, part, where in (
-        ("head", layout.temporal, "temporal"),
-        ("static_head", layout.static, "static"),
+    for name, part, where, count in (
+        ("head", layout.temporal, "temporal", outputs),
+        ("static_head", layout.static, "static", numbers[1]),
     ):
         if name in network:
             shares = np.asarray(fitted["frequency"][where])
-            start = [np.zeros(len(part.numeric))]
+            start = [np.zeros(count)]
             start += [np.log(row[:k]) for row, k in zip(shares, part.cardinalities)]
             bias = jnp.asarray(np.concatenate(start), jnp.float32)
             network[name] = {**network[name], "bias": bias}
@@ -143,10 +146,37 @@ def noise_levels(model: Model, params: Params, t: jax.Array) -> Blocks:
     )
 
 
+class Gaps(NamedTuple):
+    """What is told of the latents of gaps, see `diffusion.ordinal`."""
+
+    ends: ordinal.Ends  # [T, S]
+    mean: jax.Array  # [B, T, P]
+    spread: jax.Array  # [B, T, P]
+    logits: jax.Array  # [B, T, P, K]
+
+
+class Predicted(NamedTuple):
+    """D(x; sigma) for numeric columns without latents, raw logits for coded ones."""
+
+    blocks: Blocks
+    gaps: Gaps | None
+
+
 def denoise(
     model: Model, params: Params, x: Blocks, sigma: Blocks, t: jax.Array, frame: Frame
 ) -> Blocks:
-    """D(x; sigma) for numeric columns, raw logits [.., D, K] for coded ones."""
+    """D(x; sigma) for numbers and latents, raw logits [.., D, K] for coded columns."""
+    blocks, gaps = predict(model, params, x, sigma, t, frame)
+    if gaps is None:
+        return blocks
+    found = ordinal.expected(*gaps, model.layout.gaps)
+    return blocks._replace(numeric=jnp.concatenate([blocks.numeric, found], -1))
+
+
+def predict(
+    model: Model, params: Params, x: Blocks, sigma: Blocks, t: jax.Array, frame: Frame
+) -> Predicted:
+    """What the network tells, around what is known without it."""
     config, coder, layout = model.config, model.coder, model.layout
     numeric = edm.precondition(sigma.numeric, config.sigma_data)
     static = edm.precondition(sigma.static_numeric, config.sigma_data)
@@ -164,16 +194,30 @@ def denoise(
     )
     variables = {"params": params["network"]}
     out: Any = model.network.apply(variables, flat(inputs), t, frame)
-    return out._replace(
-        numeric=guessed + spread * numeric.c_out * out.numeric,
+    count = len(layout.temporal.numeric)
+    scale = jnp.broadcast_to(spread * numeric.c_out, x.numeric.shape)[..., :count]
+    blocks = out._replace(
+        numeric=guessed[..., :count] + scale * out.numeric[..., :count],
         static_numeric=static.c_skip * x.static_numeric
         + static.c_out * out.static_numeric,
     )
+    if not layout.gaps:
+        return Predicted(blocks, None)
+    ends = ordinal.side_by_side(params["ends"], layout.gaps)
+    mean = guessed[..., count:]
+    left = gaussian.spread(normal_of(params["prior"]), sigma.numeric)[..., count:]
+    left = jnp.broadcast_to(left, mean.shape)
+    correction = out.numeric[..., count:]
+    logits = ordinal.logits_of(ends, mean, left, correction, layout.gaps)
+    return Predicted(blocks, Gaps(ends, mean, left, logits))
 
 
 def complete(params: Params, fitted: Params) -> Params:
     """The weights with what is not learned by steps: all that `denoise` needs."""
-    return {**params, "prior": fitted["prior"]} if "prior" in fitted else params
+    found = {"prior": fitted["prior"]} if "prior" in fitted else {}
+    if "latents" in fitted:
+        found["ends"] = fitted["latents"]["ends"]
+    return {**params, **found}
 
 
 def make_objective(model: Model, fitted: dict[str, Any]) -> Objective:
@@ -192,7 +236,7 @@ def make_objective(model: Model, fitted: dict[str, Any]) -> Objective:
         x = corrupt(
             model, params, key_noise, (key_coded, key_static), batch, x0, sigma, t
         )
-        out = denoise(model, params, x, sigma, t, frame)
+        out = predict(model, params, x, sigma, t, frame)
         each = losses(model, params, batch, x, x0, sigma, out, t)
         means = Blocks(*(jnp.mean(w(leaf, batch)) for w, leaf in zip(weigh, each)))
         told = {"loss_numeric": means.numeric, "loss_coded": means.coded}
@@ -246,15 +290,21 @@ def losses(
     x: Blocks,
     x0: Blocks,
     sigma: Blocks,
-    out: Blocks,
+    found: Predicted,
     t: jax.Array,
 ) -> Blocks:
-    """Loss of every element: [B, T, D] and [B, D]."""
+    """Loss of every element: [B, T, D] and [B, D]; gaps are behind coded columns."""
     s, coder = model.config.sigma_data, model.coder
+    out, count = found.blocks, len(model.layout.temporal.numeric)
+    coded = coder.loss(params["coded"], out.coded, x.coded, batch.codes, t)
+    gaps = []
+    if found.gaps is not None:
+        codes = ordinal.codes_of(params["ends"], x0.numeric[..., count:])
+        gaps = [embeddings.cross_entropy(found.gaps.logits, codes)]
     square = lambda level, guess, true: edm.loss_weight(level, s) * (guess - true) ** 2
     return Blocks(
-        square(sigma.numeric, out.numeric, x0.numeric),
-        coder.loss(params["coded"], out.coded, x.coded, batch.codes, t),
+        square(sigma.numeric[..., :count], out.numeric, x0.numeric[..., :count]),
+        jnp.concatenate([coded, *gaps], -1),
         square(sigma.static_numeric, out.static_numeric, x0.static_numeric),
         coder.loss(
             params["static_coded"],
@@ -277,10 +327,13 @@ class Scales(NamedTuple):
 
 def scales_of(model: Model, fitted: dict[str, Any]) -> Scales:
     """The scales that training on `fitted` uses."""
+    temporal = column_scale(model.config, fitted["frequency"]["temporal"])
+    if isinstance(temporal, np.ndarray):  # nothing is known of the entropy of gaps
+        temporal = np.concatenate([temporal, np.ones(len(model.layout.gaps))])
     return Scales(
         float(fitted["mean_length"]),
         float(fitted["static_share"]),
-        column_scale(model.config, fitted["frequency"]["temporal"]),
+        temporal,
         column_scale(model.config, fitted["frequency"]["static"]),
     )
 

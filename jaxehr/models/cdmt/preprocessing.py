@@ -10,7 +10,10 @@ import numpy as np
 from jaxehr.core.cohort import (
     Cohort,
     Schema,
+    coded_features,
     make_cohort,
+    numeric_features,
+    rows_of,
     to_dense,
     valid_steps,
 )
@@ -18,8 +21,10 @@ from jaxehr.data import mixed
 from jaxehr.data.encoding import host, small
 from jaxehr.data.mixed import decode_part, encode_part
 from jaxehr.diffusion import gaussian
+from jaxehr.models.cdmt import latents
 from jaxehr.models.cdmt.config import CdmtConfig
-from jaxehr.models.cdmt.layout import Layout
+from jaxehr.models.cdmt.latents import Gaps
+from jaxehr.models.cdmt.layout import Layout, latent
 from jaxehr.models.cdmt.prior import has_prior
 
 
@@ -56,6 +61,8 @@ def fit(
     """Everything read off the training patients, as nested dicts of arrays."""
     cohort = to_dense(host(cohort))
     fitted = fit_seen(layout, config, see(schema, layout, cohort))
+    learners = np.arange(len(cohort.label))[: sample_size(layout)]
+    fitted |= fit_latents(layout, config, fitted, rows_of(cohort, learners))
     found = count(layout, config, encode(fitted, layout, cohort))
     return fitted | fit_counted(layout, config, found)
 
@@ -92,6 +99,35 @@ def fit_seen(layout: Layout, config: CdmtConfig, seen: Seen) -> dict[str, Any]:
         "mean_length": np.float64(max(steps, 1.0)),
         "static_share": np.float64(max(known, 1e-3)),
     }
+
+
+def sample_size(layout: Layout) -> int:
+    """How many of the first training patients teach the latents."""
+    columns = len(layout.temporal.numeric) + len(layout.temporal.features)
+    return max(latents.SAMPLE // max(layout.num_steps * columns, 1), 1)
+
+
+def fit_latents(
+    layout: Layout, config: CdmtConfig, fitted: dict[str, Any], cohort: Cohort
+) -> dict[str, Any]:
+    """What `encode` needs beside `fit_seen` if gaps are latents, from the first
+    `sample_size` training patients."""
+    if not (latent(config) and layout.temporal.features):
+        return {}
+    gaps, _ = series_of(fitted, layout, to_dense(host(cohort)))
+    found = latents.fit(gaps, layout.num_classes)
+    return {"latents": found} if found else {}
+
+
+def latent_names(fitted: dict[str, Any], layout: Layout) -> list[str]:
+    """What each latent stands for, for plots."""
+    if "latents" not in fitted:
+        return []
+    member = np.asarray(fitted["latents"]["panels"]["member"])
+    features = layout.temporal.features
+    names = [f.name for f in (*numeric_features(features), *coded_features(features))]
+    groups = [np.flatnonzero(member == i) for i in range(member.max(initial=-1) + 1)]
+    return [f"{', '.join(names[i] for i in group)} missing" for group in groups]
 
 
 def count(layout: Layout, config: CdmtConfig, batch: Batch) -> Counted:
@@ -151,10 +187,10 @@ def count_frames(schema: Schema, cohort: Cohort) -> np.ndarray:
 def encode(fitted: dict[str, Any], layout: Layout, cohort: Cohort) -> Batch:
     """Patients as `Batch` of NumPy arrays; padding is 0."""
     cohort = to_dense(host(cohort))
-    valid = valid_steps(cohort)
-    numeric, codes = encode_part(
-        fitted["temporal"], layout.temporal, cohort.temporal, valid
-    )
+    gaps, codes = series_of(fitted, layout, cohort)
+    numeric, valid = gaps.series, gaps.valid
+    if "latents" in fitted:
+        numeric = latents.encode(latents.of_fitted(fitted["latents"]), gaps)
     if layout.label_classes:
         shape = (*codes.shape[:2], 1)
         label = np.broadcast_to(cohort.label[:, None, None], shape)
@@ -173,6 +209,17 @@ def encode(fitted: dict[str, Any], layout: Layout, cohort: Cohort) -> Batch:
     )
 
 
+def series_of(
+    fitted: dict[str, Any], layout: Layout, cohort: Cohort
+) -> tuple[Gaps, np.ndarray]:
+    """Series with their gaps, filled as in the paper, and codes [N, T, D]."""
+    valid, table = valid_steps(cohort), cohort.temporal
+    numeric, codes = encode_part(fitted["temporal"], layout.temporal, table, valid)
+    missing = ~table.observed & valid[..., None]
+    numeric = np.asarray(numeric, np.float32)
+    return Gaps(numeric, missing, valid, np.asarray(cohort.label)), codes
+
+
 def decode(fitted: dict[str, Any], layout: Layout, batch: Batch) -> Cohort:
     """Sampled `Batch` (NumPy) -> patients in the units, kinds and bounds of the data.
 
@@ -184,9 +231,15 @@ def decode(fitted: dict[str, Any], layout: Layout, batch: Batch) -> Cohort:
     if layout.label_classes:
         label = vote(codes[..., -1], np.asarray(batch.length), layout)
         codes = codes[..., :-1]
+    numeric = np.asarray(batch.numeric)
+    numbers = len(layout.temporal.numeric)
     temporal = decode_part(
-        fitted["temporal"], layout.temporal, np.asarray(batch.numeric), codes
+        fitted["temporal"], layout.temporal, numeric[..., :numbers], codes
     )
+    if "latents" in fitted:
+        found = latents.of_fitted(fitted["latents"])
+        missing = latents.decode(found, numeric[..., numbers:])
+        temporal = temporal._replace(observed=temporal.observed & ~missing)
     static = decode_part(
         fitted["static"],
         layout.static,

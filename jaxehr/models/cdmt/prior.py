@@ -19,19 +19,24 @@ from jaxehr.models.cdmt.network import Frame
 
 def has_prior(layout: Layout, config: CdmtConfig) -> bool:
     """Whether numeric series start from a normal law."""
-    return config.prior == "normal" and bool(layout.temporal.numeric)
+    return config.prior == "normal" and layout.series > 0
+
+
+def normal_of(law: dict[str, Any]) -> gaussian.Normal:
+    """The law as a tuple."""
+    return gaussian.Normal(**jax.tree.map(jnp.asarray, law))
 
 
 def guess(
     config: CdmtConfig, law: dict[str, Any], x: jax.Array, sigma: Any, frame: Frame
 ) -> tuple[jax.Array, jax.Array]:
-    """Estimate [B, T, D] of the clean series, and the share of the usual spread around
-    it that is left to the network, to broadcast.
+    """Estimate [B, T, D] of the clean series; and the share of the usual spread around
+    all of it that is left to the network, to broadcast.
 
     Args:
       law: of `preprocessing.fit_counted`.
     """
-    normal = gaussian.Normal(**jax.tree.map(jnp.asarray, law))
+    normal = normal_of(law)
     known = jnp.arange(x.shape[1])[None, :] < frame.length[:, None]
     found, left = gaussian.denoise(normal, x, sigma, frame.condition, known)
     level = jnp.exp(jnp.mean(jnp.log(sigma), (-2, -1)))

@@ -67,7 +67,7 @@ def block_shapes(model: Model, width: int) -> Blocks:
     layout = model.layout
     temporal, static = layout.temporal, layout.static
     return Blocks(
-        (layout.num_steps, len(temporal.numeric)),
+        (layout.num_steps, layout.series),
         (layout.num_steps, len(temporal.cardinalities), width),
         (len(static.numeric),),
         (len(static.cardinalities), width),

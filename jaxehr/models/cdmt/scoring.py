@@ -21,11 +21,12 @@ from jaxehr.models.cdmt.objective import (
     clean,
     complete,
     corrupt,
-    denoise,
+    fitted_model,
     losses,
     make_frame,
     make_objective,
     noise_levels,
+    predict,
     row_weights,
     scales_of,
     weighted,
@@ -53,6 +54,7 @@ def patient_losses(
     patient only.
     """
     fitted = params["fitted"]
+    model = fitted_model(model, fitted)
     weights = complete(params["weights"], fitted)
     data = preprocessing.encode(fitted, model.layout, cohort)
     devices = jax.device_count()
@@ -93,7 +95,7 @@ def block_losses(
         sigma = noise_levels(model, params, t)
         x = alike(model, params, key, batch, x0, sigma, t)
         every = jnp.full((rows,), t)
-        out = denoise(model, params, x, sigma, every, frame)
+        out = predict(model, params, x, sigma, every, frame)
         each = losses(model, params, batch, x, x0, sigma, out, every)
         found = (w(leaf, batch) for w, leaf in zip(weigh, each))
         return weighted(model.config, Blocks(*found))
@@ -146,6 +148,7 @@ def fit_many(
       steps: optimiser steps of each; 0 = those of the configuration.
     """
     fitted, train = params["fitted"], model.config.train
+    model = fitted_model(model, fitted)
     data = preprocessing.encode(fitted, model.layout, cohort)
     sizes = rows.shape[1], max(schema.num_steps, 1)
     accelerator = jax.default_backend() != "cpu"

@@ -3,7 +3,8 @@
 Shards are read twice. The first time what preprocessing reads off the training patients
 is counted; counts add up, so they are exact and the same for any number of shards. The
 second time patients are encoded into a file of records, from which training reads its
-batches in the order that it would have in memory.
+batches in the order that it would have in memory. Between, the first of them teach what
+gaps look like.
 """
 
 import functools
@@ -15,16 +16,23 @@ import jax
 import numpy as np
 
 from jaxehr.core import arrays
-from jaxehr.core.cohort import Schema, coded_features, numeric_features
+from jaxehr.core.cohort import (
+    Cohort,
+    Schema,
+    coded_features,
+    concatenate,
+    numeric_features,
+    rows_of,
+    to_dense,
+)
 from jaxehr.core.contracts import Callback, Params, gather
 from jaxehr.core.files import write_bytes
 from jaxehr.data import mixed
 from jaxehr.data.records import Records, is_whole, kind_of, write_records
 from jaxehr.data.shards import Piece, Shards, blank, pieces
 from jaxehr.models.cdmt import preprocessing
-from jaxehr.models.cdmt.config import CdmtConfig
 from jaxehr.models.cdmt.layout import Layout, refuse_silent
-from jaxehr.models.cdmt.objective import Model, make_objective
+from jaxehr.models.cdmt.objective import Model, fitted_model, make_objective
 from jaxehr.models.cdmt.preprocessing import Batch, Seen
 from jaxehr.training.config import resolve
 from jaxehr.training.feed import Feed
@@ -64,10 +72,10 @@ def fit_shards(
     """
     size, config = int(learn.sum()), model.config
     sizes = size, max(schema.num_steps, 1)
-    kind = record_kind(schema, model.layout, config)
-    found = encoded(schema, model, shards, (learn, judge), scratch, kind, memory)
+    found = encoded(schema, model, shards, (learn, judge), scratch, memory)
+    model = fitted_model(model, found.fitted)
     if announce:
-        held = size * kind.itemsize / 2**20
+        held = size * found.learn.kind.itemsize / 2**20
         announce(
             f"reads {size} encoded patients ({held:.0f} MiB) from {scratch}; "
             f"validates with {judge.sum()}"
@@ -88,11 +96,9 @@ def fit_shards(
     return {"fitted": found.fitted, "weights": weights}
 
 
-def record_kind(schema: Schema, layout: Layout, config: CdmtConfig) -> np.dtype:
-    """The dtype of an encoded patient, known before any is read."""
-    nobody = blank(schema, 1, dense=True)
-    fitted = preprocessing.fit(schema, layout, config, nobody)
-    batch = preprocessing.encode(fitted, layout, nobody)
+def record_kind(schema: Schema, layout: Layout, fitted: dict[str, Any]) -> np.dtype:
+    """The dtype of an encoded patient, known before any is encoded."""
+    batch = preprocessing.encode(fitted, layout, blank(schema, 1, dense=True))
     most = (*layout.temporal.cardinalities, *layout.static.cardinalities)
     codes = np.int8 if max(most, default=0) <= 128 else np.int32
     return kind_of(
@@ -109,22 +115,30 @@ def encoded(
     shards: Shards,
     rows: tuple[np.ndarray, np.ndarray],
     scratch: pathlib.Path,
-    kind: np.dtype,
     memory: int,
 ) -> Encoded:
     """Fits and encodes, unless an earlier call did."""
-    files = [scratch / LEARN, scratch / JUDGE]
-    learn, judge = (
-        Records(path, Batch, kind, slots_of(shards, chosen))
-        for path, chosen in zip(files, rows, strict=True)
-    )
-    ready = all(is_whole(r.path, kind, len(r.slots)) for r in (learn, judge))
-    if ready and (scratch / FITTED).is_file():
-        return Encoded(arrays.read_arrays(scratch / FITTED), learn, judge)
+
+    def made(fitted: dict[str, Any]) -> Encoded:
+        kind = record_kind(schema, model.layout, fitted)
+        files = zip((LEARN, JUDGE), rows, strict=True)
+        parts = (
+            Records(scratch / name, Batch, kind, slots_of(shards, chosen))
+            for name, chosen in files
+        )
+        return Encoded(fitted, *parts)
+
+    if (scratch / FITTED).is_file():
+        ready = made(arrays.read_arrays(scratch / FITTED))
+        if all(is_whole(r.path, r.kind, len(r.slots)) for r in ready[1:]):
+            return ready
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     seen = count(schema, model.layout, shards, rows[0], memory)
     refuse_silent(model.layout, int(seen.frames[..., 0].sum()))
     fitted = preprocessing.fit_seen(model.layout, model.config, seen)
+    first = first_of(shards, rows[0], preprocessing.sample_size(model.layout))
+    fitted |= preprocessing.fit_latents(model.layout, model.config, fitted, first)
+    _, learn, judge = made(fitted)
     counted: list[preprocessing.Counted] = []
     judged: list[Batch] = []
 
@@ -137,11 +151,21 @@ def encoded(
             counted[:] = [functools.reduce(preprocessing.add_counted, found)]
             yield mine
 
-    write_records(learn.path, kind, learned())
-    write_records(judge.path, kind, judged)
+    write_records(learn.path, learn.kind, learned())
+    write_records(judge.path, judge.kind, judged)
     fitted |= preprocessing.fit_counted(model.layout, model.config, counted[0])
     write_bytes(scratch / FITTED, arrays.to_bytes(fitted))
     return Encoded(fitted, learn, judge)
+
+
+def first_of(shards: Shards, rows: np.ndarray, most: int) -> Cohort:
+    """The first `most` of the patients `rows`, in memory's order."""
+    chosen = np.zeros_like(rows)
+    chosen[np.flatnonzero(rows)[:most]] = True
+    found = list(pieces(shards, chosen))
+    order = np.argsort(np.concatenate([places for _, places in found]))
+    cohorts = [to_dense(data.cohort) for data, _ in found]
+    return rows_of(concatenate(cohorts), order)
 
 
 def slots_of(shards: Shards, rows: np.ndarray) -> np.ndarray:

@@ -1,0 +1,117 @@
+"""What is missing, as latents of the normal law that numeric series start from.
+
+Deviation: [cdmt2026] fills gaps by the last value and diffuses a mask for each column.
+Here what a step lacks of a panel (columns measured together, `data.panels`) is a
+normal latent between two thresholds of the step, and values in gaps are drawn from the
+normal law of all values and latents. So the untrained model is a Gaussian copula of
+values and of gaps, and no network has to learn that a filled value repeats the last.
+N patients, T steps, D numeric columns, M columns, P panels, K codes.
+"""
+
+import zlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from jaxehr.data import panels
+from jaxehr.data.panels import Panels
+from jaxehr.diffusion import completion
+from jaxehr.diffusion.completion import FAR, Known, Law
+
+SAMPLE = 2**23  # values of the patients that the law is learned from
+STEPS = 20.0  # imagined patients of a step, who have the shares of all steps
+
+
+class Gaps(NamedTuple):
+    """Series as they were seen."""
+
+    series: np.ndarray  # float32 [N, T, D], filled
+    missing: np.ndarray  # Bool [N, T, M]; numeric columns first
+    valid: np.ndarray  # Bool [N, T], False at padding
+    label: np.ndarray  # Int [N]
+
+
+class Latents(NamedTuple):
+    """What fitting finds, as arrays."""
+
+    panels: Panels
+    ends: np.ndarray  # [T, P, K + 1]: code k of a step lies between ends k and k + 1
+    law: Law
+
+
+def fit(gaps: Gaps, classes: int) -> dict[str, Any]:
+    """`Latents` of training patients as nested dicts of arrays; nothing if there is
+    neither a number nor a gap."""
+    found = panels.fit(gaps.missing[gaps.valid])
+    if not gaps.series.shape[-1] + len(found.sizes):
+        return {}
+    ends = thresholds(found, panels.codes_of(found, gaps.missing), gaps.valid)
+    known = known_of(found, ends, gaps)
+    law = completion.learn(known, gaps.label, classes, seeds_of(gaps))
+    return {"panels": found._asdict(), "ends": ends, "law": law._asdict()}
+
+
+def of_fitted(fitted: dict[str, Any]) -> Latents:
+    """The same as tuples."""
+    law, found = Law(**fitted["law"]), Panels(**fitted["panels"])
+    return Latents(found, np.asarray(fitted["ends"]), law)
+
+
+def thresholds(found: Panels, codes: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Normal quantiles [T, P, K + 1] of the shares of codes [N, T, P] at each step."""
+    steps, count = codes.shape[1:]
+    most = found.pattern.shape[1]
+    ends = np.full((steps, count, most + 1), FAR, np.float32)
+    ends[..., 0] = -FAR
+    for panel, size in enumerate(found.sizes):
+        shown = codes[..., panel, None] == np.arange(size)
+        counts = (shown & valid[..., None]).sum(0)  # [T, K]
+        shares = (counts.sum(0) + 1.0) / (counts.sum() + size)
+        each = counts + STEPS * shares
+        below = np.cumsum(each, 1)[:, :-1] / each.sum(1, keepdims=True)
+        ends[:, panel, 1:size] = np.clip(ndtri(below), -FAR, FAR)
+    return ends
+
+
+def known_of(found: Panels, ends: np.ndarray, gaps: Gaps) -> Known:
+    """Bounds of values and latents, and where their draws start: [N, T, D + P]."""
+    gap = gaps.missing[..., : gaps.series.shape[-1]] | ~gaps.valid[..., None]
+    codes = panels.codes_of(found, gaps.missing)
+    places = np.arange(codes.shape[1])[:, None], np.arange(codes.shape[2])
+    low, high = ends[(*places, codes)], ends[(*places, codes + 1)]
+    low = np.where(gaps.valid[..., None], low, -FAR)
+    high = np.where(gaps.valid[..., None], high, FAR)
+    middle = ndtri((ndtr(low) + ndtr(high)) / 2.0)
+    join = lambda *leaves: np.concatenate(leaves, -1).astype(np.float32)
+    return Known(
+        join(gaps.series, middle),
+        join(np.where(gap, -FAR, gaps.series), low),
+        join(np.where(gap, FAR, gaps.series), high),
+    )
+
+
+def encode(latents: Latents, gaps: Gaps) -> np.ndarray:
+    """Series with drawn values in gaps, and latents: float32 [N, T, D + P]."""
+    known = known_of(latents.panels, latents.ends, gaps)
+    drawn = completion.draw(latents.law, known, gaps.label, seeds_of(gaps))
+    return np.where(gaps.valid[..., None], drawn, np.float32(0.0))
+
+
+def decode(latents: Latents, z: np.ndarray) -> np.ndarray:
+    """What is missing of sampled latents [N, T, P]: Bool [N, T, M]."""
+    codes = np.zeros(z.shape, int)
+    for k in range(1, latents.ends.shape[-1] - 1):
+        codes += z > latents.ends[..., k]
+    sizes = np.asarray(latents.panels.sizes)
+    return panels.missing_of(latents.panels, np.minimum(codes, sizes - 1))
+
+
+def seeds_of(gaps: Gaps) -> np.ndarray:
+    """uint32 [N] from what was seen, so that draws do not depend on other patients."""
+    parts = zip(gaps.series, np.packbits(gaps.missing, axis=-1), gaps.valid)
+    found = [
+        zlib.crc32(b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in patient))
+        for patient in parts
+    ]
+    return np.array(found, np.uint32)

@@ -1,0 +1,106 @@
+"""Draws of a normal law within bounds, against exact conditional laws."""
+
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from jaxehr.diffusion import completion, gaussian
+from jaxehr.diffusion.completion import FAR, Known
+
+RNG = np.random.default_rng(7)
+COV = np.array([[1.0, 0.8, 0.3], [0.8, 1.0, 0.5], [0.3, 0.5, 1.0]])
+
+
+def law(cov=COV, mean=0.0, people=10**6):
+    """The law itself: moments of so many people are hardly shrunk."""
+    n, units = len(cov), gaussian.UNITS
+    mean = np.full(n, mean)
+    square = people * (cov + np.outer(mean, mean)) * units**2
+    found = gaussian.Moments(
+        np.array([float(people)]), people * mean[None] * units, square[None]
+    )
+    return completion.law_of(found)
+
+
+def known(value, low, high, count=6000):
+    """`count` patients of one step who are known alike."""
+    row = lambda leaf: np.tile(np.asarray(leaf, np.float32), (count, 1))[:, None]
+    return Known(row(value), row(low), row(high))
+
+
+def draw(at, one, sweeps=30, first=0):
+    count = len(at.start)
+    seeds = np.arange(first, first + count, dtype=np.uint32)
+    return completion.draw(one, at, np.zeros(count, int), seeds, sweeps=sweeps)[:, 0]
+
+
+def test_a_gap_is_drawn_from_the_conditional_law():
+    found = draw(known([0, 1.5, 0], [-FAR, 1.5, -FAR], [FAR, 1.5, FAR]), law())
+    np.testing.assert_array_equal(found[:, 1], np.float32(1.5))
+    rest, seen = [0, 2], [1]
+    mean = COV[np.ix_(rest, seen)][:, 0] * 1.5
+    left = COV[np.ix_(rest, rest)] - np.outer(
+        COV[np.ix_(rest, seen)], COV[np.ix_(seen, rest)]
+    )
+    np.testing.assert_allclose(found[:, rest].mean(0), mean, atol=0.04)
+    np.testing.assert_allclose(np.cov(found[:, rest].T), left, atol=0.05)
+
+
+def test_bounds_are_kept_and_move_the_others():
+    """Against rejection: x0 > 0.5, x2 < -0.2."""
+    at = known([1.0, 0.0, -1.0], [0.5, -FAR, -FAR], [FAR, FAR, -0.2])
+    found = draw(at, law())
+    assert found[:, 0].min() >= 0.5
+    assert found[:, 2].max() <= np.float32(-0.2)
+    x = RNG.multivariate_normal(np.zeros(3), COV, 400_000)
+    x = x[(x[:, 0] > 0.5) & (x[:, 2] < -0.2)]
+    np.testing.assert_allclose(found.mean(0), x.mean(0), atol=0.05)
+    np.testing.assert_allclose(np.cov(found.T), np.cov(x.T), atol=0.05)
+
+
+def test_far_tails_keep_their_digits():
+    chance = jnp.asarray((np.arange(2000) + 0.5) / 2000, jnp.float32)
+    for low, high in ((4.5, 5.0), (-5.0, -4.5), (5.0, FAR)):
+        found = completion.cut_normal(
+            chance, jnp.zeros(2000), jnp.ones(2000), jnp.float32(low), jnp.float32(high)
+        )
+        wanted = stats.truncnorm(low, high)
+        np.testing.assert_allclose(np.mean(found), wanted.mean(), atol=2e-3)
+        np.testing.assert_allclose(np.std(found), wanted.std(), rtol=0.02)
+
+
+def test_a_patient_does_not_depend_on_the_others():
+    at = known([0, 1.5, 0], [-FAR, 1.5, -FAR], [FAR, 1.5, FAR], count=300)
+    every = draw(at, law(), sweeps=3)
+    few = Known(*(leaf[130:135] for leaf in at))
+    np.testing.assert_array_equal(draw(few, law(), 3, first=130), every[130:135])
+
+
+def test_the_law_is_learned_from_values_with_gaps_and_thresholds():
+    """Half of column 0 is missing, of column 2 only the sign is known."""
+    label = RNG.integers(0, 2, 4000)
+    x = RNG.multivariate_normal(np.zeros(3), COV, 4000) + label[:, None]
+    low, high = x.copy(), x.copy()
+    gone = RNG.random(4000) < 0.5
+    low[gone, 0], high[gone, 0] = -FAR, FAR
+    low[:, 2] = np.where(x[:, 2] > 0, 0.0, -FAR)
+    high[:, 2] = np.where(x[:, 2] > 0, FAR, 0.0)
+    start = np.where(low == high, x, 0.0)
+    start[:, 2] = np.where(x[:, 2] > 0, 1.0, -1.0)
+    at = Known(*(leaf[:, None].astype(np.float32) for leaf in (start, low, high)))
+    seeds = np.arange(4000, dtype=np.uint32)
+    found = completion.learn(at, label, 2, seeds)
+    shift = np.asarray(found.mean[1] - found.mean[0])[0]
+    np.testing.assert_allclose(shift[:2], 1.0, atol=0.12)
+    # The scale of a sign is free; its correlations are not.
+    drawn = completion.draw(found, at, label, seeds)[:, 0]
+    each = [np.corrcoef(drawn[label == code].T) for code in (0, 1)]
+    np.testing.assert_allclose(np.mean(each, 0), COV, atol=0.1)
+
+
+def test_it_compiles_once():
+    at = known([0, 1.5, 0], [-FAR, 1.5, -FAR], [FAR, 1.5, FAR], count=200)
+    draw(at, law(), 2)
+    before = completion.draw_block._cache_size()
+    draw(at, law(), 5, first=9)
+    assert completion.draw_block._cache_size() == before

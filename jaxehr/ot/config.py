@@ -46,9 +46,10 @@ class AlignmentConfig:
     ridge: float = 1e-2
     """Penalty of the linear map per record, in units of the mean latent variance."""
     by_class: bool = True
-    """Impute training patients inside their class (stochastic imputation by a map).
-    Deviation: the missing part would tell too little of the label otherwise. The label
-    of a patient that is imputed later is not read."""
+    """Impute training patients inside their class, with residuals of other patients of
+    it (stochastic imputation by a map). Deviation: the missing part would tell too
+    little of the label otherwise, and be normal. The label of a patient that is imputed
+    later is not read."""
     fallback: bool = True
     """Impute by ridge on complete patients where the coupling collapsed to the product
     plan; without it the map of that plan is used, as the paper would."""

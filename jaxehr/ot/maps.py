@@ -126,9 +126,20 @@ def bures(source: np.ndarray, target: np.ndarray) -> Linear:
     W = A^-1/2 (A^1/2 B A^1/2)^1/2 A^-1/2 with covariances A, B [olkin1982].
     """
     same_size(source.shape[1], target.shape[1], "bures")
-    root, inverse = _roots(covariance(source))
-    weight = inverse @ _roots(root @ covariance(target) @ root)[0] @ inverse
+    weight = transport(covariance(source), covariance(target))
     return Linear(weight, target.mean(0) - source.mean(0) @ weight)
+
+
+def transport(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The symmetric map [l, l] from N(0, source) to N(0, target) [olkin1982]."""
+    root, inverse = _roots(source)
+    return inverse @ _roots(root @ target @ root)[0] @ inverse
+
+
+def definite(matrix: np.ndarray) -> np.ndarray:
+    """The positive semidefinite part of a symmetric matrix."""
+    half = factor(matrix)
+    return half @ half.T
 
 
 def same_size(source: int, target: int, method: str) -> None:

@@ -4,12 +4,16 @@ import jax
 import numpy as np
 import pytest
 
-from jaxehr.models.flexgen.within import class_means, draw_within, fit_within
+from jaxehr.models.flexgen.within import (
+    class_means,
+    draw_within,
+    fit_within,
+    without_donors,
+)
 from jaxehr.ot import maps
 from jaxehr.ot.config import AlignmentConfig
 
 CONFIG = AlignmentConfig(method="ridge")
-NOISE = np.zeros(3)
 
 
 def world(count=6000):
@@ -22,11 +26,11 @@ def world(count=6000):
     return x.astype(np.float32), y.astype(np.float32), label
 
 
-def fitted(x, y, label, config=CONFIG):
+def fitted(x, y, label, config=CONFIG, classes=2):
     linear = maps.ridge(maps.moments(x, y), 1e-3)
     made = {"weight": linear.weight}
-    sides = (x, label), (y, label), (x, y, label)
-    return fit_within(*sides, NOISE, made, ("ridge", 1e-3), 2, config)
+    sides = (x, label), (y, np.zeros_like(y), label), (x, y, label)
+    return fit_within(*sides, made, ("ridge", 1e-3), classes, config)
 
 
 def separation(z, label):
@@ -37,10 +41,11 @@ def separation(z, label):
     return gap @ np.linalg.solve(inside, gap)
 
 
-def test_imputed_records_tell_as_much_of_the_label_as_true_ones():
+@pytest.mark.parametrize("kept", [lambda arrays: arrays, without_donors])
+def test_imputed_records_tell_as_much_of_the_label_as_true_ones(kept):
     x, y, label = world()
     keys = jax.random.split(jax.random.key(0), len(x))
-    guess = np.asarray(draw_within(fitted(x, y, label), keys, x, label))
+    guess = np.asarray(draw_within(kept(fitted(x, y, label)), keys, x, label))
     found = separation(np.concatenate([x, guess], 1), label)
     truth = separation(np.concatenate([x, y], 1), label)
     # Some per cent of sampling error: 840 positives.
@@ -75,3 +80,47 @@ def test_means_of_small_classes_are_shrunk():
     z = np.array([[0.0], [2.0], [10.0]])
     means = class_means(z, np.array([0, 0, 1]), 2)
     np.testing.assert_allclose(means[:, 0], [(2 + 40) / 12, (10 + 40) / 11])
+
+
+def skewness(z):
+    moved = (z - z.mean(0)) / z.std(0)
+    return np.mean(moved**3, 0)
+
+
+@pytest.mark.parametrize("classes", [0, 2])
+def test_residuals_have_the_shape_of_real_ones(classes):
+    rng = np.random.default_rng(0)
+    label = np.arange(6000) % max(classes, 1)
+    x = rng.normal(size=(6000, 2)).astype(np.float32)
+    y = rng.exponential(size=(6000, 2)).astype(np.float32) + 0.2 * x
+    arrays = fitted(x, y, label, classes=classes)
+    keys = jax.random.split(jax.random.key(0), len(x))
+    guess = np.asarray(draw_within(arrays, keys, x, label))
+    np.testing.assert_allclose(skewness(guess), skewness(y), atol=0.25)
+    np.testing.assert_allclose(np.cov(guess.T), np.cov(y.T), atol=0.08)
+    assert (
+        np.abs(
+            skewness(np.asarray(draw_within(without_donors(arrays), keys, x, label)))
+        ).max()
+        < 0.2
+    )
+
+
+def test_donors_are_of_the_class_and_leave_with_the_training():
+    label = np.array([0] * 40 + [1] * 60)
+    y = np.where(label == 0, -5.0, 5.0)[:, None] * np.ones(3)
+    y = (y + np.random.default_rng(0).normal(size=(100, 3))).astype(np.float32)
+    arrays = fitted(np.zeros_like(y), y, label)
+    assert list(arrays["first"]) == [0, 40]
+    assert list(arrays["count"]) == [40, 60]
+    moved = arrays["donor_mean"] + arrays["to"][np.sort(label)]
+    np.testing.assert_allclose(moved, y, atol=1e-5)
+    assert not any("donor" in name for name in without_donors(arrays))
+
+
+def test_a_class_without_a_donor_takes_any():
+    x, y, label = world(200)
+    arrays = fitted(x[label == 0], y[label == 0], label[label == 0])
+    assert list(arrays["count"]) == [(label == 0).sum()] * 2
+    keys = jax.random.split(jax.random.key(0), 3)
+    assert np.isfinite(draw_within(arrays, keys, x[:3], np.ones(3, int))).all()

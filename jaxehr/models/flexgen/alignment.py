@@ -102,26 +102,22 @@ def within_classes(
 ) -> Params:
     """`within.fit_within` in both directions."""
     both = found.has_static & found.has_temporal
-    sides = {
-        which: (getattr(found, f"{which}_mean")[has], found.label[has])
-        for which, has in (
-            ("temporal", found.has_temporal),
-            ("static", found.has_static),
-        )
-    }
+    has = {"temporal": found.has_temporal, "static": found.has_static}
     arrays = {}
     for name, one, other in (
         ("forward", "temporal", "static"),
         ("backward", "static", "temporal"),
     ):
-        x, y = (getattr(found, f"{which}_mean")[both] for which in (one, other))
-        std = getattr(found, f"{other}_std")[getattr(found, f"has_{other}")]
+        z, mean, std = (
+            getattr(found, name)
+            for name in (f"{one}_mean", f"{other}_mean", f"{other}_std")
+        )
+        known, donors = has[one], has[other]
         penalty = diagnostics["cv"].get(name, {}).get("penalty", config.ridge)
         arrays[name] = fit_within(
-            sides[one],
-            sides[other],
-            (x, y, found.label[both]),
-            np.mean(std**2, 0),
+            (z[known], found.label[known]),
+            (mean[donors], std[donors], found.label[donors]),
+            (z[both], mean[both], found.label[both]),
             made[name],
             (diagnostics["used"][name], penalty),
             num_classes,

@@ -22,6 +22,7 @@ from jaxehr.models.flexgen.config import FlexgenConfig
 from jaxehr.models.flexgen.layout import Layout, make_layout
 from jaxehr.models.flexgen.preprocessing import Encoded
 from jaxehr.models.flexgen.records import MODALITIES, presence
+from jaxehr.models.flexgen.within import without_donors
 from jaxehr.training.config import TrainConfig, resolve
 from jaxehr.training.stages import Stages
 
@@ -233,8 +234,10 @@ def finished(
     imputers: Params,
     told: dict[str, Any],
 ) -> Params:
-    """Everything `sample` and `impute` need, as NumPy arrays."""
+    """Everything `sample` and `impute` need, as NumPy arrays; no patient's latents."""
     weights = {**weights, "whitening": whitening._asdict()}
+    kept = {way: without_donors(found) for way, found in imputers["within"].items()}
+    imputers = imputers | {"within": kept}
     made = {"fitted": fitted, "weights": weights, "alignment": imputers}
     return jax.tree.map(np.asarray, made) | {"diagnostics": alignment.to_text(told)}
 

@@ -8,20 +8,20 @@ correct the logits log P_k, so its loss is the cross-entropy of the code, and
     E[z | x] = sum_k p_k E[z | a_k < z < a_k+1],   p = softmax(log P_k + network)
 
 as score interpolation does it with embeddings. Columns have different numbers of codes:
-those of all columns lie side by side, S of them, in the order of
-`embeddings.pad_logits`.
+those of all columns lie side by side, S of them, as `embeddings.pad_logits` takes them.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import ndtr
-
-from jaxehr.diffusion.embeddings import pad_logits
+from jax.scipy.special import erfc
 
 SMALL = 1e-12  # probability of an interval
+LEAST = 80.0  # logits lie at most this much below the largest one; e^-80 is a float32
+BEYOND = 30.0  # spreads from the mean, where no mass is
 
 
 class Ends(NamedTuple):
@@ -44,54 +44,78 @@ def spread_out(leaf: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
     return leaf[..., np.repeat(np.arange(len(sizes)), sizes)]
 
 
-def log_shares(ends: Ends, mean: jax.Array, spread: jax.Array) -> jax.Array:
-    """log P_k [B, T, S] of N(mean, spread^2), both [B, T, S]."""
-    return jnp.log(jnp.maximum(between(ends, mean, spread)[0], SMALL))
+class Cuts(NamedTuple):
+    """What a normal law says of the intervals of a column: [B, T, S] each."""
+
+    share: jax.Array  # P_k
+    slope: jax.Array  # density at the lower end minus that at the upper one
 
 
-def between(
-    ends: Ends, mean: jax.Array, spread: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """P_k, and both ends in units of the spread, mirrored to the left tail."""
-    a, b = (ends.low - mean) / spread, (ends.high - mean) / spread
-    over = a > 0  # there small probabilities keep their digits
-    low, high = jnp.where(over, -b, a), jnp.where(over, -a, b)
-    return ndtr(high) - ndtr(low), a, b
+def cuts_of(
+    ends: Ends, mean: jax.Array, spread: jax.Array, sizes: tuple[int, ...]
+) -> Cuts:
+    """Of N(mean, spread^2), both [B, T, P]; nothing lies beyond the outer ends.
 
-
-def logits_of(
-    ends: Ends,
-    mean: jax.Array,
-    spread: jax.Array,
-    correction: jax.Array,
-    sizes: tuple[int, ...],
-) -> jax.Array:
-    """Padded logits [B, T, P, K].
-
-    Args:
-      mean, spread: [B, T, P] of the latents. correction: [B, T, S] of a network.
+    Each of the S - P inner ends is looked at once; its tail away from the mean keeps
+    the digits of small probabilities.
     """
-    mean, spread = spread_out(mean, sizes), spread_out(spread, sizes)
-    return pad_logits(log_shares(ends, mean, spread) + correction, sizes)
+    places = np.concatenate([np.zeros(0, int), *map(np.arange, sizes)])
+    (kept,) = np.nonzero(np.roll(places, -1))  # codes with an inner upper end
+    owner = np.repeat(np.arange(len(sizes)), sizes)[kept]
+    inner = (ends.high[..., kept] - mean[..., owner]) / spread[..., owner]
+    tail = 0.5 * erfc(jnp.abs(inner) * np.sqrt(0.5))
+    density = jnp.exp(-0.5 * inner**2) / np.sqrt(2.0 * np.pi)
+    # Behind the inner ends lie the left and the right outer one.
+    outer = len(kept)
+    high = np.full(len(places), outer + 1)
+    high[kept] = np.arange(outer)
+    low = np.where(places == 0, outer, np.roll(high, 1))
+    edges = (*inner.shape[:-1], 1)
+    both = lambda leaf, left, right: jnp.concatenate(
+        [leaf, jnp.full(edges, left), jnp.full(edges, right)], -1
+    )
+    z, tail = both(inner, -BEYOND, BEYOND), both(tail, 0.0, 0.0)
+    density = both(density, 0.0, 0.0)
+    across = jnp.where(
+        z[..., high] < 0,
+        tail[..., high] - tail[..., low],
+        1.0 - tail[..., low] - tail[..., high],
+    )
+    above = tail[..., low] - tail[..., high]
+    share = jnp.where(z[..., low] > 0, above, across)
+    # Or XLA would find the shares anew wherever they are used: twice the time.
+    return jax.lax.optimization_barrier(
+        Cuts(share, density[..., low] - density[..., high])
+    )
+
+
+def logits_of(cuts: Cuts, correction: jax.Array) -> jax.Array:
+    """Logits of all codes; the correction of a network and they are [B, T, S]."""
+    return jnp.log(jnp.maximum(cuts.share, SMALL)) + correction
 
 
 def expected(
     ends: Ends,
     mean: jax.Array,
     spread: jax.Array,
+    cuts: Cuts,
     logits: jax.Array,
     sizes: tuple[int, ...],
 ) -> jax.Array:
     """E[z | x] [B, T, P] from the logits of `logits_of`."""
     mean, spread = spread_out(mean, sizes), spread_out(spread, sizes)
-    share, a, b = between(ends, mean, spread)
-    density = lambda z: jnp.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi)
-    inside = mean + spread * (density(a) - density(b)) / jnp.maximum(share, SMALL)
+    inside = mean + spread * cuts.slope / jnp.maximum(cuts.share, SMALL)
     # Far from all that is likely: the nearer end.
     inside = jnp.clip(inside, ends.low, ends.high)
-    padded = pad_logits(inside, sizes)
-    chance = jax.nn.softmax(logits, -1)
-    return jnp.sum(jnp.where(padded > -1e8, chance * padded, 0.0), -1)
+    # The largest logit of a step serves all its columns, and one product adds up the
+    # codes of each: reductions over a few codes take most of the time otherwise.
+    below = jnp.maximum(logits - logits.max(-1, keepdims=True, initial=-LEAST), -LEAST)
+    owner = np.repeat(np.arange(len(sizes)), sizes)[:, None] == np.arange(len(sizes))
+    add = functools.partial(
+        jnp.matmul, b=owner.astype(np.float32), precision=jax.lax.Precision.HIGHEST
+    )
+    weight = jnp.exp(below)
+    return add(weight * inside) / add(weight)
 
 
 def codes_of(ends: jax.Array, z: jax.Array) -> jax.Array:

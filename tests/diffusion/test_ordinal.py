@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 
 from jaxehr.diffusion import ordinal
-from jaxehr.diffusion.embeddings import cross_entropy
+from jaxehr.diffusion.embeddings import cross_entropy, pad_logits
 
 SIZES = (2, 4)
 FAR = 6.0
@@ -28,12 +28,18 @@ def moments(shift=1.0, scale=1.0):
 
 def logits_of(mean, spread, correction=0.0):
     correction = jnp.full((7, 2, sum(SIZES)), correction)
-    return ordinal.logits_of(SIDE, mean, spread, correction, SIZES)
+    cuts = ordinal.cuts_of(SIDE, mean, spread, SIZES)
+    return ordinal.logits_of(cuts, correction)
+
+
+def expected(mean, spread, logits):
+    cuts = ordinal.cuts_of(SIDE, mean, spread, SIZES)
+    return ordinal.expected(SIDE, mean, spread, cuts, logits, SIZES)
 
 
 def test_codes_have_the_probabilities_of_their_intervals():
     mean, spread = moments()
-    found = jax.nn.softmax(logits_of(mean, spread), -1)
+    found = jax.nn.softmax(pad_logits(logits_of(mean, spread), SIZES), -1)
     law = stats.norm(np.asarray(mean)[..., None], np.asarray(spread)[..., None])
     wanted = np.diff(law.cdf(np.asarray(ENDS)), axis=-1)
     wanted /= wanted.sum(-1, keepdims=True)  # nothing lies beyond the outer ends
@@ -44,15 +50,15 @@ def test_codes_have_the_probabilities_of_their_intervals():
 def test_without_a_network_the_mean_is_that_of_the_normal_law():
     """sum_k P_k E[z | k] = m."""
     mean, spread = moments()
-    found = ordinal.expected(SIDE, mean, spread, logits_of(mean, spread), SIZES)
+    found = expected(mean, spread, logits_of(mean, spread))
     np.testing.assert_allclose(found, mean, atol=2e-4)
 
 
 def test_a_code_that_is_known_has_the_mean_of_its_interval():
     mean, spread = moments()
     for code in range(2):
-        logits = 1e3 * jax.nn.one_hot(jnp.full((7, 2, 2), code), 4)
-        found = np.asarray(ordinal.expected(SIDE, mean, spread, logits, SIZES))
+        logits = jnp.zeros((7, 2, 6)).at[..., [code, 2 + code]].set(1e3)
+        found = np.asarray(expected(mean, spread, logits))
         low, high = np.asarray(ENDS[..., code]), np.asarray(ENDS[..., code + 1])
         m, s = np.asarray(mean, float), np.asarray(spread, float)
         wanted = stats.truncnorm((low - m) / s, (high - m) / s, m, s).mean()
@@ -66,8 +72,8 @@ def test_far_from_all_that_is_likely_nothing_breaks():
     def loss(mean, spread):
         logits = logits_of(mean, spread)
         codes = jnp.ones((7, 2, 2), int)
-        z = ordinal.expected(SIDE, mean, spread, logits, SIZES)
-        return cross_entropy(logits, codes).sum() + z.sum(), z
+        z = expected(mean, spread, logits)
+        return cross_entropy(pad_logits(logits, SIZES), codes).sum() + z.sum(), z
 
     (total, z), slopes = jax.value_and_grad(loss, (0, 1), has_aux=True)(mean, spread)
     assert np.isfinite(total)
@@ -84,3 +90,16 @@ def test_a_latent_lies_in_the_interval_of_its_code():
 def test_without_gaps_there_is_nothing():
     nothing = ordinal.side_by_side(jnp.zeros((2, 0, 2)), ())
     assert nothing.low.shape == nothing.high.shape == (2, 0)
+
+
+def test_small_probabilities_keep_their_digits():
+    """Tails of both sides, where the difference of two cdf is 0 in float32."""
+    for side in (-1.0, 1.0):
+        mean = jnp.full((1, 2, 2), side * 7.5)
+        cuts = ordinal.cuts_of(SIDE, mean, jnp.ones((1, 2, 2)), SIZES)
+        law = stats.norm(0.0, 1.0)
+        ends = np.asarray(ENDS[0, 1], float) - side * 7.5
+        ends[0], ends[-1] = -np.inf, np.inf
+        left, right = np.diff(law.cdf(ends)), -np.diff(law.sf(ends))
+        wanted = np.where(ends[:-1] > 0, right, left)
+        np.testing.assert_allclose(cuts.share[0, 0, 2:], wanted, rtol=2e-3)

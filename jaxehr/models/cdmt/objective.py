@@ -152,7 +152,8 @@ class Gaps(NamedTuple):
     ends: ordinal.Ends  # [T, S]
     mean: jax.Array  # [B, T, P]
     spread: jax.Array  # [B, T, P]
-    logits: jax.Array  # [B, T, P, K]
+    cuts: ordinal.Cuts
+    logits: jax.Array  # [B, T, S]
 
 
 class Predicted(NamedTuple):
@@ -207,9 +208,9 @@ def predict(
     mean = guessed[..., count:]
     left = gaussian.spread(normal_of(params["prior"]), sigma.numeric)[..., count:]
     left = jnp.broadcast_to(left, mean.shape)
-    correction = out.numeric[..., count:]
-    logits = ordinal.logits_of(ends, mean, left, correction, layout.gaps)
-    return Predicted(blocks, Gaps(ends, mean, left, logits))
+    cuts = ordinal.cuts_of(ends, mean, left, layout.gaps)
+    logits = ordinal.logits_of(cuts, out.numeric[..., count:])
+    return Predicted(blocks, Gaps(ends, mean, left, cuts, logits))
 
 
 def complete(params: Params, fitted: Params) -> Params:
@@ -300,7 +301,8 @@ def losses(
     gaps = []
     if found.gaps is not None:
         codes = ordinal.codes_of(params["ends"], x0.numeric[..., count:])
-        gaps = [embeddings.cross_entropy(found.gaps.logits, codes)]
+        logits = embeddings.pad_logits(found.gaps.logits, model.layout.gaps)
+        gaps = [embeddings.cross_entropy(logits, codes)]
     square = lambda level, guess, true: edm.loss_weight(level, s) * (guess - true) ** 2
     return Blocks(
         square(sigma.numeric[..., :count], out.numeric, x0.numeric[..., :count]),

@@ -47,6 +47,7 @@ PATTERNS = (
 )
 MAPS = ("forward", "backward")
 NOT_SETTINGS = ("train", "test", "out", "budget", "cells", "seeds")
+MODEL = 2  # raised when the model's numbers change: cells of two models do not mix
 
 
 class Cell(NamedTuple):
@@ -144,7 +145,7 @@ def main(arguments: Missing) -> None:
         name: value
         for name, value in dataclasses.asdict(arguments).items()
         if name not in NOT_SETTINGS
-    }
+    } | {"model": MODEL}
     done = read_cells(arguments.out, settings)
     finished = {tuple(cell[name] for name in Cell._fields) for cell in done}
     left = [cell for cell in wanted if cell not in finished]

@@ -19,6 +19,7 @@ class Panels(NamedTuple):
     """What was found in training rows, as arrays."""
 
     member: np.ndarray  # Int [M]: the panel of a column; -1 if it never varies
+    never: np.ndarray  # Bool [M]: no row has a value
     place: np.ndarray  # Int [M]: its bit in the patterns of the panel
     code: np.ndarray  # Int [P, 2^MOST]: of each pattern, or of the nearest one seen
     pattern: np.ndarray  # Int [P, K]: of each code; the last one again behind it
@@ -45,7 +46,7 @@ def fit(missing: np.ndarray) -> Panels:
     most = sizes.max(initial=1)
     wide = [np.pad(seen, (0, most - len(seen)), "edge") for seen in patterns]
     pattern = np.array(wide, int).reshape(len(groups), most)
-    return Panels(member, place, code, pattern, sizes)
+    return Panels(member, share == 1, place, code, pattern, sizes)
 
 
 def linked(missing: np.ndarray, columns: np.ndarray) -> list[list[int]]:
@@ -88,9 +89,10 @@ def codes_of(panels: Panels, missing: np.ndarray) -> np.ndarray:
 
 
 def missing_of(panels: Panels, codes: np.ndarray) -> np.ndarray:
-    """Bool [.., M] from Int [.., P]; False for columns without a panel."""
+    """Bool [.., M] from Int [.., P]; columns without a panel as they always were."""
     bits = panels.pattern[np.arange(len(panels.sizes)), codes]
-    missing = np.zeros((*codes.shape[:-1], len(panels.member)), bool)
+    shape = (*codes.shape[:-1], len(panels.member))
+    missing = np.broadcast_to(panels.never, shape).copy()
     for column in np.flatnonzero(panels.member >= 0):
         mine = bits[..., panels.member[column]] >> panels.place[column]
         missing[..., column] = mine & 1 == 1

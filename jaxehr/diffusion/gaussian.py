@@ -138,14 +138,15 @@ def denoise(
     Args:
       x: noisy series [B, T, D]. sigma: [B, T, D] or [T, D].
       condition: [B, C] one-hot class; zeros, or no column, where it is not told.
-      known: Bool [B, T], False at padding.
+      known: Bool [B, T], False at padding, which counts as being at the mean.
     """
     exact = jax.lax.Precision.HIGHEST
     rows, steps, columns = x.shape
     level = mean_level(sigma)
     told = jnp.concatenate([condition, 1.0 - condition.sum(-1, keepdims=True)], -1)
     mean = jnp.matmul(told, law.mean[-told.shape[-1] :], precision=exact)
-    flat = jnp.where(known[..., None], x, 0.0).swapaxes(1, 2).reshape(rows, -1) - mean
+    flat = x.swapaxes(1, 2) - mean.reshape(-1, columns, steps)
+    flat = jnp.where(known[:, None, :], flat, 0.0)
     flat = flat.reshape(rows, law.rest.shape[0], -1)
     kept = law.variance / (law.variance + level)  # [B or 1, blocks, r]
     rest = (law.rest / (law.rest + level[..., 0]))[..., None]  # [B or 1, blocks, 1]

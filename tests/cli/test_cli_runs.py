@@ -10,6 +10,7 @@ from cli_tools import SMALL, TABLES
 
 from jaxehr import progress
 from jaxehr.cli import main
+from jaxehr.runs.folder import FORMAT
 
 # Runs
 
@@ -89,8 +90,8 @@ def test_damaged_checkpoints(files, made, run, refused):
         ("run.json", lambda b: b.replace(b'"hidden"', b'"hiden"'), ["hiden"]),
         (
             "run.json",
-            lambda b: b.replace(b'"format": 2', b'"format": 9'),
-            ["9, this version reads 2"],
+            lambda b: b.replace(b'"format": %d' % FORMAT, b'"format": 9'),
+            [f"9, this version reads {FORMAT}"],
         ),
         ("run.json", lambda b: b.replace(b'"cdmt"', b'"gpt"'), ["'gpt'", "cdmt"]),
         ("run.json", None, ["not a run folder"]),

@@ -101,14 +101,15 @@ def test_columns_are_counted_in_as_many_passes_as_the_memory_asks_for(tmp_path):
         np.testing.assert_array_equal(mine, other)
 
 
-def test_gaps_are_learned_from_the_first_patients_of_memory(tmp_path, monkeypatch):
+def test_gaps_are_learned_from_the_same_patients_as_in_memory(tmp_path, monkeypatch):
     """Of more patients than teach, the same ones do however they lie in shards."""
     monkeypatch.setattr(latents, "SAMPLE", 4 * 7 * 20)
     made, settings = schema(), config(prior="normal")
     data, learn = dataset(made, cohort(made)), SPLIT < 2
     layout = make_layout(made, settings)
-    size = preprocessing.sample_size(layout)
-    assert 10 < size < learn.sum()
+    chosen = preprocessing.learners(layout, int(learn.sum()))
+    assert 10 < len(chosen) < learn.sum()
+    assert chosen[-1] > 0.9 * learn.sum()  # of the whole cohort
     wanted = preprocessing.fit(made, layout, settings, take(data, learn).cohort)
     save_cohort(data, tmp_path / "cohort", shards=3)
     shards = open_shards(tmp_path / "cohort")

@@ -46,11 +46,11 @@ def imputers(slope):
     return {"within": {"forward": one, "backward": one}}
 
 
-def chosen(slope, complete):
+def chosen(slope, complete, config=CONFIG):
     stages = Stages({"pilot-all": 300, "pilot-complete": 300, "latent": 2000})
     rows = people(complete + 1500, 1500)._replace(common=imputers(slope))
     held = people(200, 100, seed=1)._replace(common=imputers(slope))
-    return choice.choose(stages, CONFIG, 0, jax.random.key(0), rows, held)
+    return choice.choose(stages, config, 0, jax.random.key(0), rows, held)
 
 
 def test_patients_whose_part_is_made_up_stay_out():
@@ -70,6 +70,12 @@ def test_patients_whose_part_is_known_are_of_use():
     assert len(found.judged.label) == 200
     assert found.config == CONFIG.alignment
     assert "all patients train" in choice.in_words(found.told)
+
+
+def test_pilots_that_time_cut_short_decide_nothing():
+    short = dataclasses.replace(TRAIN, max_minutes=1e-4)
+    found = chosen(0.0, 600, dataclasses.replace(CONFIG, train=short))
+    assert found.told["kept"] == "all"
 
 
 class Have:

@@ -19,7 +19,8 @@ from jaxehr.data.panels import Panels
 from jaxehr.diffusion import completion
 from jaxehr.diffusion.completion import FAR, Known, Law
 
-SAMPLE = 2**23  # values of the patients that the law is learned from
+SAMPLE = 2**23  # values of the patients that panels and law are learned from
+MIX = 0x9E3779B9  # an odd number with bits all over
 STEPS = 20.0  # imagined patients of a step, who have the shares of all steps
 
 
@@ -30,6 +31,7 @@ class Gaps(NamedTuple):
     missing: np.ndarray  # Bool [N, T, M]; numeric columns first
     valid: np.ndarray  # Bool [N, T], False at padding
     label: np.ndarray  # Int [N]
+    seeds: np.ndarray  # uint32 [N], see `seeds_of`
 
 
 class Latents(NamedTuple):
@@ -42,13 +44,17 @@ class Latents(NamedTuple):
 
 def fit(gaps: Gaps, classes: int) -> dict[str, Any]:
     """`Latents` of training patients as nested dicts of arrays; nothing if there is
-    neither a number nor a gap."""
+    neither a number nor a gap, or nobody has a step."""
+    told = gaps.valid.any(1)  # of the others nothing is known that could be learned
+    gaps = Gaps(*(leaf[told] for leaf in gaps))
     found = panels.fit(gaps.missing[gaps.valid])
-    if not gaps.series.shape[-1] + len(found.sizes):
+    if not told.any() or not gaps.series.shape[-1] + len(found.sizes):
         return {}
     ends = thresholds(found, panels.codes_of(found, gaps.missing), gaps.valid)
     known = known_of(found, ends, gaps)
-    law = completion.learn(known, gaps.label, classes, seeds_of(gaps))
+    # Patients of whom the same is known are still different ones.
+    seeds = gaps.seeds + np.arange(len(gaps.seeds), dtype=np.uint32) * np.uint32(MIX)
+    law = completion.learn(known, gaps.label, classes, seeds)
     return {"panels": found._asdict(), "ends": ends, "law": law._asdict()}
 
 
@@ -92,10 +98,18 @@ def known_of(found: Panels, ends: np.ndarray, gaps: Gaps) -> Known:
 
 
 def encode(latents: Latents, gaps: Gaps) -> np.ndarray:
-    """Series with drawn values in gaps, and latents: float32 [N, T, D + P]."""
+    """Series with drawn values in gaps and at padding, and latents: float32
+    [N, T, D + P]."""
     known = known_of(latents.panels, latents.ends, gaps)
-    drawn = completion.draw(latents.law, known, gaps.label, seeds_of(gaps))
-    return np.where(gaps.valid[..., None], drawn, np.float32(0.0))
+    drawn = completion.draw(latents.law, known, gaps.label, gaps.seeds)
+    # The lower end of an interval is the code before it.
+    above = np.nextafter(known.low, np.float32(np.inf))
+    return np.where(known.low < known.high, np.clip(drawn, above, known.high), drawn)
+
+
+def shares(fitted: dict[str, Any]) -> np.ndarray:
+    """Of the codes of every panel over all steps: [P, K], 0 at padding."""
+    return np.diff(ndtr(np.asarray(fitted["ends"], float)), axis=-1).mean(0)
 
 
 def decode(latents: Latents, z: np.ndarray) -> np.ndarray:
@@ -107,11 +121,11 @@ def decode(latents: Latents, z: np.ndarray) -> np.ndarray:
     return panels.missing_of(latents.panels, np.minimum(codes, sizes - 1))
 
 
-def seeds_of(gaps: Gaps) -> np.ndarray:
-    """uint32 [N] from what was seen, so that draws do not depend on other patients."""
-    parts = zip(gaps.series, np.packbits(gaps.missing, axis=-1), gaps.valid)
+def seeds_of(*leaves: np.ndarray) -> np.ndarray:
+    """uint32 [N] from all that is known of each patient, so that draws do not depend on
+    other patients. Each leaf has patients in front."""
     found = [
         zlib.crc32(b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in patient))
-        for patient in parts
+        for patient in zip(*leaves, strict=True)
     ]
     return np.array(found, np.uint32)

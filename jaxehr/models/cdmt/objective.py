@@ -22,6 +22,7 @@ from jaxehr.diffusion.schedules import (
     raw_of,
     rho_of,
 )
+from jaxehr.models.cdmt import latents
 from jaxehr.models.cdmt.coders import Coder, make_coder
 from jaxehr.models.cdmt.config import CdmtConfig
 from jaxehr.models.cdmt.layout import Layout, completed
@@ -330,8 +331,9 @@ class Scales(NamedTuple):
 def scales_of(model: Model, fitted: dict[str, Any]) -> Scales:
     """The scales that training on `fitted` uses."""
     temporal = column_scale(model.config, fitted["frequency"]["temporal"])
-    if isinstance(temporal, np.ndarray):  # nothing is known of the entropy of gaps
-        temporal = np.concatenate([temporal, np.ones(len(model.layout.gaps))])
+    if isinstance(temporal, np.ndarray) and model.layout.gaps:
+        gaps = column_scale(model.config, latents.shares(fitted["latents"]))
+        temporal = np.concatenate([temporal, gaps])
     return Scales(
         float(fitted["mean_length"]),
         float(fitted["static_share"]),

@@ -24,7 +24,7 @@ from jaxehr.diffusion import gaussian
 from jaxehr.models.cdmt import latents
 from jaxehr.models.cdmt.config import CdmtConfig
 from jaxehr.models.cdmt.latents import Gaps
-from jaxehr.models.cdmt.layout import Layout, latent
+from jaxehr.models.cdmt.layout import Layout, completed, latent
 from jaxehr.models.cdmt.prior import has_prior
 
 
@@ -61,9 +61,10 @@ def fit(
     """Everything read off the training patients, as nested dicts of arrays."""
     cohort = to_dense(host(cohort))
     fitted = fit_seen(layout, config, see(schema, layout, cohort))
-    learners = np.arange(len(cohort.label))[: sample_size(layout)]
-    fitted |= fit_latents(layout, config, fitted, rows_of(cohort, learners))
-    found = count(layout, config, encode(fitted, layout, cohort))
+    chosen = rows_of(cohort, learners(layout, len(cohort.label)))
+    fitted |= fit_latents(layout, config, fitted, chosen)
+    layout = completed(layout, fitted)
+    found = count(layout, config, drawn(fitted, layout, cohort))
     return fitted | fit_counted(layout, config, found)
 
 
@@ -101,17 +102,18 @@ def fit_seen(layout: Layout, config: CdmtConfig, seen: Seen) -> dict[str, Any]:
     }
 
 
-def sample_size(layout: Layout) -> int:
-    """How many of the first training patients teach the latents."""
+def learners(layout: Layout, count: int) -> np.ndarray:
+    """Who of `count` training patients teaches the latents: all, or evenly many of
+    every part of the cohort."""
     columns = len(layout.temporal.numeric) + len(layout.temporal.features)
-    return max(latents.SAMPLE // max(layout.num_steps * columns, 1), 1)
+    most = max(latents.SAMPLE // max(layout.num_steps * columns, 1), 1)
+    return np.arange(count) if count <= most else np.arange(most) * count // most
 
 
 def fit_latents(
     layout: Layout, config: CdmtConfig, fitted: dict[str, Any], cohort: Cohort
 ) -> dict[str, Any]:
-    """What `encode` needs beside `fit_seen` if gaps are latents, from the first
-    `sample_size` training patients."""
+    """What `encode` needs beside `fit_seen` if gaps are latents, from `learners`."""
     if not (latent(config) and layout.temporal.features):
         return {}
     gaps, _ = series_of(fitted, layout, to_dense(host(cohort)))
@@ -131,7 +133,7 @@ def latent_names(fitted: dict[str, Any], layout: Layout) -> list[str]:
 
 
 def count(layout: Layout, config: CdmtConfig, batch: Batch) -> Counted:
-    """What encoded patients add to `Counted`."""
+    """What patients as `drawn` add to `Counted`."""
     series, label = np.asarray(batch.numeric), np.asarray(batch.label)
     if not has_prior(layout, config):
         series = series[..., :0]
@@ -186,27 +188,50 @@ def count_frames(schema: Schema, cohort: Cohort) -> np.ndarray:
 
 def encode(fitted: dict[str, Any], layout: Layout, cohort: Cohort) -> Batch:
     """Patients as `Batch` of NumPy arrays; padding is 0."""
+    return padded(drawn(fitted, layout, cohort))
+
+
+def padded(batch: Batch) -> Batch:
+    """The same patients with 0 at padding."""
+    valid = np.arange(batch.numeric.shape[1])[None, :] < batch.length[:, None]
+    return batch._replace(
+        numeric=np.where(valid[..., None], batch.numeric, np.float32(0.0))
+    )
+
+
+def drawn(fitted: dict[str, Any], layout: Layout, cohort: Cohort) -> Batch:
+    """As `encode`, but where gaps are latents, series go on behind a patient's end: the
+    law of a step is that of all patients, not of those who come so far."""
     cohort = to_dense(host(cohort))
     gaps, codes = series_of(fitted, layout, cohort)
-    numeric, valid = gaps.series, gaps.valid
+    valid, numeric = gaps.valid, gaps.series
     if "latents" in fitted:
         numeric = latents.encode(latents.of_fitted(fitted["latents"]), gaps)
+    else:
+        numeric = np.where(valid[..., None], numeric, np.float32(0.0))
     if layout.label_classes:
         shape = (*codes.shape[:2], 1)
         label = np.broadcast_to(cohort.label[:, None, None], shape)
         codes = np.concatenate([codes, label], -1)
-    static_numeric, static_codes = encode_part(
-        fitted["static"], layout.static, cohort.static, cohort.has_static
-    )
+    static_numeric, static_codes = statics_of(fitted, layout, cohort)
     return Batch(
-        np.where(valid[..., None], numeric, 0.0).astype(np.float32),
+        numeric.astype(np.float32),
         small(np.where(valid[..., None], codes, 0)),
-        static_numeric.astype(np.float32),
+        static_numeric,
         small(static_codes),
         cohort.length.astype(np.int32),
         cohort.has_static.astype(bool),
         cohort.label.astype(np.int32),
     )
+
+
+def statics_of(
+    fitted: dict[str, Any], layout: Layout, cohort: Cohort
+) -> tuple[np.ndarray, np.ndarray]:
+    """The static part as numbers, float32 [N, D], and codes [N, D]."""
+    table, has = cohort.static, cohort.has_static
+    numeric, codes = encode_part(fitted["static"], layout.static, table, has)
+    return np.asarray(numeric, np.float32), codes
 
 
 def series_of(
@@ -216,8 +241,11 @@ def series_of(
     valid, table = valid_steps(cohort), cohort.temporal
     numeric, codes = encode_part(fitted["temporal"], layout.temporal, table, valid)
     missing = ~table.observed & valid[..., None]
-    numeric = np.asarray(numeric, np.float32)
-    return Gaps(numeric, missing, valid, np.asarray(cohort.label)), codes
+    numeric, label = np.asarray(numeric, np.float32), np.asarray(cohort.label)
+    static = [leaf.astype(np.float32) for leaf in statics_of(fitted, layout, cohort)]
+    seen = np.packbits(missing, axis=-1), valid, codes.astype(np.int32)
+    seeds = latents.seeds_of(numeric, *seen, label.astype(np.int32), *static)
+    return Gaps(numeric, missing, valid, label, seeds), codes
 
 
 def decode(fitted: dict[str, Any], layout: Layout, batch: Batch) -> Cohort:

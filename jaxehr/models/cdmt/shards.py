@@ -3,8 +3,8 @@
 Shards are read twice. The first time what preprocessing reads off the training patients
 is counted; counts add up, so they are exact and the same for any number of shards. The
 second time patients are encoded into a file of records, from which training reads its
-batches in the order that it would have in memory. Between, the first of them teach what
-gaps look like.
+batches in the order that it would have in memory. Between, some of them, evenly spread,
+teach what gaps look like.
 """
 
 import functools
@@ -31,7 +31,7 @@ from jaxehr.data import mixed
 from jaxehr.data.records import Records, is_whole, kind_of, write_records
 from jaxehr.data.shards import Piece, Shards, blank, pieces
 from jaxehr.models.cdmt import preprocessing
-from jaxehr.models.cdmt.layout import Layout, refuse_silent
+from jaxehr.models.cdmt.layout import Layout, completed, refuse_silent
 from jaxehr.models.cdmt.objective import Model, fitted_model, make_objective
 from jaxehr.models.cdmt.preprocessing import Batch, Seen
 from jaxehr.training.config import resolve
@@ -136,32 +136,34 @@ def encoded(
     seen = count(schema, model.layout, shards, rows[0], memory)
     refuse_silent(model.layout, int(seen.frames[..., 0].sum()))
     fitted = preprocessing.fit_seen(model.layout, model.config, seen)
-    first = first_of(shards, rows[0], preprocessing.sample_size(model.layout))
-    fitted |= preprocessing.fit_latents(model.layout, model.config, fitted, first)
+    chosen = preprocessing.learners(model.layout, int(rows[0].sum()))
+    some = those_of(shards, rows[0], chosen)
+    fitted |= preprocessing.fit_latents(model.layout, model.config, fitted, some)
+    layout = completed(model.layout, fitted)
     _, learn, judge = made(fitted)
     counted: list[preprocessing.Counted] = []
     judged: list[Batch] = []
 
     def learned() -> Iterator[Batch]:
         for data, places in pieces(shards, rows[0] | rows[1]):
-            batch = preprocessing.encode(fitted, model.layout, data.cohort)
+            batch = preprocessing.drawn(fitted, layout, data.cohort)
             mine = gather(batch, rows[0][places])
-            judged.append(gather(batch, rows[1][places]))
-            found = [*counted, preprocessing.count(model.layout, model.config, mine)]
+            judged.append(preprocessing.padded(gather(batch, rows[1][places])))
+            found = [*counted, preprocessing.count(layout, model.config, mine)]
             counted[:] = [functools.reduce(preprocessing.add_counted, found)]
-            yield mine
+            yield preprocessing.padded(mine)
 
     write_records(learn.path, learn.kind, learned())
     write_records(judge.path, judge.kind, judged)
-    fitted |= preprocessing.fit_counted(model.layout, model.config, counted[0])
+    fitted |= preprocessing.fit_counted(layout, model.config, counted[0])
     write_bytes(scratch / FITTED, arrays.to_bytes(fitted))
     return Encoded(fitted, learn, judge)
 
 
-def first_of(shards: Shards, rows: np.ndarray, most: int) -> Cohort:
-    """The first `most` of the patients `rows`, in memory's order."""
+def those_of(shards: Shards, rows: np.ndarray, numbers: np.ndarray) -> Cohort:
+    """Those with `numbers` of the patients `rows`, in memory's order."""
     chosen = np.zeros_like(rows)
-    chosen[np.flatnonzero(rows)[:most]] = True
+    chosen[np.flatnonzero(rows)[numbers]] = True
     found = list(pieces(shards, chosen))
     order = np.argsort(np.concatenate([places for _, places in found]))
     cohorts = [to_dense(data.cohort) for data, _ in found]

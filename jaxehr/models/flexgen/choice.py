@@ -86,7 +86,7 @@ def choose(
     alone = dataclasses.replace(config.alignment, method="complete")
     whole, held = complete_only(rows), complete_only(judged)
     whitening = whiten(config, alone, key_white, whole)
-    losses = {}
+    losses, whole_runs = {}, True
     for name, people, how in (
         ("all", rows, config.alignment),
         ("complete", whole, alone),
@@ -102,7 +102,10 @@ def choose(
             valid=held,
         )
         losses[name] = float(trained.state.best_loss)
-    kept = "complete" if losses["complete"] < losses["all"] else "all"
+        # Cut short by the time that is allowed, two pilots are no longer comparable.
+        whole_runs &= int(trained.state.step) == stages.plan[stage]
+    better = whole_runs and losses["complete"] < losses["all"]
+    kept = "complete" if better else "all"
     told = {"kept": kept, "loss": losses, "patients": len(held.label)}
     if kept == "all":
         return Choice(rows, judged, config.alignment, told)

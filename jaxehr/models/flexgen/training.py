@@ -234,7 +234,7 @@ def finished(
     imputers: Params,
     told: dict[str, Any],
 ) -> Params:
-    """Everything `sample` and `impute` need, as NumPy arrays; no patient's latents."""
+    """Everything `sample` and `impute` need, as NumPy arrays; donors stay behind."""
     weights = {**weights, "whitening": whitening._asdict()}
     kept = {way: without_donors(found) for way, found in imputers["within"].items()}
     imputers = imputers | {"within": kept}

@@ -17,6 +17,14 @@ def compiled_once(tmp_path_factory):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_released():
+    """A process has 65,530 memory maps on Linux, and thousands of programs take more:
+    the next one to compile then ends a worker."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="module")
 def compile_fast():
     """Half the time, where the programs are short."""

@@ -28,6 +28,8 @@ from jaxehr.training.stages import Stages
 MADE = schema()
 KEY = jax.random.key(0)
 
+pytestmark = pytest.mark.usefixtures("compile_fast")
+
 
 def small(**changes):
     config = preset("small")

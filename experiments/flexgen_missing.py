@@ -185,27 +185,18 @@ def twin(cell: Cell, done: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The numbers of a cell that is another one under a second name, if it is.
 
     Where labels and anchors gave every map to ridge, ridge has the same imputers and
-    keys, so that its training would give the same bits. Where fused left out the
-    patients who lack a part, it trained as `complete` does.
+    keys, so that its training would give the same bits.
     """
+    if cell.method != "ridge":
+        return None
     fused = cell._replace(method="fused")
     for other in done:
-        if fused != tuple(other[name] for name in Cell._fields):
-            continue
-        # What is told of the coupling is fused's: the others have none.
-        alignment, none = other.get("alignment", {}), dict.fromkeys(MAPS, "none")
-        kept = alignment.get("training", {}).get("kept", "all")
-        same = kept == "all" and set(alignment.get("used", {}).values()) == {
-            "ridge on pairs"
-        }
-        if cell.method == "ridge" and same:
+        used = set(other.get("alignment", {}).get("used", {}).values())
+        same = fused == tuple(other[name] for name in Cell._fields)
+        if same and used == {"ridge on pairs"}:
+            # What is told of the coupling is fused's: ridge has none.
             told = {"alignment": {"used": dict.fromkeys(MAPS, "ridge")}}
             return other | cell._asdict() | told | {"seconds": {}}
-        if cell.method == "complete" and kept == "complete":
-            told = {"alignment": {"used": none}, "seconds": {}}
-            found = other | cell._asdict() | told
-            found.pop("imputation", None)
-            return found
     return None
 
 
@@ -250,8 +241,6 @@ def model_config(arguments: Missing, method: Any) -> "FlexgenConfig":
     return FlexgenConfig(
         **{name: getattr(arguments, name) for name in same},
         autoencoder_epochs=arguments.autoencoder_epochs,
-        # The alternatives are what they are called; ours may leave imputed ones out.
-        train_on="chosen" if method in ("fused", "gromov") else "all",
         alignment=AlignmentConfig(
             method=method,
             # The paper's coupling is used even where it is about a product plan, and

@@ -97,24 +97,15 @@ def shown(cells: Found, title: str, path: str) -> str:
     return text if count == 1 else f"{text} ± {factor * std:.{digits}f}"
 
 
-def kept_by(cell: dict[str, Any]) -> str:
-    """Who trained the diffusion, where that was chosen: all or complete; else ""."""
-    return cell.get("alignment", {}).get("training", {}).get("kept", "")
-
-
 def fell_back(cells: Found) -> str:
-    """In how many directions a coupling was unusable or lost to ridge on the pairs, and
-    how often those who lack a part were left out."""
+    """In how many directions a coupling was unusable or lost to ridge on the pairs."""
     used = [
         text
         for cell in cells
         for text in cell.get("alignment", {}).get("used", {}).values()
     ]
     ridge = used.count("ridge on pairs")
-    alone = [kept_by(cell) for cell in cells].count("complete")
-    words = [f"ridge used in {ridge} of {len(used)} maps"] if ridge else []
-    words += [f"trained on complete patients in {alone} of {len(cells)}"] * bool(alone)
-    return f" ({'; '.join(words)})" if words else ""
+    return f" (ridge used in {ridge} of {len(used)} maps)" if ridge else ""
 
 
 def table(grouped: dict[tuple[int, int, str], Found], done: Found) -> str:
@@ -137,9 +128,7 @@ def table(grouped: dict[tuple[int, int, str], Found], done: Found) -> str:
         "the real test set; skill = 1 - Brier score / that of training shares, of the "
         "modality that was hidden from training patients; NRMSE: a patient's mean over "
         "time, 1 = training means. Ridge used: the coupling was unusable, or lost to "
-        "ridge on the complete patients in cross-validation, and the row is ridge's. "
-        "Trained on complete patients: a pilot with them alone was better on complete "
-        "patients held out."
+        "ridge on the complete patients in cross-validation, and the row is ridge's."
     )
     return "\n".join([*lines, "", note, ""])
 
@@ -253,7 +242,6 @@ def summary(
         row["seeds"] = [cell["seed"] for cell in cells]
         for name in ("status", "used"):
             row[name] = [cell.get("alignment", {}).get(name) for cell in cells]
-        row["kept"] = [kept_by(cell) for cell in cells]
         for title, path in COLUMNS.items():
             mean, std, count = spread(cells, path)
             row[title] = mean if count else None

@@ -114,25 +114,7 @@ def verdict(diagnostics: Mapping[str, Any], method: str) -> list[str]:
             status, "Whether the alignment worked is not recorded in this run."
         )
     parts = [first, used_sentence(diagnostics, method), worth(diagnostics, method)]
-    parts.append(trained_on(diagnostics))
     return [part for part in parts if part] + doubts(diagnostics, method)
-
-
-def trained_on(diagnostics: Mapping[str, Any]) -> str:
-    """Who trained the diffusion, where that was chosen."""
-    told = mapping(diagnostics.get("training"))
-    loss = mapping(told.get("loss"))
-    one, both = loss.get("complete"), loss.get("all")
-    if not is_number(one) or not is_number(both):
-        return ""
-    first = "Patients who lack a part trained the model too, their part filled in"
-    if told.get("kept") == "complete":
-        first = "Patients who lack a part were left out when the model learned to draw "
-        first += "new patients"
-    return (
-        f"{first}: in a pilot the loss of complete patients held out was {both:.4f} "
-        f"with them and {one:.4f} without."
-    )
 
 
 def used_for(diagnostics: Mapping[str, Any]) -> dict[str, str]:

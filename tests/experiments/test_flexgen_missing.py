@@ -158,23 +158,6 @@ def test_ridge_under_a_second_name_is_not_trained_again():
     assert "| ridge on complete patients |" in text
     assert twin(wanted._replace(seed=1), [fused]) is None
     assert twin(wanted._replace(method="knn"), [fused]) is None
-    assert twin(wanted._replace(method="complete"), [fused]) is None
-
-
-def test_complete_is_not_trained_again_where_fused_left_the_others_out():
-    fused = cell(0, 60, "fused", 0, 0.7)
-    fused["alignment"] = {
-        "used": dict.fromkeys(("f", "b"), "ridge on pairs"),
-        "training": {"kept": "complete"},
-    }
-    assert twin(Cell(0, 60, "ridge", 0), [fused]) is None
-    found = twin(Cell(0, 60, "complete", 0), [fused])
-    assert found is not None
-    assert found["metrics"] == fused["metrics"]
-    assert "imputation" not in found
-    text = table(groups_of([fused, found]), [fused, found])
-    assert "| complete patients only |" in text
-    assert "ridge used in 2 of 2 maps; trained on complete patients in 1 of 1" in text
 
 
 def test_a_forest_of_the_same_rows_grows_once():

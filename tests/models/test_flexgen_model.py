@@ -195,28 +195,6 @@ def test_imputation_needs_something_to_start_from():
     assert model.sample(KEY, params, None, 5).label.shape == (5,)
 
 
-def test_who_trains_the_diffusion_is_chosen_and_kept():
-    config = small(alignment=AlignmentConfig(method="ridge"), train_on="chosen")
-    model, real = flexgen(MADE, config), cohort(MADE, count=300)
-    seen = []
-    params = model.fit(
-        KEY,
-        real,
-        valid=cohort(MADE, count=200),
-        callbacks=[lambda step, told: seen.append((step, told["stage"]))],
-    )
-    told = from_text(params["diagnostics"])["training"]
-    assert told["kept"] in ("all", "complete")
-    assert set(told["loss"]) == {"all", "complete"}
-    stages = [stage for _, stage in seen]
-    assert stages == sorted(stages)
-    assert set(stages) == {0.0, 1.0, 2.0, 3.0, 4.0}  # parts, two pilots, diffusion
-    assert model.sample(KEY, params, None, 5).label.shape == (5,)
-    assert model.impute(KEY, params, real).label.shape == (300,)
-    without = model.fit(KEY, real)
-    assert "training" not in from_text(without["diagnostics"])
-
-
 def test_a_schema_without_a_modality_is_refused():
     with pytest.raises(InputError, match="no static feature"):
         flexgen(schema(static=()))

@@ -65,9 +65,6 @@ class FlexgenConfig:
     """Autoencoders first, then the diffusion; or Algorithm 1, in turns."""
     warmup_epochs: int = 20
     """Passes of the autoencoders before the first turn (alternating)."""
-    train_on: Literal["chosen", "all"] = "chosen"
-    """Who trains the diffusion: all, a missing part imputed; or all unless a pilot of
-    complete patients alone is better on complete patients held out (two-stage)."""
     turns: int = 10
     """Alignments of an alternating training."""
     decoder_weight: float = 0.1
@@ -85,7 +82,6 @@ class FlexgenConfig:
         known("encoder", self.encoder, get_args(Encoder))
         known("kl_reduction", self.kl_reduction, ("patient", "batch"))
         known("integers", self.integers, ("gaussian", "count"))
-        known("train_on", self.train_on, ("chosen", "all"))
         known("betas", self.betas, get_args(Betas))
         known("last_activation", self.last_activation, ("none", "gelu"))
         known("order", self.order, ("two-stage", "alternating"))
@@ -145,7 +141,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "betas": "paper",
         "whiten": False,
         "order": "alternating",
-        "train_on": "all",
         "alignment": {
             "method": "signed",
             "imputation": "linear",

@@ -33,7 +33,6 @@ from jaxehr.models.flexgen.training import (
     diffuse_in,
     layout_of,
     plan_autoencoders,
-    plan_diffusion,
     posterior,
     settled,
 )
@@ -81,7 +80,7 @@ def fit(
     config = settled(config, schema, cohort)
     plan = plan_autoencoders(config, cohort)
     in_turns = config.order == "alternating"
-    plan |= plan_turns(config) if in_turns else plan_diffusion(config, cohort, valid)
+    plan |= plan_turns(config) if in_turns else {"latent": config.train.steps}
     stages = Stages(plan, callbacks, checkpoint, announce, records.SHARES)
     key_first, key_second = jax.random.split(key)
     parts = autoencode_in(stages, schema, config, key_first, cohort, valid)

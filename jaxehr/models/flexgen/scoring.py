@@ -6,7 +6,6 @@ the fused latent at several noise levels. Only donors are not at hand any more (
 `within`): the residual of a part that a patient lacks is normal here.
 """
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -19,13 +18,12 @@ from jaxehr.core.contracts import Params
 from jaxehr.diffusion import ddpm
 from jaxehr.diffusion.whitening import Whitening, whiten
 from jaxehr.models.flexgen import latent, preprocessing, turns
-from jaxehr.models.flexgen.alignment import complete, from_text
+from jaxehr.models.flexgen.alignment import complete
 from jaxehr.models.flexgen.autoencoders import (
     block_rows,
     divergence,
     make_autoencoder,
 )
-from jaxehr.models.flexgen.choice import left_out
 from jaxehr.models.flexgen.config import FlexgenConfig
 from jaxehr.models.flexgen.latent import Latents
 from jaxehr.models.flexgen.layout import Layout
@@ -52,9 +50,6 @@ def patient_losses(
     parameters and the patient only.
     """
     layout, weights = layout_of(schema, config, params["fitted"]), params["weights"]
-    if left_out(config, from_text(params["diagnostics"])):
-        alone = dataclasses.replace(config.alignment, method="complete")
-        config = dataclasses.replace(config, alignment=alone)
     data = preprocessing.encode(params["fitted"], layout, cohort)
     whitening = Whitening(**weights["whitening"])
     common = jax.device_put((weights, Joint(data, params["alignment"], whitening)))

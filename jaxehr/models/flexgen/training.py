@@ -5,6 +5,7 @@ latents in several ways; `alternate` trains everything in turns.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,15 +15,8 @@ import numpy as np
 from jaxehr.core.cohort import Cohort, Schema, num_patients, rows_of
 from jaxehr.core.contracts import Callback, Params
 from jaxehr.core.sparse import SparseTable
-from jaxehr.diffusion.whitening import Whitening
-from jaxehr.models.flexgen import (
-    alignment,
-    choice,
-    latent,
-    preprocessing,
-    records,
-    turns,
-)
+from jaxehr.diffusion.whitening import Whitening, fit_whitening, no_whitening
+from jaxehr.models.flexgen import alignment, latent, preprocessing, records, turns
 from jaxehr.models.flexgen.autoencoders import encode_all, make_autoencoder
 from jaxehr.models.flexgen.config import FlexgenConfig
 from jaxehr.models.flexgen.layout import Layout, make_layout
@@ -71,8 +65,7 @@ def diffuse(
     """
     records.check_cohort(schema, cohort, config.alignment.method)
     config = settled(config, schema, cohort)
-    plan = plan_diffusion(config, cohort, valid)
-    stages = Stages(plan, callbacks, checkpoint, announce, records.SHARES)
+    stages = Stages({"latent": config.train.steps}, callbacks, checkpoint, announce)
     return diffuse_in(stages, schema, config, key, parts, cohort, valid, hidden)
 
 
@@ -82,13 +75,6 @@ def settled(config: FlexgenConfig, schema: Schema, cohort: Cohort) -> FlexgenCon
     # A latent has no time steps.
     train = resolve(config.train, num_patients(cohort), 1, accelerator=accelerator)
     return dataclasses.replace(config, train=train)
-
-
-def plan_diffusion(
-    config: FlexgenConfig, cohort: Cohort, valid: Cohort | None
-) -> dict[str, int]:
-    """Steps of the pilots, if any, and of the diffusion."""
-    return choice.pilots(config, cohort, valid) | {"latent": config.train.steps}
 
 
 def plan_autoencoders(config: FlexgenConfig, cohort: Cohort) -> dict[str, int]:
@@ -194,23 +180,23 @@ def diffuse_in(
         key_align, found, schema.num_classes, config.alignment, hidden
     )
     announce_alignment(stages, config, told)
-    rows, judged, how = latents(config, found, imputers), None, config.alignment
+    completed = latents(config, found, imputers)
+    whitening = whiten(config, key_white, completed)
+    judged = None
     if valid is not None:
         judged = preprocessing.encode(parts["fitted"], layout, valid)
         judged = latents(config, posterior(layout, config, parts, judged), imputers)
         judged = judged if len(judged.label) else None
-    if judged is not None and "pilot-all" in stages.plan:
-        key_choice, classes = jax.random.fold_in(key_train, 1), schema.num_classes
-        chosen = choice.choose(stages, config, classes, key_choice, rows, judged)
-        rows, judged, how, told["training"] = chosen
-        if stages.announce:
-            stages.announce(choice.in_words(told["training"]))
-    whitening = choice.whiten(config, how, key_white, rows)
     trained = stages.run(
         "latent",
         key_train,
-        choice.objective(config, how, schema.num_classes, whitening),
-        rows,
+        latent.objective(
+            config,
+            schema.num_classes,
+            whitening,
+            functools.partial(alignment.complete, config.alignment),
+        ),
+        completed,
         config.train,
         valid=judged,
     )
@@ -225,6 +211,20 @@ def announce_alignment(
     """Names what imputes, and a coupling that collapsed or did not converge."""
     if stages.announce:
         stages.announce(f"alignment: {alignment.in_words(told, config.alignment)}")
+
+
+def whiten(
+    config: FlexgenConfig, key: jax.Array, completed: latent.Latents
+) -> Whitening:
+    """Whitening of one draw of the completed latents; the identity if not wanted.
+
+    Deviation: the paper's schedule ends at abar = .77 but sampling starts from pure
+    noise, which loses the main directions of correlated latents; white ones lose
+    nothing. Without `config.whiten` this is as in the paper.
+    """
+    draw = jax.jit(functools.partial(alignment.complete, config.alignment))
+    z = draw(key, jax.tree.map(np.asarray, completed))
+    return fit_whitening(np.asarray(z)) if config.whiten else no_whitening(z.shape[1])
 
 
 def finished(
@@ -274,8 +274,7 @@ def alternate(
             keys[0], found, schema.num_classes, config.alignment, hidden=False
         )
         announce_alignment(stages, config, told)
-        rows = latents(config, found, imputers)
-        whitening = choice.whiten(config, config.alignment, keys[1], rows)
+        whitening = whiten(config, keys[1], latents(config, found, imputers))
         trained = stages.run(
             f"turn-{turn}",
             keys[2],

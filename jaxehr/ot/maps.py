@@ -136,12 +136,6 @@ def transport(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return inverse @ _roots(root @ target @ root)[0] @ inverse
 
 
-def definite(matrix: np.ndarray) -> np.ndarray:
-    """The positive semidefinite part of a symmetric matrix."""
-    half = factor(matrix)
-    return half @ half.T
-
-
 def same_size(source: int, target: int, method: str) -> None:
     """Raises unless both latent spaces have one dimension."""
     if source != target:

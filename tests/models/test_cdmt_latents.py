@@ -201,14 +201,19 @@ def test_patients_who_differ_in_anything_are_drawn_differently():
     assert latents.seeds_of(numeric[:1], label[:1])[0] == seeds[0]
 
 
-def test_a_latent_is_above_the_lower_end_of_its_code():
-    _, params, batch = at_start()
-    found = latents.of_fitted(params["fitted"]["latents"])
-    gaps = batch.numeric[..., -1:]
-    codes = (gaps > found.ends[..., 1]).astype(int)
-    assert (
-        gaps > np.take_along_axis(found.ends[None], codes[..., None], -1)[..., 0]
-    ).all()
+def test_a_latent_is_in_its_interval_even_where_the_law_puts_no_mass():
+    """Draws that end at a bound would be those of the code below."""
+    model, params, _ = at_start()
+    found, real = latents.of_fitted(params["fitted"]["latents"]), people(200)
+    tight = found._replace(law=found.law._replace(spread=found.law.spread * 1e-3))
+    gaps, _ = preprocessing.series_of(params["fitted"], model.layout, real)
+    drawn = latents.encode(tight, gaps)[..., -1:]
+    (low, high) = (latents.known_of(found.panels, found.ends, gaps)[i] for i in (1, 2))
+    free = low[..., -1:] < high[..., -1:]
+    assert np.isclose(drawn, low[..., -1:]).any()  # some do end there
+    assert (drawn > low[..., -1:])[free].all()
+    missing = latents.decode(found, drawn)
+    np.testing.assert_array_equal(missing[..., 0], ~real.temporal.observed[..., 0])
 
 
 def test_shares_of_codes_are_those_of_the_steps():

@@ -69,12 +69,13 @@ def fit_within(
     moved = other - means[1][other_label]
     total = covariance(moved) + np.diag(np.mean(np.square(std, dtype=float), 0))
     explained = weight.T @ covariance(z - means[0][label]) @ weight
+    residual = maps.factor(total - explained)
     found = {
         "from": means[0],
         "to": means[1],
         "weight": weight,
-        "residual": maps.factor(total - explained),
-        "shrink": maps.transport(total, maps.definite(total - explained)),
+        "residual": residual,
+        "shrink": maps.transport(total, residual @ residual.T),
     }
     order = np.argsort(other_label, kind="stable")
     count = np.bincount(other_label, minlength=classes)

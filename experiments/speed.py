@@ -23,10 +23,10 @@ from typing import Any
 
 import tyro
 
-from experiments.speed_cases import CASES
+from experiments.speed_cases import CASES, Case
 from experiments.speed_rounds import cores, run_case
 from experiments.speed_table import compare, machine_line, rows_of, table
-from jaxehr.core.checks import InputError, known, positive
+from jaxehr.core.checks import InputError, known, positive, within
 from jaxehr.core.files import read_json, write_text
 
 PACKAGES = ("jaxehr", "jax", "flax", "ott-jax", "torch", "pot", "numpy")
@@ -39,6 +39,11 @@ class Arguments:
 
     cases: tuple[str, ...] = ()
     """Only these; empty = all."""
+    contenders: tuple[str, ...] = ()
+    """Only those whose name holds one of these words; empty = all."""
+    repeats: int = 0
+    """Optimiser steps or network calls of one piece of work; 0 = as many as a CPU
+    needs for a second or more, for a GPU too few."""
     rounds: int = 5
     """Times that every contender works."""
     json: pathlib.Path | None = None
@@ -53,15 +58,19 @@ def main(arguments: Arguments) -> int:
     """0; 1 where a contender died, 2 where the arguments are wrong."""
     try:
         positive(rounds=arguments.rounds)
+        within("repeats", arguments.repeats, 0, 1_000_000)
         for name in arguments.cases:
             known("case", name, CASES)
+        cases = [chosen(CASES[name], arguments) for name in arguments.cases or CASES]
         old = read_json(arguments.compare) if arguments.compare else None
     except (InputError, OSError) as error:
         say(f"speed: error: {error}")
         return 2
     found = []
-    for name in arguments.cases or CASES:
-        found.append(run_case(CASES[name], arguments.rounds, arguments.small, say))
+    for case in cases:
+        found.append(
+            run_case(case, arguments.rounds, arguments.small, say, arguments.repeats)
+        )
         # What is done is shown, should a later case be stopped.
         print(f"{machine_line(found[-1])}\n{table(rows_of(found[-1]))}\n", flush=True)
     result = describe() | {
@@ -77,6 +86,18 @@ def main(arguments: Arguments) -> int:
     if old is not None:
         print(f"\n{compare(old, result)}")
     return int(any(died(entry) for one in found for entry in one["contenders"]))
+
+
+def chosen(case: Case, arguments: Arguments) -> Case:
+    """The case with the contenders that were asked for."""
+    words = arguments.contenders or ("",)
+    kept = [one for one in case.contenders if any(word in one[0] for word in words)]
+    if not kept:
+        names = ", ".join(repr(one[0]) for one in case.contenders)
+        raise InputError(
+            f"no contender of case {case.name!r} is named so; it has {names}"
+        )
+    return case._replace(contenders=kept)
 
 
 def died(entry: dict[str, Any]) -> bool:

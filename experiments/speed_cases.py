@@ -10,6 +10,7 @@ COLD = "experiments.speed_cold:{}"
 
 
 BFLOAT16 = {"products": "bfloat16"}
+BLOCKED = {"gru": "blocked"}
 
 
 class Quoted(NamedTuple):
@@ -46,6 +47,7 @@ def denoiser(name: str, text: str, kind: str, rows: int, steps: int, n: int) -> 
     sources = (
         ("ours", DENOISER.format(f"ours_{kind}"), {}),
         ("ours, bfloat16", DENOISER.format(f"ours_{kind}"), BFLOAT16),
+        ("ours, no GPU kernel", DENOISER.format(f"ours_{kind}"), BLOCKED),
         ("flax nn.RNN", DENOISER.format(f"flax_{kind}"), {}),
         ("torch nn.GRU", TORCH.format(kind), {}),
     )

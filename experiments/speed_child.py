@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Any, TextIO
 
-from experiments.speed_work import Ready
+from experiments.speed_work import LeftOut, Ready
 
 # Packages that a contender may lack: it is then left out, and nothing else is.
 OPTIONAL = ("torch", "ot")
@@ -27,6 +27,9 @@ def main(words: list[str]) -> int:
     target, sizes = words
     try:
         ready = make(target, json.loads(sizes))
+    except LeftOut as reason:
+        answer(answers, {"missing": str(reason)})
+        return 0
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in OPTIONAL:

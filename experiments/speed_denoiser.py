@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.speed_work import Network, Ready
+from experiments.speed_work import LeftOut, Network, Ready
 from jaxehr.core.blocks import block_rows
 from jaxehr.core.contracts import Objective
 from jaxehr.devices import configure
@@ -55,11 +55,13 @@ class Denoiser(nn.Module):
     num_layers: int
     ours: bool
     products: Any  # "float32" or "bfloat16"
+    gru: Any  # the form of ours
 
     @nn.compact
     def __call__(self, x: jax.Array, t: jax.Array) -> jax.Array:
         sizes = {"hidden": self.hidden, "num_layers": self.num_layers, "name": "gru"}
-        gru = BiGru(products=self.products, **sizes) if self.ours else None
+        forms = {"form": self.gru, "products": self.products}
+        gru = BiGru(**forms, **sizes) if self.ours else None
         h = (gru or FlaxLayers(**sizes))(x)
         h = Film(name="film")(nn.LayerNorm()(h), TimeEmbedding()(t))
         return nn.Dense(self.channels, name="head")(h)
@@ -73,7 +75,10 @@ def network_of(sizes: dict[str, Any]) -> Network:
 
 def make(net: Network, ours: bool) -> tuple[Denoiser, Any]:
     """The module, and its weights as shapes only."""
-    module = Denoiser(net.channels, net.hidden, net.layers, ours, net.products)
+    if net.gru != "auto" and jax.default_backend() != "gpu":
+        raise LeftOut(f"the form {net.gru} is `ours` where no GPU is")
+    forms = net.products, net.gru
+    module = Denoiser(net.channels, net.hidden, net.layers, ours, *forms)
     return module, jax.eval_shape(functools.partial(weights, module, net))
 
 

@@ -164,14 +164,18 @@ class Record:
 
 
 def run_case(
-    case: Case, rounds: int, small: bool, say: Callable[[str], None]
+    case: Case, rounds: int, small: bool, say: Callable[[str], None], repeats: int = 0
 ) -> dict[str, Any]:
     """All rounds of a case; contenders that fail are named, the others go on.
+
+    `repeats` other than 0 replaces the size of this name, where the case has one.
 
     Each round measures the machine first. The order of the contenders turns by one
     place a round, so that none always follows the same other one.
     """
     sizes = case.small if small else case.sizes
+    if repeats and case.repeats:
+        sizes = sizes | {case.repeats: repeats}
     with ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory())
         records = []

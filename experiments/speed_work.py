@@ -12,6 +12,10 @@ TRAIN = 3.0  # a forward pass, and two products for each of its products going b
 TIME_WAVES, TIME_WIDTH = 64, 256  # of `jaxehr.nn.time.TimeEmbedding`
 
 
+class LeftOut(Exception):
+    """This contender has nothing to show on this machine; the message says why."""
+
+
 def silent(result: Any) -> dict[str, Any]:
     """Tells nothing of a result."""
     del result
@@ -36,8 +40,8 @@ class Ready(NamedTuple):
 class Network:
     """Work of a denoiser: B rows x T steps x C channels, L layers of 2 x H units.
 
-    repeats: network calls, or optimiser steps, of one piece of work. products: of what
-    their factors are, in ours.
+    repeats: network calls, or optimiser steps, of one piece of work. products, gru: of
+    what their factors are, and the form of the recurrence, in ours.
     """
 
     rows: int
@@ -48,6 +52,7 @@ class Network:
     hidden: int = 64
     layers: int = 3
     products: str = "float32"
+    gru: str = "auto"
 
     @property
     def out(self) -> int:

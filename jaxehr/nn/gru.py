@@ -22,9 +22,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxehr.core.checks import known
-from jaxehr.nn.gru_kernel import kernel_states
+from jaxehr.nn.gru_kernel import has_kernel, kernel_states
 
-Form = Literal["blocked", "plain", "kernel"]
+Form = Literal["auto", "blocked", "plain", "kernel"]
 Products = Literal["float32", "bfloat16"]
 
 
@@ -175,30 +175,30 @@ def _blocked_backward(
 blocked_direction.defvjp(_blocked_forward, _blocked_backward)
 
 
-def kernel_direction(
-    weights: Weights,
+DIRECTIONS: dict[str, Any] = {"blocked": blocked_direction, "plain": plain_direction}
+
+
+def layer(
+    pair: tuple[Weights, Weights],
     x: jax.Array,
-    valid: jax.Array | None,
-    reverse: bool,
+    length: jax.Array | None,
+    form: Form = "auto",
     dtype: Any = jnp.float32,
 ) -> jax.Array:
-    """`plain_direction` with the loop over time in one GPU kernel."""
-    # Here the projection is one product over all steps: the device's memory is fast.
-    return kernel_states(
-        _dot(x, weights.w_input, dtype) + weights.b_input,
-        weights.w_hidden,
-        weights.b_candidate,
-        valid,
-        reverse=reverse,
-        dtype=dtype,
-    )
+    """States [T, B, 2H] of both directions, forward first; zero beyond `length` [B].
 
-
-DIRECTIONS: dict[str, Any] = {
-    "blocked": blocked_direction,
-    "plain": plain_direction,
-    "kernel": kernel_direction,
-}
+    Of the other forms than `kernel` that is so backwards only: forward in time, padding
+    comes after every valid step and needs no mask.
+    """
+    if form == "auto":
+        form = "kernel" if has_kernel() else "blocked"
+    if form == "kernel":
+        both: Weights = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pair)
+        return kernel_states(x, *both, length, dtype)
+    valid = None if length is None else jnp.arange(len(x))[:, None] < length
+    run, (ahead, back) = DIRECTIONS[form], pair
+    states = [run(ahead, x, None, False, dtype), run(back, x, valid, True, dtype)]
+    return jnp.concatenate(states, axis=-1)
 
 
 def _uniform(hidden: int) -> nn.initializers.Initializer:
@@ -231,17 +231,15 @@ class BiLayer(nn.Module):
     """Both directions side by side: [T, B, C] -> [T, B, 2H]."""
 
     hidden: int
-    form: Form = "blocked"
+    form: Form = "auto"
     products: Products = "float32"
 
     @nn.compact
-    def __call__(self, x: jax.Array, valid: jax.Array | None) -> jax.Array:
+    def __call__(self, x: jax.Array, length: jax.Array | None) -> jax.Array:
         ahead = Direction(self.hidden, name="forward")(x.shape[-1])
         back = Direction(self.hidden, name="backward")(x.shape[-1])
-        run, dtype = DIRECTIONS[self.form], jnp.dtype(self.products)
-        # Forward in time, padding comes after every valid step: it needs no mask.
-        states = [run(ahead, x, None, False, dtype), run(back, x, valid, True, dtype)]
-        return jnp.concatenate(states, axis=-1)
+        dtype = jnp.dtype(self.products)
+        return layer((ahead, back), x, length, self.form, dtype)
 
 
 class BiGru(nn.Module):
@@ -253,11 +251,12 @@ class BiGru(nn.Module):
 
     Attributes:
       hidden: H, the width of one direction.
-      form: `blocked` is the fast form (its backward pass is written by hand; call it
-        with at most about 128 rows on CPU, so that a whole chunk stays in the cache);
-        `plain` is the reference by automatic differentiation; `kernel` runs the loop
-        over time inside one GPU kernel (elsewhere it is interpreted, slowly). The
-        results agree within float32 rounding.
+      form: `auto` is `kernel` on a GPU (with a JAX whose Pallas has Triton) and
+        `blocked` elsewhere. `kernel` runs the loop over time inside one GPU kernel
+        (elsewhere it is interpreted, slowly);
+        `blocked` has a backward pass written by hand (call it with at most about 128
+        rows on CPU, so that a whole chunk stays in the cache); `plain` is the reference
+        by automatic differentiation. The results agree within rounding.
       products: `bfloat16` rounds the factors of every product (not sums, states and
         gates): values within 1e-2, and twice as fast where the processor multiplies
         them itself (AMX, GPUs, TPUs); slower elsewhere.
@@ -265,22 +264,22 @@ class BiGru(nn.Module):
 
     hidden: int = 64
     num_layers: int = 3
-    form: Form = "blocked"
+    form: Form = "auto"
     products: Products = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array, length: jax.Array | None = None) -> jax.Array:
         """Runs the stack; `length` Int [B] counts valid steps, None = all are full."""
-        known("form of the GRU", self.form, DIRECTIONS)
+        known("form of the GRU", self.form, get_args(Form))
+        known("products of the GRU", self.products, get_args(Products))
         h = jnp.swapaxes(x, 0, 1).astype(jnp.float32)  # [T, B, C]
         valid = None
         if length is not None:
             valid = jnp.arange(h.shape[0])[:, None] < length[None, :]  # [T, B]
             h = jnp.where(valid[..., None], h, 0.0)
-        known("products of the GRU", self.products, get_args(Products))
-        for layer in range(self.num_layers):
-            name = f"layer_{layer}"
-            h = BiLayer(self.hidden, self.form, self.products, name=name)(h, valid)
+        for depth in range(self.num_layers):
+            name = f"layer_{depth}"
+            h = BiLayer(self.hidden, self.form, self.products, name=name)(h, length)
         if valid is not None:
             h = jnp.where(valid[..., None], h, 0.0)
         return jnp.swapaxes(h, 0, 1)

@@ -326,3 +326,11 @@ def test_a_class_without_training_patients():
     model = cdmt(wider, config())
     with pytest.raises(InputError, match="no training patient has 'died' = 1; ask for"):
         model.sample(KEY, params, 1, 3, options=FEW)
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 2])
+def test_blocks_come_in_order_however_many_are_under_way(ahead):
+    begun = []
+    items = (begun.append(i) or i for i in range(4))
+    seen = [(item, len(begun)) for item in sampling.kept_ahead(items, ahead)]
+    assert seen == [(i, min(i + 1 + ahead, 4)) for i in range(4)]

@@ -206,5 +206,7 @@ def test_initial_weights_have_the_law_of_torch():
 
 
 def test_an_unknown_form_is_refused():
-    with pytest.raises(InputError, match="unknown form of the GRU 'fast'; known: bl"):
+    with pytest.raises(
+        InputError, match="unknown form of the GRU 'fast'; known: auto, bl"
+    ):
         make(form="fast")

@@ -1,4 +1,9 @@
-"""The GPU kernel (interpreted) and bfloat16 products against the plain form."""
+"""The GPU kernel and bfloat16 products against the plain form.
+
+Without a GPU the kernel is interpreted; with one it is the compiled kernel.
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +16,13 @@ from jaxehr.nn.gru import BiGru
 # float32: sums of some ten terms of size 1 in another order. bfloat16 keeps 8 bits, so
 # that a factor is off by 2^-9 at most; some ten of them add up in two layers.
 LENGTH = jnp.array([5, 0, 3, 5, 1])
+
+
+@pytest.fixture(autouse=True)
+def whole_float32():
+    """A GPU would round the factors of float32 products to TF32."""
+    with jax.default_matmul_precision("highest"):
+        yield
 
 
 def both(form, products, length, hidden=6):
@@ -49,23 +61,32 @@ def test_values_and_gradients_are_those_of_the_plain_form(
 def test_more_rows_than_one_program_takes():
     rows = gru_kernel.ROWS + 3
     x = jax.random.normal(jax.random.key(0), (rows, 4, 3))
+    length = jnp.arange(rows) % 5
     net = BiGru(hidden=4, num_layers=1, form="kernel")
     params = net.init(jax.random.key(1), x)
     plain = BiGru(hidden=4, num_layers=1, form="plain")
-    np.testing.assert_allclose(
-        net.apply(params, x), plain.apply(params, x), rtol=3e-6, atol=3e-6
-    )
+    for asked in (None, length):
+        np.testing.assert_allclose(
+            net.apply(params, x, asked), plain.apply(params, x, asked), 3e-6, 3e-6
+        )
 
 
 @pytest.mark.parametrize("products", ["float32", "bfloat16"])
-def test_it_compiles_to_triton_without_a_gpu(products, monkeypatch):
+def test_it_compiles_to_triton_without_a_gpu(products, monkeypatch, capsys):
     """Both passes become GPU kernels; what they compute there, only a GPU can show."""
     monkeypatch.setattr(gru_kernel, "interpreted", lambda: False)
+    told = functools.partial(gru_kernel.pl.pallas_call, debug=True)
+    monkeypatch.setattr(gru_kernel.pl, "pallas_call", told)
     x, length = jnp.zeros((40, 25, 14)), jnp.full(40, 25)
     net = BiGru(64, 1, "kernel", products)
-    params = BiGru(hidden=64, num_layers=1).init(jax.random.key(0), x)
+    params = BiGru(64, 1, "plain").init(jax.random.key(0), x)
     loss = lambda params: net.apply(params, x, length).sum()
     traced = jax.jit(jax.grad(loss)).trace(params)
     text = traced.lower(lowering_platforms=("cuda",)).as_text()
     assert text.count("gru_forward") >= 2
     assert text.count("gru_backward") >= 2
+    # A choice of two numbers known at compile time is lowered to one of two Booleans:
+    # the first step of a direction read the wrong inputs, on a GPU only.
+    shown = capsys.readouterr().out
+    assert shown.count("tt.func") == 2
+    assert "arith.extui" not in shown

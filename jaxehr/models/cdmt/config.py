@@ -32,9 +32,9 @@ class CdmtConfig:
     """GRU units per direction."""
     num_layers: int = 3
     """Bidirectional GRU layers."""
-    gru: Literal["blocked", "plain", "kernel"] = "blocked"
-    """How they run; `kernel` is one GPU kernel for the loop over time, checked by an
-    interpreter only, not yet on a GPU."""
+    gru: Literal["auto", "blocked", "plain", "kernel"] = "auto"
+    """How they run; `auto` is `kernel` (one GPU kernel for the loop over time) on a GPU
+    and `blocked` elsewhere."""
     products: Literal["float32", "bfloat16"] = "float32"
     """Rounds the factors of the GRU's products: faster where the processor multiplies
     bfloat16 (AMX, GPU, TPU)."""
@@ -107,7 +107,7 @@ class CdmtConfig:
         known("noise_at", self.noise_at, ("output", "both"))
         known("prior", self.prior, ("normal", "independent"))
         known("rho_kind", self.rho_kind, ("softplus", "additive_clamped"))
-        known("gru", self.gru, ("blocked", "plain", "kernel"))
+        known("gru", self.gru, ("auto", "blocked", "plain", "kernel"))
         known("products", self.products, ("float32", "bfloat16"))
         within("label_drop", self.label_drop, 0.0, 1.0)
         if self.sigma_min >= min(self.sigma_max, self.sigma_max_embedding):

@@ -2,13 +2,14 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Cohort, Schema, num_patients
+from jaxehr.core.cohort import Cohort, Schema, concatenate, num_patients
 from jaxehr.core.configs import replace
 from jaxehr.core.contracts import Callback, GenerativeModel, Params
 from jaxehr.core.labels import label_codes
@@ -102,7 +103,7 @@ def sample(
     if label is not None:
         check_conditional(schema, model.config)
     codes = label_codes(schema, frames.sum((1, 2)), label, len(numbers))
-    batch = sampling.sample(
+    blocks = sampling.sample_blocks(
         model,
         settings,
         key,
@@ -112,7 +113,11 @@ def sample(
         codes,
         progress,
     )
-    return preprocessing.decode(params["fitted"], model.layout, batch)
+    # Decoding is NumPy on one core, and beside a GPU slower than drawing: each block by
+    # itself, while the next ones are drawn.
+    decode = functools.partial(preprocessing.decode, params["fitted"], model.layout)
+    with ThreadPoolExecutor() as pool:
+        return concatenate(list(pool.map(decode, blocks)))
 
 
 def check_sampling(schema: Schema, config: CdmtConfig, options: CdmtSampling) -> None:

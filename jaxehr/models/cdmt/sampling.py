@@ -5,9 +5,10 @@ of rows, padded with further patients: so patient i is the same, bit for bit, ho
 many are drawn, in which order, and over how many devices.
 """
 
+import collections
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -279,19 +280,49 @@ def sample(
     Args:
       progress: called with the number of patients done after every block.
     """
+    asked = model, sampling, key, params, frames, index, label, progress
+    blocks = list(sample_blocks(*asked))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *blocks)
+
+
+def sample_blocks(
+    model: Model,
+    sampling: CdmtSampling,
+    key: jax.Array,
+    params: Params,
+    frames: np.ndarray,
+    index: np.ndarray,
+    label: np.ndarray,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[Batch]:
+    """`sample`, block after block; at least one, of no patient where N is 0.
+
+    An accelerator has its next block before the last one is fetched, so that it works
+    while the host does. The CPU would only work at two blocks at once.
+    """
     devices = jax.device_count()
     rows = block_rows(model.layout.num_steps)
     run = program(model, sampling, rows, devices)
-    size, count, blocks = rows * devices, len(index), []
-    params = jax.device_put(params)
+    size, count, done = rows * devices, len(index), 0
+    params, frames = jax.device_put((params, jnp.asarray(frames)))
     if not count:  # one patient is drawn and dropped, for the shapes
         index = label = np.zeros(1, np.int32)
-    done = 0
-    for inside, kept in blocks_of(len(index), size):
-        out = run(key, params, jnp.asarray(frames), index[inside], label[inside])
-        blocks.append(jax.tree.map(np.asarray, out))
-        done += len(kept)
+    drawn = (
+        (run(key, params, frames, index[inside], label[inside]), min(len(kept), count))
+        for inside, kept in blocks_of(len(index), size)
+    )
+    for out, num in kept_ahead(drawn, int(jax.default_backend() != "cpu")):
+        done += num
+        yield Batch(*(np.asarray(leaf)[:num] for leaf in out))
         if progress:
-            progress(min(done, count))
-    join = lambda *leaves: np.concatenate(leaves)[:count]
-    return jax.tree.map(join, *blocks)
+            progress(done)
+
+
+def kept_ahead(items: Iterator[Any], number: int) -> Iterator[Any]:
+    """The items, each when the iterator is `number` items further, or at its end."""
+    waiting: collections.deque[Any] = collections.deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > number:
+            yield waiting.popleft()
+    yield from waiting

@@ -39,9 +39,28 @@ def side_by_side(ends: jax.Array, sizes: tuple[int, ...]) -> Ends:
     return Ends(join([e[:, :-1] for e in each]), join([e[:, 1:] for e in each]))
 
 
+def at(places: np.ndarray, leaf: jax.Array) -> jax.Array:
+    """`leaf[..., places]` of fixed places, with a product as its gradient.
+
+    That of indexing is a scatter, which on a GPU adds up in any order, so that the same
+    seed would not give the same bits; on CPU it takes longer too.
+    """
+    hot = (places[:, None] == np.arange(leaf.shape[-1])).astype(np.float32)
+
+    @jax.custom_vjp
+    def read(leaf: jax.Array) -> jax.Array:
+        return leaf[..., places]
+
+    def back(_: None, gradient: jax.Array) -> tuple[jax.Array]:
+        return (jnp.matmul(gradient, hot, precision=jax.lax.Precision.HIGHEST),)
+
+    read.defvjp(lambda leaf: (read(leaf), None), back)
+    return read(leaf)
+
+
 def spread_out(leaf: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
     """[.., P] -> [.., S]: the value of a column at each of its codes."""
-    return leaf[..., np.repeat(np.arange(len(sizes)), sizes)]
+    return at(np.repeat(np.arange(len(sizes)), sizes), leaf)
 
 
 class Cuts(NamedTuple):
@@ -62,7 +81,7 @@ def cuts_of(
     places = np.concatenate([np.zeros(0, int), *map(np.arange, sizes)])
     (kept,) = np.nonzero(np.roll(places, -1))  # codes with an inner upper end
     owner = np.repeat(np.arange(len(sizes)), sizes)[kept]
-    inner = (ends.high[..., kept] - mean[..., owner]) / spread[..., owner]
+    inner = (ends.high[..., kept] - at(owner, mean)) / at(owner, spread)
     tail = 0.5 * erfc(jnp.abs(inner) * np.sqrt(0.5))
     density = jnp.exp(-0.5 * inner**2) / np.sqrt(2.0 * np.pi)
     # Behind the inner ends lie the left and the right outer one.
@@ -76,16 +95,12 @@ def cuts_of(
     )
     z, tail = both(inner, -BEYOND, BEYOND), both(tail, 0.0, 0.0)
     density = both(density, 0.0, 0.0)
-    across = jnp.where(
-        z[..., high] < 0,
-        tail[..., high] - tail[..., low],
-        1.0 - tail[..., low] - tail[..., high],
-    )
-    above = tail[..., low] - tail[..., high]
-    share = jnp.where(z[..., low] > 0, above, across)
+    tails = at(low, tail), at(high, tail)
+    across = jnp.where(z[..., high] < 0, tails[1] - tails[0], 1.0 - tails[0] - tails[1])
+    share = jnp.where(z[..., low] > 0, tails[0] - tails[1], across)
     # Or XLA would find the shares anew wherever they are used: twice the time.
     return jax.lax.optimization_barrier(
-        Cuts(share, density[..., low] - density[..., high])
+        Cuts(share, at(low, density) - at(high, density))
     )
 
 

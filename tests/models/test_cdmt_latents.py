@@ -5,14 +5,14 @@ import functools
 import jax
 import numpy as np
 import pytest
-from cdmt_builders import config, untrained
+from cdmt_builders import config, fitted_model, untrained
 from small_cohorts import cohort, schema
 
 from jaxehr.core.cohort import Feature, valid_steps
 from jaxehr.models.cdmt import latents, preprocessing, sampling
 from jaxehr.models.cdmt.config import CdmtSampling
 from jaxehr.models.cdmt.model import cdmt, learned_schedule
-from jaxehr.models.cdmt.objective import complete
+from jaxehr.models.cdmt.objective import complete, make_objective
 
 NUMBERS = tuple(Feature(name=f"v{i}", kind="numeric") for i in range(3))
 MADE = schema(static=(), temporal=NUMBERS)
@@ -221,3 +221,28 @@ def test_shares_of_codes_are_those_of_the_steps():
     gone = ~people().temporal.observed[..., 0]
     found = latents.shares(fitted)
     np.testing.assert_allclose(found, [[1 - gone.mean(), gone.mean()]], atol=0.01)
+
+
+def names_of(jaxpr):
+    """Every operation, those of inner programs too."""
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name
+        for value in jax.tree.leaves(list(equation.params.values())):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from names_of(inner)
+
+
+@pytest.mark.parametrize("prior", ["normal", "independent"])
+def test_no_gradient_is_added_up_in_any_order(prior):
+    """As a scatter does on a GPU: the same seed would give other bits."""
+    made = schema(temporal=(*NUMBERS, BINARY))
+    some = cohort(made, count=20, missing=0.3)
+    model, fitted, batch = fitted_model(made, config(prior=prior), some)
+    objective = make_objective(model, fitted)
+    params = jax.eval_shape(objective.init, jax.random.key(0), batch)
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), params)
+    slope = jax.grad(lambda params: objective.loss(params, jax.random.key(1), batch)[0])
+    found = set(names_of(jax.make_jaxpr(slope)(params).jaxpr))
+    assert "dot_general" in found
+    assert not {name for name in found if "scatter" in name}

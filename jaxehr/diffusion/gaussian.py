@@ -128,7 +128,11 @@ def spread(law: Normal, sigma: jax.Array) -> jax.Array:
 
 
 def denoise(
-    law: Normal, x: jax.Array, sigma: jax.Array, condition: jax.Array, known: jax.Array
+    law: Normal,
+    x: jax.Array,
+    sigma: jax.Array,
+    condition: jax.Array,
+    known: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """E[x0 | x] [B, T, D], and the mean variance that is left, [B] or a number.
 
@@ -138,7 +142,8 @@ def denoise(
     Args:
       x: noisy series [B, T, D]. sigma: [B, T, D] or [T, D].
       condition: [B, C] one-hot class; zeros, or no column, where it is not told.
-      known: Bool [B, T], False at padding, which counts as being at the mean.
+      known: Bool [B, T], False at padding, which counts as being at the mean; None =
+        there is none.
     """
     exact = jax.lax.Precision.HIGHEST
     rows, steps, columns = x.shape
@@ -146,7 +151,8 @@ def denoise(
     told = jnp.concatenate([condition, 1.0 - condition.sum(-1, keepdims=True)], -1)
     mean = jnp.matmul(told, law.mean[-told.shape[-1] :], precision=exact)
     flat = x.swapaxes(1, 2) - mean.reshape(-1, columns, steps)
-    flat = jnp.where(known[:, None, :], flat, 0.0)
+    if known is not None:
+        flat = jnp.where(known[:, None, :], flat, 0.0)
     flat = flat.reshape(rows, law.rest.shape[0], -1)
     kept = law.variance / (law.variance + level)  # [B or 1, blocks, r]
     rest = (law.rest / (law.rest + level[..., 0]))[..., None]  # [B or 1, blocks, 1]

@@ -19,6 +19,7 @@ from jaxehr.models.cdmt.objective import (
     make_objective,
     noise_levels,
 )
+from jaxehr.models.cdmt.prior import guess
 
 NUMBERS = tuple(Feature(name=f"v{i}", kind="numeric") for i in range(2))
 MADE = schema(static=(), temporal=NUMBERS)
@@ -83,8 +84,14 @@ def test_the_denoiser_starts_from_the_estimate():
     assert loss["law"] < 0.8 * loss["alone"]
 
 
-def test_padding_changes_nothing():
-    model, params, batch = untrained(MADE, config(**OURS), cohort(MADE, count=20))
+@pytest.mark.parametrize("beyond", [True, False])
+def test_what_lies_behind_the_end_reaches_no_network(beyond):
+    """Before the end it tells what the law makes of it, or nothing where there are no
+    draws; behind the end all is the law's."""
+    model, params, batch = untrained(
+        MADE, config(**OURS, masks=beyond), cohort(MADE, count=20), spread=0.3
+    )
+    assert model.layout.beyond == beyond
     weights = complete(params["weights"], params["fitted"])
     frame = make_frame(model, batch.label, batch.length, batch.has_static)
     t = jnp.full(20, 0.5)
@@ -92,13 +99,27 @@ def test_padding_changes_nothing():
     x = sampling.start_noise(
         model, jax.random.split(KEY, 20), sampling.block_shapes(model, 4)
     )
-    valid = np.arange(batch.numeric.shape[1])[None, :] < batch.length[:, None]
-    dirty = x._replace(numeric=jnp.where(valid[..., None], x.numeric, 1e6))
-    run = jax.jit(lambda x: denoise(model, weights, x, sigma, t, frame))
-    one, other = run(x), run(dirty)
-    np.testing.assert_array_equal(
-        np.asarray(one.numeric)[valid], np.asarray(other.numeric)[valid]
+    known = np.arange(batch.numeric.shape[1])[None, :] < batch.length[:, None]
+    valid = known[..., None]
+    dirty = x._replace(numeric=jnp.where(valid, x.numeric, 30.0 + x.numeric))
+
+    @jax.jit
+    def run(x):
+        given = frame, None if beyond else jnp.asarray(known)
+        asked = model.config, weights["prior"], x.numeric, sigma.numeric, *given
+        return denoise(model, weights, x, sigma, t, frame), guess(*asked)[0]
+
+    (one, law), (other, moved) = run(x), run(dirty)
+    count = len(model.layout.temporal.numeric)
+    told = lambda leaf: np.asarray(leaf)[..., :count]
+    np.testing.assert_allclose(
+        np.where(valid, 0.0, told(one.numeric)),
+        np.where(valid, 0.0, told(law)),
+        rtol=1e-5,
+        atol=1e-5,
     )
-    np.testing.assert_array_equal(
-        np.asarray(one.coded)[valid], np.asarray(other.coded)[valid]
-    )
+    differs = np.abs(told(law) - told(moved))[known].max()
+    assert (differs > 1e-3) == beyond
+    if not beyond:
+        for a, b in ((one.numeric, other.numeric), (one.coded, other.coded)):
+            np.testing.assert_array_equal(np.asarray(a)[known], np.asarray(b)[known])

@@ -25,6 +25,7 @@ class Layout(NamedTuple):
     num_classes: int  # of the condition; 0 = unconditional or no label
     label_classes: int  # > 0: the label is the last coded column of the temporal part
     gaps: tuple[int, ...] = ()  # codes of what is missing of each panel; when fitted
+    beyond: bool = False  # series go on behind a patient's end; when fitted
 
     @property
     def series(self) -> int:
@@ -60,7 +61,7 @@ def completed(layout: Layout, fitted: dict[str, Any]) -> Layout:
     """The layout with what only fitting tells."""
     found = fitted.get("latents")
     sizes = np.asarray(found["panels"]["sizes"]).tolist() if found else ()
-    return layout._replace(gaps=tuple(sizes))
+    return layout._replace(gaps=tuple(sizes), beyond=found is not None)
 
 
 def refuse_silent(layout: Layout, silent: int) -> None:

@@ -183,10 +183,13 @@ def predict(
     numeric = edm.precondition(sigma.numeric, config.sigma_data)
     static = edm.precondition(sigma.static_numeric, config.sigma_data)
     told, guessed, spread = numeric.c_in * x.numeric, numeric.c_skip * x.numeric, 1.0
+    valid = jnp.arange(x.numeric.shape[1]) < frame.length[:, None]
     if has_prior(layout, config):
-        guessed, spread = guess(
-            config, params["prior"], x.numeric, sigma.numeric, frame
-        )
+        # A patient's noisy values go on behind the end, by the law of all: it would be
+        # wrong of those before the end if they counted as being at their mean there.
+        known = None if layout.beyond else valid
+        asked = x.numeric, sigma.numeric, frame, known
+        guessed, spread = guess(config, params["prior"], *asked)
         told = jnp.concatenate([told, guessed / config.sigma_data], -1)
     inputs = Blocks(
         told,
@@ -196,6 +199,8 @@ def predict(
     )
     variables = {"params": params["network"]}
     out: Any = model.network.apply(variables, flat(inputs), t, frame)
+    # Nothing but the law is known behind the end.
+    out = out._replace(numeric=jnp.where(valid[..., None], out.numeric, 0.0))
     count = len(layout.temporal.numeric)
     scale = jnp.broadcast_to(spread * numeric.c_out, x.numeric.shape)[..., :count]
     blocks = out._replace(

@@ -64,7 +64,7 @@ def fit(
     chosen = rows_of(cohort, learners(layout, len(cohort.label)))
     fitted |= fit_latents(layout, config, fitted, chosen)
     layout = completed(layout, fitted)
-    found = count(layout, config, drawn(fitted, layout, cohort))
+    found = count(layout, config, encode(fitted, layout, cohort))
     return fitted | fit_counted(layout, config, found)
 
 
@@ -133,7 +133,7 @@ def latent_names(fitted: dict[str, Any], layout: Layout) -> list[str]:
 
 
 def count(layout: Layout, config: CdmtConfig, batch: Batch) -> Counted:
-    """What patients as `drawn` add to `Counted`."""
+    """What encoded patients add to `Counted`."""
     series, label = np.asarray(batch.numeric), np.asarray(batch.label)
     if not has_prior(layout, config):
         series = series[..., :0]
@@ -187,21 +187,11 @@ def count_frames(schema: Schema, cohort: Cohort) -> np.ndarray:
 
 
 def encode(fitted: dict[str, Any], layout: Layout, cohort: Cohort) -> Batch:
-    """Patients as `Batch` of NumPy arrays; padding is 0."""
-    return padded(drawn(fitted, layout, cohort))
+    """Patients as `Batch` of NumPy arrays; padding is 0.
 
-
-def padded(batch: Batch) -> Batch:
-    """The same patients with 0 at padding."""
-    valid = np.arange(batch.numeric.shape[1])[None, :] < batch.length[:, None]
-    return batch._replace(
-        numeric=np.where(valid[..., None], batch.numeric, np.float32(0.0))
-    )
-
-
-def drawn(fitted: dict[str, Any], layout: Layout, cohort: Cohort) -> Batch:
-    """As `encode`, but where gaps are latents, series go on behind a patient's end: the
-    law of a step is that of all patients, not of those who come so far."""
+    But where gaps are latents, series go on behind a patient's end: the law of a step
+    is that of all patients, not of those who come so far.
+    """
     cohort = to_dense(host(cohort))
     gaps, codes = series_of(fitted, layout, cohort)
     valid, numeric = gaps.valid, gaps.series

@@ -28,16 +28,21 @@ def normal_of(law: dict[str, Any]) -> gaussian.Normal:
 
 
 def guess(
-    config: CdmtConfig, law: dict[str, Any], x: jax.Array, sigma: Any, frame: Frame
+    config: CdmtConfig,
+    law: dict[str, Any],
+    x: jax.Array,
+    sigma: Any,
+    frame: Frame,
+    known: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
     """Estimate [B, T, D] of the clean series; and the share of the usual spread around
     all of it that is left to the network, to broadcast.
 
     Args:
       law: of `preprocessing.fit_counted`.
+      known: see `gaussian.denoise`.
     """
     normal = normal_of(law)
-    known = jnp.arange(x.shape[1])[None, :] < frame.length[:, None]
     found, left = gaussian.denoise(normal, x, sigma, frame.condition, known)
     level = jnp.exp(jnp.mean(jnp.log(sigma), (-2, -1)))
     usual = edm.precondition(level, config.sigma_data).c_out

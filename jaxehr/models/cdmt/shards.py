@@ -146,12 +146,12 @@ def encoded(
 
     def learned() -> Iterator[Batch]:
         for data, places in pieces(shards, rows[0] | rows[1]):
-            batch = preprocessing.drawn(fitted, layout, data.cohort)
+            batch = preprocessing.encode(fitted, layout, data.cohort)
             mine = gather(batch, rows[0][places])
-            judged.append(preprocessing.padded(gather(batch, rows[1][places])))
+            judged.append(gather(batch, rows[1][places]))
             found = [*counted, preprocessing.count(layout, model.config, mine)]
             counted[:] = [functools.reduce(preprocessing.add_counted, found)]
-            yield preprocessing.padded(mine)
+            yield mine
 
     write_records(learn.path, learn.kind, learned())
     write_records(judge.path, judge.kind, judged)

@@ -22,6 +22,8 @@ from jaxehr.diffusion import gaussian
 FAR = 6.0  # no value lies beyond; bounds of what is not known
 ROWS = 128  # patients drawn at once
 LEARN, DRAW = 24, 16  # sweeps
+KEPT = 12  # of the sweeps of learning, whose moments make the law
+OTHER = 0x5BD1E995  # seeds of the start
 LEAST = 1e-4  # variance, or values that never differ would have no law
 
 
@@ -34,9 +36,8 @@ class Law(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What is known of patients, and where their draws start: [N, T, D]."""
+    """What is known of patients: [N, T, D]."""
 
-    start: Any
     low: Any
     high: Any
 
@@ -53,19 +54,47 @@ def law_of(found: gaussian.Moments) -> Law:
     return Law(*(leaf.astype(np.float32) for leaf in leaves))
 
 
-def learn(known: Known, label: np.ndarray, classes: int, seeds: np.ndarray) -> Law:
+def alone(blocks: int, width: int, classes: int) -> Law:
+    """Independent standard normal values."""
+    shapes = (max(classes, 1), blocks, width), (blocks, width, width)
+    zeros = [np.zeros(shape, np.float32) for shape in shapes]
+    return Law(*zeros, np.ones((blocks, width), np.float32))
+
+
+def learn(
+    known: Known, label: np.ndarray, classes: int, seeds: np.ndarray, latent: int = 0
+) -> Law:
     """The law of patients, by a stochastic form of expectation and maximisation: draw
     all values by the law of the last draws, a few times.
 
+    Draws begin as independent normal ones: where hardly anything is known, a start
+    without spread would be what the law learns. The scale of a latent is free but for
+    its thresholds, which are those of N(0, 1): it is brought back to it each time.
+
     Args:
       label: Int [N]. classes: 0 = one mean for all. seeds: uint32 [N].
+      latent: the number of columns, from the last one, that are latents.
     """
-    x = np.asarray(known.start)
+    steps, columns = known.low.shape[1:]
+    law, x = alone(*gaussian.blocks_of(steps, columns), classes), None
+    kept = []
     for sweep in range(LEARN):
-        law = law_of(gaussian.moments(x, label, classes))
-        now = known._replace(start=x)
-        x = draw(law, now, label, seeds + np.uint32(sweep), sweeps=1)
-    return law_of(gaussian.moments(x, label, classes))
+        turn = seeds + np.uint32(sweep)
+        x = draw(law, known, label, turn, sweeps=1, start=x)
+        found = gaussian.moments(scaled(x, latent), label, classes)
+        law, kept = law_of(found), [*kept, found][-KEPT:]
+    total = functools.reduce(gaussian.add, kept)
+    return law_of(gaussian.Moments(*(leaf / len(kept) for leaf in total)))
+
+
+def scaled(x: np.ndarray, latent: int) -> np.ndarray:
+    """[N, T, D] with mean 0 and variance 1 in its last columns at every step."""
+    if not latent or len(x) < 2:
+        return x
+    x, own = x.copy(), x[..., -latent:].astype(np.float64)
+    spread = np.maximum(own.std(0), LEAST)
+    x[..., -latent:] = (own - own.mean(0)) / spread
+    return x
 
 
 def draw(
@@ -75,14 +104,24 @@ def draw(
     seeds: np.ndarray,
     *,
     sweeps: int = DRAW,
+    start: np.ndarray | None = None,
 ) -> np.ndarray:
-    """All values given what is known of a patient: float32 [N, T, D]."""
-    count, steps, columns = known.start.shape
+    """All values given what is known of a patient: float32 [N, T, D].
+
+    Args:
+      start: [N, T, D], where the sweeps begin; None = independent normal values.
+    """
+    count, steps, columns = known.low.shape
+    if start is None:
+        first = alone(*law.spread.shape, len(law.mean))
+        zeros = np.zeros(known.low.shape, np.float32)
+        turn = seeds ^ np.uint32(OTHER)
+        start = draw(first, known, label, turn, sweeps=1, start=zeros)
     code = np.zeros_like(label) if len(law.mean) == 1 else label
     device, found = jax.device_put(law), []
     for rows, kept in blocks_of(count, ROWS):
-        part = Known(*(np.asarray(leaf[rows], np.float32) for leaf in known))
-        x = draw_block(device, part, code[rows], seeds[rows], np.int32(sweeps))
+        part = (np.asarray(leaf[rows], np.float32) for leaf in (start, *known))
+        x = draw_block(device, *part, code[rows], seeds[rows], np.int32(sweeps))
         found.append(np.asarray(x)[kept])
     if not found:
         return np.zeros((0, steps, columns), np.float32)
@@ -91,10 +130,16 @@ def draw(
 
 @jax.jit
 def draw_block(
-    law: Law, known: Known, label: jax.Array, seeds: jax.Array, sweeps: jax.Array
+    law: Law,
+    start: jax.Array,
+    low: jax.Array,
+    high: jax.Array,
+    label: jax.Array,
+    seeds: jax.Array,
+    sweeps: jax.Array,
 ) -> jax.Array:
     """`draw` of the patients of one block [B, T, D]."""
-    rows, steps, columns = known.start.shape
+    rows, steps, columns = start.shape
     blocks, width = law.spread.shape
     keys = jax.vmap(jax.random.key)(seeds)
 
@@ -104,7 +149,7 @@ def draw_block(
         return jnp.moveaxis(leaf, 0, -1)
 
     mean = jnp.moveaxis(law.mean[label], 0, -1)
-    x, low, high = (inwards(leaf) - mean for leaf in known)
+    x, low, high = (inwards(leaf) - mean for leaf in (start, low, high))
 
     def sweep(number: jax.Array, x: jax.Array) -> jax.Array:
         one = lambda key: jax.random.uniform(

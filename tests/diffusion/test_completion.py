@@ -22,20 +22,20 @@ def law(cov=COV, mean=0.0, people=10**6):
     return completion.law_of(found)
 
 
-def known(value, low, high, count=6000):
+def known(low, high, count=6000):
     """`count` patients of one step who are known alike."""
     row = lambda leaf: np.tile(np.asarray(leaf, np.float32), (count, 1))[:, None]
-    return Known(row(value), row(low), row(high))
+    return Known(row(low), row(high))
 
 
 def draw(at, one, sweeps=30, first=0):
-    count = len(at.start)
+    count = len(at.low)
     seeds = np.arange(first, first + count, dtype=np.uint32)
     return completion.draw(one, at, np.zeros(count, int), seeds, sweeps=sweeps)[:, 0]
 
 
 def test_a_gap_is_drawn_from_the_conditional_law():
-    found = draw(known([0, 1.5, 0], [-FAR, 1.5, -FAR], [FAR, 1.5, FAR]), law())
+    found = draw(known([-FAR, 1.5, -FAR], [FAR, 1.5, FAR]), law())
     np.testing.assert_array_equal(found[:, 1], np.float32(1.5))
     rest, seen = [0, 2], [1]
     mean = COV[np.ix_(rest, seen)][:, 0] * 1.5
@@ -48,7 +48,7 @@ def test_a_gap_is_drawn_from_the_conditional_law():
 
 def test_bounds_are_kept_and_move_the_others():
     """Against rejection: x0 > 0.5, x2 < -0.2."""
-    at = known([1.0, 0.0, -1.0], [0.5, -FAR, -FAR], [FAR, FAR, -0.2])
+    at = known([0.5, -FAR, -FAR], [FAR, FAR, -0.2])
     found = draw(at, law())
     assert found[:, 0].min() >= 0.5
     assert found[:, 2].max() <= np.float32(-0.2)
@@ -70,7 +70,7 @@ def test_far_tails_keep_their_digits():
 
 
 def test_a_patient_does_not_depend_on_the_others():
-    at = known([0, 1.5, 0], [-FAR, 1.5, -FAR], [FAR, 1.5, FAR], count=300)
+    at = known([-FAR, 1.5, -FAR], [FAR, 1.5, FAR], count=300)
     every = draw(at, law(), sweeps=3)
     few = Known(*(leaf[130:135] for leaf in at))
     np.testing.assert_array_equal(draw(few, law(), 3, first=130), every[130:135])
@@ -85,9 +85,7 @@ def test_the_law_is_learned_from_values_with_gaps_and_thresholds():
     low[gone, 0], high[gone, 0] = -FAR, FAR
     low[:, 2] = np.where(x[:, 2] > 0, 0.0, -FAR)
     high[:, 2] = np.where(x[:, 2] > 0, FAR, 0.0)
-    start = np.where(low == high, x, 0.0)
-    start[:, 2] = np.where(x[:, 2] > 0, 1.0, -1.0)
-    at = Known(*(leaf[:, None].astype(np.float32) for leaf in (start, low, high)))
+    at = Known(*(leaf[:, None].astype(np.float32) for leaf in (low, high)))
     seeds = np.arange(4000, dtype=np.uint32)
     found = completion.learn(at, label, 2, seeds)
     shift = np.asarray(found.mean[1] - found.mean[0])[0]
@@ -98,8 +96,37 @@ def test_the_law_is_learned_from_values_with_gaps_and_thresholds():
     np.testing.assert_allclose(np.mean(each, 0), COV, atol=0.1)
 
 
+def test_where_little_is_known_values_keep_their_spread():
+    """19 of 20 values of column 1 are missing: a start at 0 would be learned."""
+    x = RNG.multivariate_normal(np.zeros(3), COV, 3000)
+    low, high = x.copy(), x.copy()
+    gone = RNG.random(3000) < 0.95
+    low[gone, 1], high[gone, 1] = -FAR, FAR
+    at = Known(*(leaf[:, None].astype(np.float32) for leaf in (low, high)))
+    label, seeds = np.zeros(3000, int), np.arange(3000, dtype=np.uint32)
+    found = completion.learn(at, label, 0, seeds)
+    drawn = completion.draw(found, at, label, seeds)[:, 0, 1]
+    np.testing.assert_allclose(drawn.std(), 1.0, atol=0.12)
+    np.testing.assert_allclose(drawn.mean(), 0.0, atol=0.15)
+
+
+def test_a_latent_keeps_the_shares_of_its_thresholds():
+    """One code in twenty, at two steps of which a patient is often only in the first."""
+    z = RNG.multivariate_normal(np.zeros(2), [[1.0, 0.6], [0.6, 1.0]], 3000)
+    cut = stats.norm.ppf(0.95)
+    low, high = np.where(z > cut, cut, -FAR), np.where(z > cut, FAR, cut)
+    gone = RNG.random(3000) < 0.8
+    low[gone, 1], high[gone, 1] = -FAR, FAR
+    at = Known(*(leaf[..., None].astype(np.float32) for leaf in (low, high)))
+    label, seeds = np.zeros(3000, int), np.arange(3000, dtype=np.uint32)
+    found = completion.learn(at, label, 0, seeds, latent=1)
+    drawn = completion.draw(found, at, label, seeds)[..., 0]
+    np.testing.assert_allclose(drawn.std(0), 1.0, atol=0.07)
+    np.testing.assert_allclose((drawn > cut).mean(0), 0.05, atol=0.015)
+
+
 def test_it_compiles_once():
-    at = known([0, 1.5, 0], [-FAR, 1.5, -FAR], [FAR, 1.5, FAR], count=200)
+    at = known([-FAR, 1.5, -FAR], [FAR, 1.5, FAR], count=200)
     draw(at, law(), 2)
     before = completion.draw_block._cache_size()
     draw(at, law(), 5, first=9)

@@ -54,7 +54,8 @@ def fit(gaps: Gaps, classes: int) -> dict[str, Any]:
     known = known_of(found, ends, gaps)
     # Patients of whom the same is known are still different ones.
     seeds = gaps.seeds + np.arange(len(gaps.seeds), dtype=np.uint32) * np.uint32(MIX)
-    law = completion.learn(known, gaps.label, classes, seeds)
+    latent = known.low.shape[-1] - gaps.series.shape[-1]
+    law = completion.learn(known, gaps.label, classes, seeds, latent)
     return {"panels": found._asdict(), "ends": ends, "law": law._asdict()}
 
 
@@ -81,17 +82,15 @@ def thresholds(found: Panels, codes: np.ndarray, valid: np.ndarray) -> np.ndarra
 
 
 def known_of(found: Panels, ends: np.ndarray, gaps: Gaps) -> Known:
-    """Bounds of values and latents, and where their draws start: [N, T, D + P]."""
+    """Bounds of values and latents: [N, T, D + P]."""
     gap = gaps.missing[..., : gaps.series.shape[-1]] | ~gaps.valid[..., None]
     codes = panels.codes_of(found, gaps.missing)
     places = np.arange(codes.shape[1])[:, None], np.arange(codes.shape[2])
     low, high = ends[(*places, codes)], ends[(*places, codes + 1)]
     low = np.where(gaps.valid[..., None], low, -FAR)
     high = np.where(gaps.valid[..., None], high, FAR)
-    middle = ndtri((ndtr(low) + ndtr(high)) / 2.0)
     join = lambda *leaves: np.concatenate(leaves, -1).astype(np.float32)
     return Known(
-        join(gaps.series, middle),
         join(np.where(gap, -FAR, gaps.series), low),
         join(np.where(gap, FAR, gaps.series), high),
     )

@@ -19,6 +19,7 @@ LAYERS = [
     ["devices", "progress"],
     ["commands"],
     ["cli"],
+    ["__main__"],
     ["experiments"],
 ]
 RANK = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}

@@ -56,9 +56,11 @@ def law_of(found: gaussian.Moments) -> Law:
 
 def alone(blocks: int, width: int, classes: int) -> Law:
     """Independent standard normal values."""
-    shapes = (max(classes, 1), blocks, width), (blocks, width, width)
-    zeros = [np.zeros(shape, np.float32) for shape in shapes]
-    return Law(*zeros, np.ones((blocks, width), np.float32))
+    return Law(
+        np.zeros((max(classes, 1), blocks, width), np.float32),
+        np.zeros((blocks, width, width), np.float32),
+        np.ones((blocks, width), np.float32),
+    )
 
 
 def learn(
@@ -113,7 +115,8 @@ def draw(
     """
     count, steps, columns = known.low.shape
     if start is None:
-        first = alone(*law.spread.shape, len(law.mean))
+        blocks, width = law.spread.shape
+        first = alone(blocks, width, len(law.mean))
         zeros = np.zeros(known.low.shape, np.float32)
         turn = seeds ^ np.uint32(OTHER)
         start = draw(first, known, label, turn, sweeps=1, start=zeros)

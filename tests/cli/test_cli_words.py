@@ -22,6 +22,12 @@ def test_help_does_not_import_jax():
     assert shell("--help").returncode == 0
 
 
+def test_the_package_is_the_command_too():
+    words = [sys.executable, "-m", "jaxehr", "--version"]
+    found = subprocess.run(words, capture_output=True, text=True)
+    assert found.stdout == shell("--version").stdout
+
+
 @pytest.mark.parametrize(
     "words",
     [

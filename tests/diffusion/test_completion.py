@@ -111,7 +111,7 @@ def test_where_little_is_known_values_keep_their_spread():
 
 
 def test_a_latent_keeps_the_shares_of_its_thresholds():
-    """One code in twenty, at two steps of which a patient is often only in the first."""
+    """One code in twenty, at two steps; four of five patients have no second one."""
     z = RNG.multivariate_normal(np.zeros(2), [[1.0, 0.6], [0.6, 1.0]], 3000)
     cut = stats.norm.ppf(0.95)
     low, high = np.where(z > cut, cut, -FAR), np.where(z > cut, FAR, cut)

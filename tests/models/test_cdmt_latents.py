@@ -211,7 +211,7 @@ def test_a_latent_is_in_its_interval_even_where_the_law_puts_no_mass():
     tight = found._replace(law=found.law._replace(spread=found.law.spread * 1e-3))
     gaps, _ = preprocessing.series_of(params["fitted"], model.layout, real)
     drawn = latents.encode(tight, gaps)[..., -1:]
-    (low, high) = (latents.known_of(found.panels, found.ends, gaps)[i] for i in (1, 2))
+    (low, high) = (latents.known_of(found.panels, found.ends, gaps)[i] for i in (0, 1))
     free = low[..., -1:] < high[..., -1:]
     assert np.isclose(drawn, low[..., -1:]).any()  # some do end there
     assert (drawn > low[..., -1:])[free].all()

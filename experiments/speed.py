@@ -40,7 +40,8 @@ class Arguments:
     cases: tuple[str, ...] = ()
     """Only these; empty = all."""
     contenders: tuple[str, ...] = ()
-    """Only those whose name holds one of these words; empty = all."""
+    """Only those whose name holds one of these words, beside the first one of a case,
+    to which ratios refer; cases without any are left out. Empty = all."""
     repeats: int = 0
     """Optimiser steps or network calls of one piece of work; 0 = as many as a CPU
     needs for a second or more, for a GPU too few."""
@@ -61,7 +62,7 @@ def main(arguments: Arguments) -> int:
         within("repeats", arguments.repeats, 0, 1_000_000)
         for name in arguments.cases:
             known("case", name, CASES)
-        cases = [chosen(CASES[name], arguments) for name in arguments.cases or CASES]
+        cases = chosen([CASES[n] for n in arguments.cases or CASES], arguments)
         old = read_json(arguments.compare) if arguments.compare else None
     except (InputError, OSError) as error:
         say(f"speed: error: {error}")
@@ -88,16 +89,22 @@ def main(arguments: Arguments) -> int:
     return int(any(died(entry) for one in found for entry in one["contenders"]))
 
 
-def chosen(case: Case, arguments: Arguments) -> Case:
-    """The case with the contenders that were asked for."""
-    words = arguments.contenders or ("",)
-    kept = [one for one in case.contenders if any(word in one[0] for word in words)]
+def chosen(cases: list[Case], arguments: Arguments) -> list[Case]:
+    """The cases with the contenders that were asked for."""
+    if not arguments.contenders:
+        return cases
+    named = lambda one: any(word in one[0] for word in arguments.contenders)
+    kept = []
+    for case in cases:
+        if any(named(one) for one in case.contenders):
+            first, *others = case.contenders
+            kept.append(case._replace(contenders=[first, *filter(named, others)]))
     if not kept:
-        names = ", ".join(repr(one[0]) for one in case.contenders)
+        names = {one[0] for case in cases for one in case.contenders}
         raise InputError(
-            f"no contender of case {case.name!r} is named so; it has {names}"
+            f"no contender is named so; there are {', '.join(sorted(names))}"
         )
-    return case._replace(contenders=kept)
+    return kept
 
 
 def died(entry: dict[str, Any]) -> bool:

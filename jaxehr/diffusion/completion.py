@@ -3,8 +3,11 @@
 A value that was seen has equal bounds, one that is missing none, and the latent of an
 ordered code lies between two thresholds: the data of a Gaussian copula with gaps
 [hoff2007]. Gibbs sampling takes the values of a patient in turn, each from its normal
-law given the rest, cut at its bounds. Which numbers a patient gets depends on the law
-and on the patient, not on who else is drawn.
+law given the rest, cut at its bounds. That alone would take hundreds of sweeps where
+little is known: so the first pass, and what lies behind all that is known of a patient,
+goes forward in time, each value given the earlier ones only, which is exact there.
+Which numbers a patient gets depends on the law and on the patient, not on who else is
+drawn.
 N patients, C classes, G blocks of n values each, in the order of `gaussian`.
 """
 
@@ -23,7 +26,6 @@ FAR = 6.0  # no value lies beyond; bounds of what is not known
 ROWS = 128  # patients drawn at once
 LEARN, DRAW = 24, 16  # sweeps
 KEPT = 12  # of the sweeps of learning, whose moments make the law
-OTHER = 0x5BD1E995  # seeds of the start
 LEAST = 1e-4  # variance, or values that never differ would have no law
 
 
@@ -33,6 +35,8 @@ class Law(NamedTuple):
     mean: Any  # [C, G, n]
     weight: Any  # [G, n, n]: regression of each value on the others, 0 on the diagonal
     spread: Any  # [G, n]: standard deviation of each value given the others
+    ahead: Any  # [G, n, n]: regression of each value on the earlier ones, else 0
+    narrow: Any  # [G, n]: standard deviation of each value given the earlier ones
 
 
 class Known(NamedTuple):
@@ -42,25 +46,46 @@ class Known(NamedTuple):
     high: Any
 
 
-def law_of(found: gaussian.Moments) -> Law:
-    """The law with these moments around the means of the classes."""
+def law_of(found: gaussian.Moments, steps: int = 1) -> Law:
+    """The law with these moments, of so many steps, around the means of the classes."""
     blocks, width = found.square.shape[:2]
-    covariance = gaussian.covariance(found, within=True)
-    inverse = np.linalg.inv(covariance + LEAST * np.eye(width))
+    covariance = gaussian.covariance(found, within=True) + LEAST * np.eye(width)
+    inverse = np.linalg.inv(covariance)
     own = np.diagonal(inverse, axis1=1, axis2=2)  # [G, n]
     weight = -inverse / own[..., None] * (1.0 - np.eye(width))
     mean = gaussian.means(found).reshape(-1, blocks, width)
-    leaves = mean, weight, 1.0 / np.sqrt(own)
+    leaves = mean, weight, 1.0 / np.sqrt(own), *forward(covariance, steps)
     return Law(*(leaf.astype(np.float32) for leaf in leaves))
+
+
+def forward(covariance: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """`Law.ahead` and `Law.narrow` of covariances [G, n, n].
+
+    In order of time C = L L^T; x = L e is x_i = sum_j<i (1 - l L^-1)_ij x_j + l_i e_i
+    with the diagonal l of L.
+    """
+    width = covariance.shape[-1]
+    order = in_time(np.arange(width), width, steps)
+    root = np.linalg.cholesky(covariance[:, order][:, :, order])
+    narrow = np.diagonal(root, axis1=1, axis2=2)
+    ahead = np.eye(width) - narrow[..., None] * np.linalg.inv(root)
+    back = np.argsort(order)
+    return np.tril(ahead, -1)[:, back][:, :, back], narrow[:, back]
+
+
+def in_time(i: Any, width: int, steps: int) -> Any:
+    """The place in a block of value i in order of time; a block has D T values, T of
+    one column, or one."""
+    columns = max(width // steps, 1)
+    return (i % columns) * (width // columns) + i // columns
 
 
 def alone(blocks: int, width: int, classes: int) -> Law:
     """Independent standard normal values."""
-    return Law(
-        np.zeros((max(classes, 1), blocks, width), np.float32),
-        np.zeros((blocks, width, width), np.float32),
-        np.ones((blocks, width), np.float32),
-    )
+    mean = np.zeros((max(classes, 1), blocks, width), np.float32)
+    zeros = np.zeros((blocks, width, width), np.float32)
+    ones = np.ones((blocks, width), np.float32)
+    return Law(mean, zeros, ones, zeros, ones)
 
 
 def learn(
@@ -79,14 +104,16 @@ def learn(
     """
     steps, columns = known.low.shape[1:]
     law, x = alone(*gaussian.blocks_of(steps, columns), classes), None
-    kept = []
+    total = None
     for sweep in range(LEARN):
         turn = seeds + np.uint32(sweep)
         x = draw(law, known, label, turn, sweeps=1, start=x)
         found = gaussian.moments(scaled(x, latent), label, classes)
-        law, kept = law_of(found), [*kept, found][-KEPT:]
-    total = functools.reduce(gaussian.add, kept)
-    return law_of(gaussian.Moments(*(leaf / len(kept) for leaf in total)))
+        law = law_of(found, steps)
+        if sweep >= LEARN - KEPT:
+            total = found if total is None else gaussian.add(total, found)
+    assert total is not None
+    return law_of(gaussian.Moments(*(leaf / KEPT for leaf in total)), steps)
 
 
 def scaled(x: np.ndarray, latent: int) -> np.ndarray:
@@ -111,20 +138,17 @@ def draw(
     """All values given what is known of a patient: float32 [N, T, D].
 
     Args:
-      start: [N, T, D], where the sweeps begin; None = independent normal values.
+      start: [N, T, D], where the sweeps begin; None = the first one makes a start.
     """
     count, steps, columns = known.low.shape
-    if start is None:
-        blocks, width = law.spread.shape
-        first = alone(blocks, width, len(law.mean))
-        zeros = np.zeros(known.low.shape, np.float32)
-        turn = seeds ^ np.uint32(OTHER)
-        start = draw(first, known, label, turn, sweeps=1, start=zeros)
+    fresh = start is None
+    start = np.zeros(known.low.shape, np.float32) if start is None else start
     code = np.zeros_like(label) if len(law.mean) == 1 else label
     device, found = jax.device_put(law), []
     for rows, kept in blocks_of(count, ROWS):
         part = (np.asarray(leaf[rows], np.float32) for leaf in (start, *known))
-        x = draw_block(device, *part, code[rows], seeds[rows], np.int32(sweeps))
+        asked = code[rows], seeds[rows], np.int32(sweeps), np.bool_(fresh)
+        x = draw_block(device, *part, *asked)
         found.append(np.asarray(x)[kept])
     if not found:
         return np.zeros((0, steps, columns), np.float32)
@@ -140,10 +164,12 @@ def draw_block(
     label: jax.Array,
     seeds: jax.Array,
     sweeps: jax.Array,
+    fresh: jax.Array,
 ) -> jax.Array:
     """`draw` of the patients of one block [B, T, D]."""
     rows, steps, columns = start.shape
     blocks, width = law.spread.shape
+    behind = last_ones((low <= -FAR) & (high >= FAR), blocks == 1)
     keys = jax.vmap(jax.random.key)(seeds)
 
     def inwards(leaf: jax.Array) -> jax.Array:
@@ -153,30 +179,62 @@ def draw_block(
 
     mean = jnp.moveaxis(law.mean[label], 0, -1)
     x, low, high = (inwards(leaf) - mean for leaf in (start, low, high))
+    behind = inwards(behind)
 
     def sweep(number: jax.Array, x: jax.Array) -> jax.Array:
         one = lambda key: jax.random.uniform(
             jax.random.fold_in(key, number), (blocks, width)
         )
         chance = jnp.moveaxis(jax.vmap(one)(keys), 0, -1)
-
-        def value(i: jax.Array, x: jax.Array) -> jax.Array:
-            at = functools.partial(jax.lax.dynamic_index_in_dim, index=i, axis=1)
-            pull = jnp.einsum(
-                "gn,gnb->gb",
-                at(law.weight, keepdims=False),
-                x,
-                precision=jax.lax.Precision.HIGHEST,
-            )[:, None]
-            bounds = at(low), at(high)
-            drawn = cut_normal(at(chance), pull, at(law.spread)[..., None], *bounds)
-            new = jnp.where(bounds[0] < bounds[1], drawn, bounds[0])
-            return jax.lax.dynamic_update_slice_in_dim(x, new, i, 1)
-
-        return jax.lax.fori_loop(0, width, value, x)
+        onward = behind | (fresh & (number == 0))
+        return in_turn(law, x, low, high, onward, chance, steps)
 
     x = jax.lax.fori_loop(0, sweeps, sweep, x) + mean
     return jnp.moveaxis(x, -1, 0).reshape(rows, columns, steps).swapaxes(1, 2)
+
+
+def in_turn(
+    law: Law,
+    x: jax.Array,
+    low: jax.Array,
+    high: jax.Array,
+    onward: jax.Array,
+    chance: jax.Array,
+    steps: int,
+) -> jax.Array:
+    """All values x [G, n, B], around their means, drawn in order of time: given the
+    earlier ones where `onward`, else given all others."""
+    blocks, width, rows = x.shape
+
+    def value(i: jax.Array, x: jax.Array) -> jax.Array:
+        place = in_time(i, width, steps)
+        at = functools.partial(jax.lax.dynamic_index_in_dim, index=place, axis=1)
+
+        def pull(weight: jax.Array) -> jax.Array:
+            row, exact = at(weight, keepdims=False), jax.lax.Precision.HIGHEST
+            return jnp.einsum("gn,gnb->gb", row, x, precision=exact)[:, None]
+
+        none = lambda: jnp.zeros((blocks, 1, rows), x.dtype)
+        early, bounds = at(onward), (at(low), at(high))
+        mean = jnp.where(
+            early,
+            jax.lax.cond(early.any(), lambda: pull(law.ahead), none),
+            jax.lax.cond(early.all(), none, lambda: pull(law.weight)),
+        )
+        spread = jnp.where(early, at(law.narrow)[..., None], at(law.spread)[..., None])
+        drawn = cut_normal(at(chance), mean, spread, *bounds)
+        new = jnp.where(bounds[0] < bounds[1], drawn, bounds[0])
+        return jax.lax.dynamic_update_slice_in_dim(x, new, place, 1)
+
+    return jax.lax.fori_loop(0, width, value, x)
+
+
+def last_ones(free: jax.Array, together: bool) -> jax.Array:
+    """Bool [B, T, D]: nothing is known at this step and at all later ones, of any
+    column or, where columns are apart, of its own."""
+    if together:
+        free = jnp.broadcast_to(free.all(-1, keepdims=True), free.shape)
+    return jax.lax.cummin(free.astype(jnp.int32), 1, reverse=True) > 0
 
 
 def cut_normal(

@@ -47,7 +47,7 @@ def blocks_of(steps: int, columns: int) -> tuple[int, int]:
 
 
 def moments(x: np.ndarray, label: np.ndarray, classes: int) -> Moments:
-    """Of series [N, T, D] with 0 at padding; without classes there is one."""
+    """Of series [N, T, D], finite at padding too; without classes there is one."""
     count, steps, columns = x.shape
     blocks, width = blocks_of(steps, columns)
     label = label if classes else np.zeros(count, int)

@@ -191,7 +191,7 @@ def layer(
     comes after every valid step and needs no mask.
     """
     if form == "auto":
-        form = "kernel" if has_kernel() else "blocked"
+        form = "kernel" if has_kernel(pair[0].w_hidden.shape[0]) else "blocked"
     if form == "kernel":
         both: Weights = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pair)
         return kernel_states(x, *both, length, dtype)
@@ -251,15 +251,15 @@ class BiGru(nn.Module):
 
     Attributes:
       hidden: H, the width of one direction.
-      form: `auto` is `kernel` on a GPU (with a JAX whose Pallas has Triton) and
-        `blocked` elsewhere. `kernel` runs the loop over time inside one GPU kernel
-        (elsewhere it is interpreted, slowly);
+      form: `auto` is `kernel` on a GPU (with a JAX whose Pallas has Triton, and at
+        most 64 units) and `blocked` elsewhere. `kernel` runs the loop over time inside
+        one GPU kernel (elsewhere it is interpreted, slowly);
         `blocked` has a backward pass written by hand (call it with at most about 128
         rows on CPU, so that a whole chunk stays in the cache); `plain` is the reference
         by automatic differentiation. The results agree within rounding.
       products: `bfloat16` rounds the factors of every product (not sums, states and
-        gates): values within 1e-2, and twice as fast where the processor multiplies
-        them itself (AMX, GPUs, TPUs); slower elsewhere.
+        gates): values within 1e-2, and faster where the processor multiplies them
+        itself (AMX, GPUs, TPUs; README, "Speed"); slower elsewhere.
     """
 
     hidden: int = 64

@@ -28,6 +28,7 @@ from jax.experimental import pallas as pl
 ROWS = 16  # of one program
 WARPS = 4  # that work on them
 LEAST = 16  # sides of a product on the tensor cores
+WIDEST = 64  # hidden units whose weights fit on chip; wider was not tried on a GPU
 
 
 def interpreted() -> bool:
@@ -35,13 +36,16 @@ def interpreted() -> bool:
     return jax.default_backend() != "gpu"
 
 
-def has_kernel() -> bool:
-    """Whether there is a GPU, and this JAX can compile the kernel for it.
+def has_kernel(hidden: int) -> bool:
+    """Whether there is a GPU, this JAX can compile the kernel for it, and its weights
+    fit on chip.
 
     JAX announces since 0.11 that it will give up the Triton backend some day.
     """
     triton = "jax.experimental.pallas.triton"
-    return not interpreted() and importlib.util.find_spec(triton) is not None
+    if interpreted() or hidden > WIDEST:
+        return False
+    return importlib.util.find_spec(triton) is not None
 
 
 def kernel_states(
@@ -77,7 +81,7 @@ def kernel_states(
     # One product for both directions and all steps; its columns are as the kernel
     # reads them, so that nothing is turned in memory.
     into = padded(w_input).transpose(1, 0, 2, 3).reshape(x.shape[-1], -1)
-    gates = _dot(x, into, dtype) + padded(b_input).reshape(-1)
+    gates = projected(x, into, dtype) + padded(b_input).reshape(-1)
     weights = jnp.pad(padded(w_hidden), ((0, 0), (0, wide - hidden), (0, 0), (0, 0)))
     bias = jnp.pad(b_candidate, ((0, 0), (0, wide - hidden)))
     states: Any = recurrence(gates, weights.swapaxes(1, 2), bias, length, dtype)
@@ -95,6 +99,25 @@ def _dot(left: jax.Array, right: jax.Array, dtype: Any) -> jax.Array:
     """A product whose factors are rounded to `dtype`, summed in float32."""
     factors = left.astype(dtype), right.astype(dtype)
     return jnp.dot(*factors, preferred_element_type=jnp.float32)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def projected(x: jax.Array, weights: jax.Array, dtype: Any) -> jax.Array:
+    """x [T, B, C] times weights [C, K], whose gradient stays float32 as that of the
+    recurrent ones does."""
+    return _dot(x, weights, dtype)
+
+
+def _projected_forward(x: Any, weights: Any, dtype: Any) -> tuple[Any, Any]:
+    return _dot(x, weights, dtype), (x, weights)
+
+
+def _projected_backward(dtype: Any, saved: Any, slope: jax.Array) -> tuple[Any, Any]:
+    x, weights = saved
+    return _dot(slope, weights.T, dtype), jnp.einsum("tbc,tbk->ck", x, slope)
+
+
+projected.defvjp(_projected_forward, _projected_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy import stats
 
 from jaxehr.diffusion import completion, gaussian
@@ -11,7 +12,7 @@ RNG = np.random.default_rng(7)
 COV = np.array([[1.0, 0.8, 0.3], [0.8, 1.0, 0.5], [0.3, 0.5, 1.0]])
 
 
-def law(cov=COV, mean=0.0, people=10**6):
+def law(cov=COV, mean=0.0, people=10**6, steps=1):
     """The law itself: moments of so many people are hardly shrunk."""
     n, units = len(cov), gaussian.UNITS
     mean = np.full(n, mean)
@@ -19,7 +20,7 @@ def law(cov=COV, mean=0.0, people=10**6):
     found = gaussian.Moments(
         np.array([float(people)]), people * mean[None] * units, square[None]
     )
-    return completion.law_of(found)
+    return completion.law_of(found, steps)
 
 
 def known(low, high, count=6000):
@@ -123,6 +124,32 @@ def test_a_latent_keeps_the_shares_of_its_thresholds():
     drawn = completion.draw(found, at, label, seeds)[..., 0]
     np.testing.assert_allclose(drawn.std(0), 1.0, atol=0.07)
     np.testing.assert_allclose((drawn > cut).mean(0), 0.05, atol=0.015)
+
+
+STEPS = 24
+AR = 0.95 ** np.abs(np.subtract.outer(np.arange(STEPS), np.arange(STEPS)))
+TWO = np.kron([[1.0, 0.6], [0.6, 1.0]], 0.4 * AR + 0.6)  # columns around a level
+
+
+@pytest.mark.parametrize("seen", ["nothing", "four steps", "three of ten values"])
+@pytest.mark.parametrize("cov", [AR, TWO], ids=["one column", "two columns"])
+def test_long_series_keep_variance_and_memory(cov, seen):
+    """Of which hundreds of sweeps of neighbours would be needed otherwise."""
+    columns, count = len(cov) // STEPS, 8000
+    x = RNG.multivariate_normal(np.zeros(len(cov)), cov, count)
+    x = x.reshape(count, columns, STEPS).swapaxes(1, 2)
+    gone = RNG.random(x.shape) < 0.7
+    if seen != "three of ten values":
+        first = 0 if seen == "nothing" else 4
+        gone = np.broadcast_to(np.arange(STEPS)[:, None] >= first, x.shape)
+    low = np.where(gone, -FAR, x).astype(np.float32)
+    high = np.where(gone, FAR, x).astype(np.float32)
+    one = law(cov, steps=STEPS)
+    seeds = np.arange(count, dtype=np.uint32)
+    z = completion.draw(one, Known(low, high), np.zeros(count, int), seeds)
+    np.testing.assert_array_equal(z[~gone], low[~gone])
+    drawn = np.cov(z.swapaxes(1, 2).reshape(count, -1).T)
+    np.testing.assert_allclose(drawn, cov, atol=0.1)
 
 
 def test_it_compiles_once():

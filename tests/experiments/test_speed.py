@@ -8,7 +8,7 @@ import pytest
 from experiments import speed, speed_rounds, speed_table
 from experiments.speed_cases import CASES, Case, Quoted
 from experiments.speed_denoiser import make
-from experiments.speed_work import Network, coupling_bytes, coupling_flop
+from experiments.speed_work import LeftOut, Network, coupling_bytes, coupling_flop
 
 NET = Network(rows=2, steps=5, repeats=3, channels=3, hidden=4, layers=2)
 
@@ -219,3 +219,22 @@ def test_wrong_arguments_are_one_line(capsys, tmp_path):
     assert "'nothing'" in capsys.readouterr().err
     assert speed.main(speed.Arguments(rounds=0)) == 2
     assert speed.main(speed.Arguments(compare=tmp_path / "none.json")) == 2
+
+
+def names_of(*words):
+    every = [CASES[name] for name in ("train-25", "align-2000")]
+    chosen = speed.chosen(every, speed.Arguments(contenders=words))
+    return {case.name: [one[0] for one in case.contenders] for case in chosen}
+
+
+def test_chosen_contenders_stand_beside_the_first_one():
+    assert len(names_of()) == 2
+    assert names_of("torch") == {"train-25": ["ours", "torch nn.GRU"]}
+    assert names_of("POT") == {"align-2000": ["ours", "POT, defaults"]}
+    with pytest.raises(speed.InputError, match=r"named so; there are POT, .*torch"):
+        names_of("tensorflow")
+
+
+def test_a_form_for_gpus_is_left_out_elsewhere():
+    with pytest.raises(LeftOut, match="where no GPU is"):
+        make(Network(rows=2, steps=2, repeats=1, gru="blocked"), ours=True)

@@ -187,10 +187,8 @@ def test_patients_without_a_step_teach_no_law():
     table = real.temporal._replace(observed=real.temporal.observed & ~gone)
     some = real._replace(length=length, temporal=table)
     rest = jax.tree.map(lambda leaf: np.asarray(leaf)[60:], some)
-    found = [
-        untrained(MADE, config(**OURS), one)[1]["fitted"]["latents"]
-        for one in (some, rest)
-    ]
+    fitted = (untrained(MADE, config(**OURS), one)[1]["fitted"] for one in (some, rest))
+    found = [(one["latents"], one["prior"]) for one in fitted]
     # The quantiles are those of the same values, so all is the same.
     for one, two in zip(*map(jax.tree.leaves, found), strict=True):
         np.testing.assert_array_equal(one, two)

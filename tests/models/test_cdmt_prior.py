@@ -85,7 +85,7 @@ def test_the_denoiser_starts_from_the_estimate():
 
 
 @pytest.mark.parametrize("beyond", [True, False])
-def test_what_lies_behind_the_end_reaches_no_network(beyond):
+def test_behind_the_end_there_is_only_the_law(beyond):
     """Before the end it tells what the law makes of it, or nothing where there are no
     draws; behind the end all is the law's."""
     model, params, batch = untrained(

@@ -4,6 +4,7 @@ Without a GPU the kernel is interpreted; with one it is the compiled kernel.
 """
 
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ LENGTH = jnp.array([5, 0, 3, 5, 1])
 
 @pytest.fixture(autouse=True)
 def whole_float32():
-    """A GPU would round the factors of float32 products to TF32."""
+    """A GPU rounds the factors of float32 products to TF32 by default."""
     with jax.default_matmul_precision("highest"):
         yield
 
@@ -56,6 +57,45 @@ def test_values_and_gradients_are_those_of_the_plain_form(
     wanted, found = both(form, products, length)
     for a, b in zip(jax.tree.leaves(wanted), jax.tree.leaves(found), strict=True):
         np.testing.assert_allclose(b, a, rtol=error, atol=error * 2)
+
+
+@pytest.mark.parametrize("length", [None, LENGTH], ids=["full", "padded"])
+def test_products_as_a_gpu_rounds_them_by_default(length):
+    """TF32 keeps 10 bits: 2^-11 a factor. Elsewhere this is float32 again."""
+    with jax.default_matmul_precision("default"):
+        found = both("kernel", "float32", length)[1]
+    wanted = both("kernel", "float32", length)[0]
+    for a, b in zip(jax.tree.leaves(wanted), jax.tree.leaves(found), strict=True):
+        np.testing.assert_allclose(b, a, rtol=4e-3, atol=8e-3)
+
+
+def test_gradients_of_weights_are_not_rounded_to_bfloat16():
+    """Against the plain form, whose factors are rounded in both passes."""
+    found = both("kernel", "bfloat16", None)[1][0][0]["params"]["layer_0"]
+    for direction in ("forward", "backward"):
+        for name in ("w_input", "w_hidden"):
+            leaf = np.asarray(found[direction][name])
+            assert (leaf != leaf.astype(jnp.bfloat16).astype(np.float32)).mean() > 0.9
+
+
+def test_many_networks_side_by_side():
+    """As shadow models are trained on a GPU: `vmap` adds an axis to the kernel."""
+    x = jax.random.normal(jax.random.key(0), (4, 3, 5, 3))
+    net = BiGru(hidden=4, num_layers=1, form="kernel")
+    params = jax.vmap(net.init, (0, None))(jax.random.split(jax.random.key(1), 4), x[0])
+    slope = jax.jit(jax.grad(lambda params, x: jnp.sum(jnp.sin(net.apply(params, x)))))
+    every = jax.vmap(slope)(params, x)
+    for i in range(4):
+        one = slope(*jax.tree.map(operator.itemgetter(i), (params, x)))
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(every), strict=True):
+            np.testing.assert_allclose(b[i], a, rtol=3e-5, atol=3e-5)
+
+
+@pytest.mark.parametrize(("hidden", "has"), [(64, True), (65, False), (256, False)])
+def test_wide_networks_have_no_kernel(hidden, has, monkeypatch):
+    assert not gru_kernel.has_kernel(64) or jax.default_backend() == "gpu"
+    monkeypatch.setattr(gru_kernel, "interpreted", lambda: False)
+    assert gru_kernel.has_kernel(hidden) == has
 
 
 def test_more_rows_than_one_program_takes():

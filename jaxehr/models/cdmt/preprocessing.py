@@ -134,7 +134,8 @@ def latent_names(fitted: dict[str, Any], layout: Layout) -> list[str]:
 
 def count(layout: Layout, config: CdmtConfig, batch: Batch) -> Counted:
     """What encoded patients add to `Counted`."""
-    series, label = np.asarray(batch.numeric), np.asarray(batch.label)
+    told = np.asarray(batch.length) > 0  # all of whom nothing is known are drawn alike
+    series, label = np.asarray(batch.numeric)[told], np.asarray(batch.label)[told]
     if not has_prior(layout, config):
         series = series[..., :0]
     return Counted(

@@ -24,7 +24,7 @@ from jaxehr.diffusion import gaussian
 
 FAR = 6.0  # no value lies beyond; bounds of what is not known
 ROWS = 128  # patients drawn at once
-LEARN, DRAW = 24, 16  # sweeps
+LEARN, DRAW = 24, 32  # sweeps
 KEPT = 12  # of the sweeps of learning, whose moments make the law
 LEAST = 1e-4  # variance, or values that never differ would have no law
 

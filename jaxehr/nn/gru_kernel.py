@@ -81,7 +81,8 @@ def kernel_states(
     # One product for both directions and all steps; its columns are as the kernel
     # reads them, so that nothing is turned in memory.
     into = padded(w_input).transpose(1, 0, 2, 3).reshape(x.shape[-1], -1)
-    gates = projected(x, into, dtype) + padded(b_input).reshape(-1)
+    inputs: Any = projected(x, into, dtype)
+    gates = inputs + padded(b_input).reshape(-1)
     weights = jnp.pad(padded(w_hidden), ((0, 0), (0, wide - hidden), (0, 0), (0, 0)))
     bias = jnp.pad(b_candidate, ((0, 0), (0, wide - hidden)))
     states: Any = recurrence(gates, weights.swapaxes(1, 2), bias, length, dtype)

@@ -64,12 +64,12 @@ def fit(
     refuse_silent(layout, int(np.sum(~np.asarray(cohort.has_temporal))))
     sizes = num_patients(cohort), max(schema.num_steps, 1)
     accelerator = jax.default_backend() != "cpu"
-    fitted = preprocessing.fit(schema, layout, config, cohort)
+    fitted, batch = preprocessing.fit_encoded(schema, layout, config, cohort)
     model = fitted_model(model, fitted)
     trained = train(
         key,
         make_objective(model, fitted),
-        preprocessing.encode(fitted, layout, cohort),
+        batch,
         config=resolve(config.train, *sizes, accelerator=accelerator),
         valid=None if valid is None else preprocessing.encode(fitted, layout, valid),
         callbacks=callbacks,

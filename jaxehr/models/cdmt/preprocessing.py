@@ -59,13 +59,21 @@ def fit(
     schema: Schema, layout: Layout, config: CdmtConfig, cohort: Cohort
 ) -> dict[str, Any]:
     """Everything read off the training patients, as nested dicts of arrays."""
+    return fit_encoded(schema, layout, config, cohort)[0]
+
+
+def fit_encoded(
+    schema: Schema, layout: Layout, config: CdmtConfig, cohort: Cohort
+) -> tuple[dict[str, Any], Batch]:
+    """`fit`, and the training patients as `encode` makes them with it."""
     cohort = to_dense(host(cohort))
     fitted = fit_seen(layout, config, see(schema, layout, cohort))
     chosen = rows_of(cohort, learners(layout, len(cohort.label)))
     fitted |= fit_latents(layout, config, fitted, chosen)
     layout = completed(layout, fitted)
-    found = count(layout, config, encode(fitted, layout, cohort))
-    return fitted | fit_counted(layout, config, found)
+    batch = encode(fitted, layout, cohort)
+    found = count(layout, config, batch)
+    return fitted | fit_counted(layout, config, found), batch
 
 
 def see(schema: Schema, layout: Layout, cohort: Cohort) -> Seen:

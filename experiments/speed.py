@@ -102,7 +102,7 @@ def chosen(cases: list[Case], arguments: Arguments) -> list[Case]:
     if not kept:
         names = {one[0] for case in cases for one in case.contenders}
         raise InputError(
-            f"no contender is named so; there are {', '.join(sorted(names))}"
+            f"no contender is named so; there are {'; '.join(sorted(names))}"
         )
     return kept
 

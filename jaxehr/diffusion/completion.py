@@ -19,11 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtr, ndtri
 
-from jaxehr.core.blocks import blocks_of
+from jaxehr.core.blocks import block_rows, blocks_of
 from jaxehr.diffusion import gaussian
 
 FAR = 6.0  # no value lies beyond; bounds of what is not known
-ROWS = 128  # patients drawn at once
 LEARN, DRAW = 24, 32  # sweeps
 KEPT = 12  # of the sweeps of learning, whose moments make the law
 LEAST = 1e-4  # variance, or values that never differ would have no law
@@ -145,7 +144,7 @@ def draw(
     start = np.zeros(known.low.shape, np.float32) if start is None else start
     code = np.zeros_like(label) if len(law.mean) == 1 else label
     device, found = jax.device_put(law), []
-    for rows, kept in blocks_of(count, ROWS):
+    for rows, kept in blocks_of(count, block_rows()):
         part = (np.asarray(leaf[rows], np.float32) for leaf in (start, *known))
         asked = code[rows], seeds[rows], np.int32(sweeps), np.bool_(fresh)
         x = draw_block(device, *part, *asked)
@@ -204,23 +203,19 @@ def in_turn(
 ) -> jax.Array:
     """All values x [G, n, B], around their means, drawn in order of time: given the
     earlier ones where `onward`, else given all others."""
-    blocks, width, rows = x.shape
+    width = x.shape[1]
 
     def value(i: jax.Array, x: jax.Array) -> jax.Array:
         place = in_time(i, width, steps)
         at = functools.partial(jax.lax.dynamic_index_in_dim, index=place, axis=1)
 
-        def pull(weight: jax.Array) -> jax.Array:
-            row, exact = at(weight, keepdims=False), jax.lax.Precision.HIGHEST
-            return jnp.einsum("gn,gnb->gb", row, x, precision=exact)[:, None]
-
-        none = lambda: jnp.zeros((blocks, 1, rows), x.dtype)
+        # Both by one product: a choice of what to compute would be a question to the
+        # host for each value where the device is a GPU.
+        rows = jnp.concatenate([at(law.ahead), at(law.weight)], 1)
+        exact = jax.lax.Precision.HIGHEST
+        pulls = jnp.einsum("gkn,gnb->gkb", rows, x, precision=exact)
         early, bounds = at(onward), (at(low), at(high))
-        mean = jnp.where(
-            early,
-            jax.lax.cond(early.any(), lambda: pull(law.ahead), none),
-            jax.lax.cond(early.all(), none, lambda: pull(law.weight)),
-        )
+        mean = jnp.where(early, pulls[:, :1], pulls[:, 1:])
         spread = jnp.where(early, at(law.narrow)[..., None], at(law.spread)[..., None])
         drawn = cut_normal(at(chance), mean, spread, *bounds)
         new = jnp.where(bounds[0] < bounds[1], drawn, bounds[0])

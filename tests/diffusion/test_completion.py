@@ -107,6 +107,7 @@ def test_where_little_is_known_values_keep_their_spread():
     label, seeds = np.zeros(3000, int), np.arange(3000, dtype=np.uint32)
     found = completion.learn(at, label, 0, seeds)
     drawn = completion.draw(found, at, label, seeds)[:, 0, 1]
+    # 150 values tell a spread to 0.06 and a mean to 0.08.
     np.testing.assert_allclose(drawn.std(), 1.0, atol=0.12)
     np.testing.assert_allclose(drawn.mean(), 0.0, atol=0.15)
 
@@ -122,6 +123,7 @@ def test_a_latent_keeps_the_shares_of_its_thresholds():
     label, seeds = np.zeros(3000, int), np.arange(3000, dtype=np.uint32)
     found = completion.learn(at, label, 0, seeds, latent=1)
     drawn = completion.draw(found, at, label, seeds)[..., 0]
+    # A share of 0.05 of 600 people is known to 0.009.
     np.testing.assert_allclose(drawn.std(0), 1.0, atol=0.07)
     np.testing.assert_allclose((drawn > cut).mean(0), 0.05, atol=0.015)
 
@@ -148,6 +150,7 @@ def test_long_series_keep_variance_and_memory(cov, seen):
     seeds = np.arange(count, dtype=np.uint32)
     z = completion.draw(one, Known(low, high), np.zeros(count, int), seeds)
     np.testing.assert_array_equal(z[~gone], low[~gone])
+    # 8,000 people tell a covariance to 0.016; 32 sweeps of gaps leave 0.05 to 0.07.
     drawn = np.cov(z.swapaxes(1, 2).reshape(count, -1).T)
     np.testing.assert_allclose(drawn, cov, atol=0.1)
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jaxehr.core.cohort import Cohort, Schema
-from jaxehr.models.cdmt import objective, preprocessing
+from jaxehr.models.cdmt import objective, preprocessing, sampling
 from jaxehr.models.cdmt.config import PAPER, CdmtConfig
 from jaxehr.models.cdmt.layout import make_layout
 from jaxehr.models.cdmt.objective import init_params, make_model
@@ -54,3 +54,9 @@ def untrained(made: Schema, settings: CdmtConfig, people: Cohort, spread=0.0):
     else:
         weights = jax.tree.map(np.asarray, jax.jit(start)(key, encoded))
     return model, {"fitted": fitted, "weights": weights}, encoded
+
+
+def sampled(*asked):
+    """All blocks of `sampling.sample_blocks` as one batch."""
+    blocks = sampling.sample_blocks(*asked)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *blocks)

@@ -5,11 +5,11 @@ import functools
 import jax
 import numpy as np
 import pytest
-from cdmt_builders import config, fitted_model, untrained
+from cdmt_builders import config, fitted_model, sampled, untrained
 from small_cohorts import cohort, schema
 
 from jaxehr.core.cohort import Feature, valid_steps
-from jaxehr.models.cdmt import latents, preprocessing, sampling
+from jaxehr.models.cdmt import latents, preprocessing
 from jaxehr.models.cdmt.config import CdmtSampling
 from jaxehr.models.cdmt.model import cdmt, learned_schedule
 from jaxehr.models.cdmt.objective import complete, make_objective
@@ -100,7 +100,7 @@ def test_the_untrained_model_draws_gaps_like_those_of_the_data(variable):
     weights = complete(params["weights"], params["fitted"])
     options = CdmtSampling(solver="heun", steps=40)
     asked = frames, np.arange(4000), np.full(4000, -1)
-    drawn = sampling.sample(model, options, jax.random.key(5), weights, *asked)
+    drawn = sampled(model, options, jax.random.key(5), weights, *asked)
     made = preprocessing.decode(params["fitted"], model.layout, drawn)
     real = people(variable=variable)
     share, after, told = [], [], []

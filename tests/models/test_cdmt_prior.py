@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cdmt_builders import config, untrained
+from cdmt_builders import config, sampled, untrained
 from small_cohorts import cohort, schema
 
 from jaxehr.core.cohort import Feature
@@ -53,7 +53,7 @@ def drawn(label, num=1500):
     options = CdmtSampling(solver="heun", steps=40)
     labels = np.full(num, label)
     asked = frames, np.arange(num), labels
-    return sampling.sample(model, options, KEY, weights, *asked).numeric
+    return sampled(model, options, KEY, weights, *asked).numeric
 
 
 KEY = jax.random.key(3)

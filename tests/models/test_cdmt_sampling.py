@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cdmt_builders import compilations, config, untrained
+from cdmt_builders import compilations, config, sampled, untrained
 from scipy import stats
 from small_cohorts import STATIC, TEMPORAL, cohort, schema
 
@@ -60,7 +60,7 @@ def raw(index, **fields):
     index = np.asarray(index, np.int32)
     anyone = np.full(len(index), -1, np.int32)
     weights = complete(params["weights"], params["fitted"])
-    return sampling.sample(model, FEW, KEY, weights, frames, index, anyone)
+    return sampled(model, FEW, KEY, weights, frames, index, anyone)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def encoded(options, num=640, categorical="embedding"):
     model, params, _ = at_start(categorical)
     frames = np.asarray(params["fitted"]["frames"], np.float32)
     everyone = np.full(num, -1, np.int32)
-    return sampling.sample(
+    return sampled(
         model, options, KEY, params["weights"], frames, np.arange(num), everyone
     )
 

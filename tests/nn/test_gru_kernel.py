@@ -59,18 +59,19 @@ def test_values_and_gradients_are_those_of_the_plain_form(
         np.testing.assert_allclose(b, a, rtol=error, atol=error * 2)
 
 
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="rounds on a GPU only")
 @pytest.mark.parametrize("length", [None, LENGTH], ids=["full", "padded"])
 def test_products_as_a_gpu_rounds_them_by_default(length):
-    """TF32 keeps 10 bits: 2^-11 a factor. Elsewhere this is float32 again."""
+    """TF32 keeps 10 bits: a factor is off by 2^-11, a fourth of bfloat16's."""
     with jax.default_matmul_precision("default"):
         found = both("kernel", "float32", length)[1]
     wanted = both("kernel", "float32", length)[0]
     for a, b in zip(jax.tree.leaves(wanted), jax.tree.leaves(found), strict=True):
-        np.testing.assert_allclose(b, a, rtol=4e-3, atol=8e-3)
+        np.testing.assert_allclose(b, a, rtol=3e-3, atol=6e-3)
 
 
 def test_gradients_of_weights_are_not_rounded_to_bfloat16():
-    """Against the plain form, whose factors are rounded in both passes."""
+    """The gradient of a rounded factor is one of 8 bits where JAX makes it."""
     found = both("kernel", "bfloat16", None)[1][0][0]["params"]["layer_0"]
     for direction in ("forward", "backward"):
         for name in ("w_input", "w_hidden"):

@@ -265,26 +265,6 @@ def program(model: Model, sampling: CdmtSampling, rows: int, devices: int) -> An
     return compiled_rows(run, devices, copied=3)
 
 
-def sample(
-    model: Model,
-    sampling: CdmtSampling,
-    key: jax.Array,
-    params: Params,
-    frames: np.ndarray,
-    index: np.ndarray,
-    label: np.ndarray,
-    progress: Callable[[int], None] | None = None,
-) -> Batch:
-    """Patients `index` [N] with labels [N] (see `draw_frames`), as NumPy arrays.
-
-    Args:
-      progress: called with the number of patients done after every block.
-    """
-    asked = model, sampling, key, params, frames, index, label, progress
-    blocks = list(sample_blocks(*asked))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *blocks)
-
-
 def sample_blocks(
     model: Model,
     sampling: CdmtSampling,
@@ -295,7 +275,8 @@ def sample_blocks(
     label: np.ndarray,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[Batch]:
-    """`sample`, block after block; at least one, of no patient where N is 0.
+    """Patients `index` [N] with labels [N] (see `draw_frames`), as NumPy arrays, block
+    after block; at least one, of no patient where N is 0.
 
     An accelerator has its next block before the last one is fetched, so that it works
     while the host does. The CPU would only work at two blocks at once.

@@ -49,6 +49,7 @@ COLUMNS = {
     "skill temporal": "imputation.temporal.brier_skill",
     "NRMSE temporal": "imputation.temporal.person_nrmse",
 }
+COMPARED = {"AUROC": 1, "MMD² x 1000": -1}  # 1 = more is better
 REAL = {
     title: path.replace(".value", ".reference")
     for title, path in COLUMNS.items()
@@ -82,7 +83,8 @@ def write_report(out: pathlib.Path, done: Found, settings: dict[str, Any]) -> No
     if not done:
         return
     grouped = groups_of(done)
-    write_text(out / "table.md", table(grouped, done))
+    text = "\n".join(filter(None, [table(grouped, done), versus(grouped)]))
+    write_text(out / "table.md", text)
     draw(grouped, done, out / "figure.png")
     write_json(out / "summary.json", plain(summary(grouped, done, settings)))
 
@@ -131,6 +133,56 @@ def table(grouped: dict[tuple[int, int, str], Found], done: Found) -> str:
         "ridge on the complete patients in cross-validation, and the row is ridge's."
     )
     return "\n".join([*lines, "", note, ""])
+
+
+def versus(grouped: dict[tuple[int, int, str], Found]) -> str:
+    """The default less each alternative, as Markdown; "" where they share no cell."""
+    titles = [text for name in COMPARED for text in (f"{name} difference", "worst")]
+    rows = [["`fused` less", *titles, "pairs"], ["---"] + ["---:"] * (len(titles) + 1)]
+    for method in TITLES:
+        numbers, pairs = [], 0
+        for name, sign in COMPARED.items():
+            found = differences(grouped, method, COLUMNS[name])
+            pairs = sum(map(len, found.values()))
+            if not pairs or method == "fused":
+                break
+            (p, q), worst = min(found.items(), key=lambda item: sign * item[1].mean())
+            every = np.concatenate(list(found.values()))
+            numbers += [error_of(every, name), f"{error_of(worst, name)} ({p}/{q})"]
+        if numbers:
+            rows.append([TITLES[method], *numbers, str(pairs)])
+    if len(rows) == 2:
+        return ""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    note = (
+        "Pairs: the same patients hidden and the same seed; all patterns in which "
+        "something is. Mean ± standard error over pairs; worst: the pattern in which "
+        "`fused` stands worst, as percent without static / temporal part."
+    )
+    return "\n".join([*lines, "", note, ""])
+
+
+def differences(
+    grouped: dict[tuple[int, int, str], Found], method: str, path: str
+) -> dict[tuple[int, int], np.ndarray]:
+    """The default less another method: by pattern, over the seeds of both."""
+    found = {}
+    for (p, q, name), cells in grouped.items():
+        ours = {c["seed"]: at(c, path) for c in grouped.get((p, q, "fused"), [])}
+        both = [ours[c["seed"]] - at(c, path) for c in cells if c["seed"] in ours]
+        if name == method and both:
+            found[p, q] = np.array(both)
+    return found
+
+
+def error_of(values: np.ndarray, title: str) -> str:
+    """Mean and standard error, in the units of a column."""
+    factor, digits = (1000, 2) if "1000" in title else (1, 3)
+    text = f"{factor * values.mean():+.{digits}f}"
+    if len(values) == 1:
+        return text
+    error = factor * values.std(ddof=1) / np.sqrt(len(values))
+    return f"{text} ± {error:.{digits}f}"
 
 
 def draw(

@@ -224,9 +224,16 @@ TINY = {
 }
 TRAINED = [name for name, tiny in TINY.items() if hasattr(tiny.config, "train")]
 LEARNED = [name for name in TINY if name not in ("independent", "bootstrap")]
-every = pytest.mark.parametrize("name", TINY)
 
 
+def parametrized(names):
+    """All tests of a model in one process, which trains it once."""
+    group = lambda name: pytest.mark.xdist_group(f"contract-{name}")
+    cases = [pytest.param(name, marks=group(name)) for name in names]
+    return pytest.mark.parametrize("name", cases)
+
+
+every = parametrized(TINY)
 pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
@@ -254,7 +261,7 @@ def trained(name):
     return model(name).fit(KEY, data().cohort, checkpoint=checkpoints(name))
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True, scope="session")
 def tidy():
     yield
     for name in TINY:
@@ -380,7 +387,7 @@ def test_saved_and_loaded_runs_sample_the_same(name, tmp_path):
     assert_same(found.cohort, wanted.cohort)
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@parametrized(TRAINED)
 def test_a_training_goes_on_bit_for_bit(name, tmp_path):
     """As after a crash between the last two checkpoints of the last stage."""
     wanted, folder, heard = trained(name), tmp_path / "checkpoints", []
@@ -400,7 +407,7 @@ def test_a_training_goes_on_bit_for_bit(name, tmp_path):
         np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@parametrized(TRAINED)
 def test_a_loss_that_is_not_finite_stops(name):
     tiny = TINY[name]
     rate = dataclasses.replace(tiny.config.train, learning_rate=1e30)
@@ -426,7 +433,7 @@ def distance(name):
     return np.abs(correlations(draw(name, 400)) - truth).mean()
 
 
-@pytest.mark.parametrize("name", LEARNED)
+@parametrized(LEARNED)
 def test_the_law_is_learned_better_than_by_the_floor(name):
     """The floor errs by the mean correlation of the law, half the columns by 0.6."""
     assert distance("independent") > 0.3

@@ -8,7 +8,12 @@ from missing_people import people
 from experiments.cells import CELLS, SETTINGS, append_cell, read_cells, spread
 from experiments.flexgen_missing import FLOORS, METHODS, Cell, chosen, plan, twin
 from experiments.flexgen_missing_parts import floor, hide, part_error, remembering
-from experiments.flexgen_missing_report import groups_of, table, write_report
+from experiments.flexgen_missing_report import (
+    groups_of,
+    table,
+    versus,
+    write_report,
+)
 from jaxehr.core.checks import InputError
 from jaxehr.core.files import read_json, write_json
 from jaxehr.metrics.classifiers import Rows
@@ -129,6 +134,25 @@ def test_table_and_summary(tmp_path):
     assert found["rows"][-1]["AUPR"] is None
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert np.isnan(spread(done, "metrics.absent.value")[0])
+
+
+def test_the_default_is_compared_by_pairs():
+    """Of the same pattern and seed; the worst pattern is named, with its error."""
+    number = lambda c, mmd: c["metrics"] | {"mmd_pooled_squared": {"value": mmd}}
+    done = [cell(40, 40, "fused", seed, 0.8 + 0.1 * seed) for seed in (0, 1, 2)]
+    done += [cell(40, 40, "knn", seed, 0.7 + 0.09 * seed) for seed in (0, 1)]
+    done += [cell(80, 0, "fused", 0, 0.6), cell(80, 0, "knn", 0, 0.7)]
+    done += [cell(20, 0, "knn", 0, 0.7)]  # the default has no such cell
+    for found in done:
+        ours = found["method"] == "fused"
+        found["metrics"] = number(found, 0.004 if ours and found["static"] == 40 else 0)
+    heading, _, knn, _, note, *_ = versus(groups_of(done)).splitlines()
+    assert heading.count("worst") == 2
+    # .1 and .11 of 40/40, -.1 of 80/0; standard errors of 3 and of 1 pair
+    start = "| 5 nearest neighbours | +0.037 ± 0.068 | -0.100 (80/0) |"
+    assert knn == f"{start} +2.67 ± 1.33 | +4.00 ± 0.00 (40/40) | 3 |"
+    assert note.startswith("Pairs: ")
+    assert versus(groups_of(done[:3])) == ""
 
 
 def test_a_coupling_that_was_not_used_is_named():

@@ -3,10 +3,12 @@
     python -m experiments.cdmt_table4_c2st 2019=cohorts/2019a
 
 Cells of `configs/cdmt.json`, shared with the other tables of the paper
-(results/cdmt/cells.jsonl); cohorts and budget as in `experiments.benchmark`. Expected:
-4 to 6 minutes a cell on 2 CPU cores at the default 120 s of training, under 3 on one
-H200. What to expect:
-0.5 is a synthetic stay nobody can tell; CDMT-EHR lowest, the LSTM sees most.
+(results/cdmt/cells.jsonl); flags as in `experiments.benchmark`. Cohorts of yours
+(`prepare mimic3 --task vitals24`, `prepare eicu`), or without any the stand-in of
+`experiments.standins`. Expected: 6 to 10 minutes a cell on 2 CPU cores at the default
+120 s of training, 8 cells a seed; under 3 (not measured) on one H200. What to expect:
+0.5 is a synthetic stay nobody can tell; CDMT-EHR lowest. `paper` is CDMT-EHR as
+published, `cdmt` what this library does by default.
 """
 
 import sys

@@ -5,9 +5,10 @@
 Cells of `configs/cdmt_table7.json` (results/cdmt_table7/cells.jsonl); trainings are
 shared with the other tables of the paper, drawings are three times as many as real
 people. At most 4,000 real people train a classifier. Expected: 8 to 12 minutes a cell
-on 2 CPU cores at the default 120 s of training, under 4 on one H200. What to expect: a
-gain at 10 and 25 % of the real people that falls with their share, little or none on
-top of all; `independent`, columns without their relations, loses.
+on 2 CPU cores at the default 120 s of training, under 4 (not measured) on one H200; 3
+cells a seed, 3 classifiers x 3 seeds. What to expect: a gain at 10 and 25 % of the real
+people that falls with their share, little or none on top of all; `independent`, columns
+without their relations, loses.
 """
 
 import sys

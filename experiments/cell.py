@@ -49,14 +49,17 @@ def run_cell(
       cell: `suite.Cell`.
     """
     configure()
+    from experiments.cells import marks_of
     from jaxehr.core.checks import InputError
 
     try:
         hide = suite.variants[cell.variant].hide
         data = load(folders, settings["patients"], hide, cell.seed)
-        place = training_place(work, settings, folders, suite.variants, cell)
+        marks = dict(marks_of(suite, cell.variant, folders))
+        place = training_place(work, settings, folders, suite, cell)
         found = measured(suite, settings, place, data, cell)
-        return found | {"data": told_of(data.real, folders), "training": place.name}
+        told = {"data": told_of(data.real, folders), "marks": marks}
+        return found | told | {"training": place.name}
     except (InputError, FloatingPointError, MemoryError, ValueError) as error:
         return {"failed": f"{type(error).__name__}: {error}".splitlines()[0]}
 
@@ -89,7 +92,8 @@ def load(
     if static or temporal:
         left, _ = drop_modalities(left, static, temporal, seed)
     if hide.get("entries"):
-        left = drop_entries(left, hide["entries"], seed)
+        fill = bool(hide.get("filled"))
+        left = drop_entries(left, hide["entries"], seed, fill=fill)
     return Data(real, *split(left, VALID_SHARE, salt="valid"), test)
 
 
@@ -103,14 +107,16 @@ def training_place(
     work: pathlib.Path,
     settings: dict[str, Any],
     folders: tuple[pathlib.Path, ...],
-    variants: dict[str, Any],
+    suite: Any,
     cell: Any,
 ) -> pathlib.Path:
     """The folder of a training: one for all variants, of any suite, that learn the same
     from the same cohort."""
-    variant = variants[cell.variant]
-    paths = [str(folder.resolve()) for folder in folders]
-    same = [variant.model, variant.config, variant.hide, settings, paths]
+    from experiments.cells import marks_of
+
+    variant = suite.variants[cell.variant]
+    cohort = dict(marks_of(suite, cell.variant, folders))["cohort"]
+    same = [variant.model, variant.config, variant.hide, settings, cohort]
     text = json.dumps(same, sort_keys=True)
     mark = hashlib.sha256(text.encode()).hexdigest()[:12]
     return work / f"{cell.cohort}-{variant.model}-{cell.seed}-{mark}"
@@ -153,7 +159,7 @@ def trained_once(
     seed: int,
 ) -> Trained:
     """The training of a variant; another one of the same model and configuration may
-    have made it before. After a change of code or data, remove the folder of all."""
+    have made it before. After a change of code, remove the folder of all."""
     from jaxehr.core.files import read_json, write_json
     from jaxehr.runs import load_run, save_run
 
@@ -169,6 +175,8 @@ def train(settings: dict[str, Any], data: Data, variant: Any, seed: int) -> Trai
     import jax
     import numpy as np
 
+    from experiments.cells import revision
+    from jaxehr.models.flexgen.alignment import from_text
     from jaxehr.runs import Run, describe, make
 
     laps: dict[str, float] = {}
@@ -193,7 +201,10 @@ def train(settings: dict[str, Any], data: Data, variant: Any, seed: int) -> Trai
         "input": str(params.get("input", "")),
         "seconds": laps,
         "peak_bytes": peak_bytes(),
+        "trained_by": revision(),
     }
+    if "diagnostics" in params:
+        told["alignment"] = {"used": from_text(params["diagnostics"])["used"]}
     info = describe(variant.model, data.real, config, seed, 0.0)
     return Trained(Run(variant.model, config, data.real.schema, params, info), told)
 

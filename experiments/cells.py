@@ -1,11 +1,14 @@
 """Cells of an experiment: one line of JSON each, kept as soon as it is done."""
 
 import dataclasses
+import functools
+import hashlib
 import importlib.metadata
 import json
 import pathlib
 import platform
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,12 +23,17 @@ SETTINGS, CELLS = "settings.json", "cells.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A column: its title, where its number stands in a cell, and how it is shown."""
+    """A column: its title, where its number stands in a cell, and how it is shown.
+
+    Attributes:
+      offset: added after `scale`; accuracy is half of an advantage and a half.
+    """
 
     title: str
     path: str
     digits: int = 3
     scale: float = 1.0
+    offset: float = 0.0
 
     @property
     def reference(self) -> str:
@@ -34,13 +42,13 @@ class Column:
         return f"{self.path[: -len(end)]}.reference" if end in self.path else ""
 
 
-def metric(title: str, name: str, digits: int = 3, scale: float = 1.0) -> Column:
-    """A column of a metric."""
-    return Column(title, f"metrics.{name}.value", digits, scale)
+def metric(title: str, name: str, *shown: Any) -> Column:
+    """A column of a metric; `shown` is digits, scale, offset."""
+    return Column(title, f"metrics.{name}.value", *shown)
 
 
 def column(spec: list[Any]) -> Column:
-    """A column from a config: title, name of a number, digits, factor.
+    """A column from a config: title, name of a number, digits, factor, offset.
 
     A name with a dot is a place in a cell, such as `seconds.training`.
     """
@@ -99,6 +107,41 @@ def spread(cells: Found, path: str) -> tuple[float, float, int]:
         return float("nan"), float("nan"), 0
     std = values.std(ddof=1) if values.size > 1 else float("nan")
     return float(values.mean()), float(std), values.size
+
+
+def fell_back(cells: Found) -> str:
+    """In how many directions a coupling was unusable or lost to ridge on the pairs."""
+    used = [
+        text
+        for cell in cells
+        for text in cell.get("alignment", {}).get("used", {}).values()
+    ]
+    ridge = used.count("ridge on pairs")
+    return f" (ridge used in {ridge} of {len(used)} maps)" if ridge else ""
+
+
+def marks_of(
+    suite: Any, variant: str, folders: tuple[pathlib.Path, ...]
+) -> Iterator[tuple[str, str]]:
+    """Hashes of what a cell of a suite is made of: its cohort, and what is done."""
+    files = tuple(path for folder in folders for path in sorted(folder.rglob("*.*")))
+    stamps = tuple((str(path), path.stat().st_mtime_ns) for path in files)
+    yield "cohort", contents(stamps)
+    done = [suite.variants[variant], suite.metrics, suite.quick, suite.drawn]
+    text = json.dumps(done, sort_keys=True)
+    yield "variant or metrics", hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@functools.lru_cache(maxsize=64)
+def contents(stamps: tuple[tuple[str, int], ...]) -> str:
+    """A hash of files' contents, wherever they lie; but not of provenance, which holds
+    the day."""
+    found = hashlib.sha256()
+    for path, _ in stamps:
+        if pathlib.Path(path).name != "provenance.json":
+            with open(path, "rb") as stream:
+                found.update(hashlib.file_digest(stream, "sha256").digest())
+    return found.hexdigest()[:12]
 
 
 def machine() -> dict[str, str]:

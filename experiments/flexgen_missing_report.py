@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments.cells import Found, at, spread
+from experiments.cells import Found, at, fell_back, spread
 from jaxehr.core.files import write_json, write_text
 from jaxehr.report.json_out import plain
 
@@ -97,17 +97,6 @@ def shown(cells: Found, title: str, path: str) -> str:
         return ""
     text = f"{factor * mean:.{digits}f}"
     return text if count == 1 else f"{text} ± {factor * std:.{digits}f}"
-
-
-def fell_back(cells: Found) -> str:
-    """In how many directions a coupling was unusable or lost to ridge on the pairs."""
-    used = [
-        text
-        for cell in cells
-        for text in cell.get("alignment", {}).get("used", {}).values()
-    ]
-    ridge = used.count("ridge on pairs")
-    return f" (ridge used in {ridge} of {len(used)} maps)" if ridge else ""
 
 
 def table(grouped: dict[tuple[int, int, str], Found], done: Found) -> str:

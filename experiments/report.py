@@ -48,18 +48,37 @@ def write_report(arguments: Report) -> pathlib.Path:
     Raises:
       InputError: no experiment there has a cell.
     """
-    folders = sorted(path.parent for path in arguments.folder.glob(f"*/{CELLS}"))
+    root = arguments.folder
+    folders = sorted(path.parent for path in root.glob(f"*/{CELLS}"))
     if not folders:
-        raise InputError(f"{arguments.folder}: no folder there has a {CELLS}.")
-    parts = [HEAD, *(section(folder, arguments.folder) for folder in folders)]
+        raise InputError(f"{root}: no folder there has a {CELLS}.")
+    parts = [HEAD, *(section(folder, root) for folder in folders), *others(root)]
     write_text(arguments.folder / "README.md", "\n".join(parts))
     print(arguments.folder / "README.md")
     return arguments.folder / "README.md"
 
 
+def others(root: pathlib.Path) -> list[str]:
+    """Results that are not made of cells: sizes of cohorts, and files of numbers."""
+    found = []
+    for path in sorted((root / "sizes").glob("*.md")):
+        line = f"python -m experiments.{path.stem}"
+        found.append(f"## {path.stem}\n\n```sh\n{line}\n```\n\n{path.read_text()}")
+    files = sorted([*root.glob("*.json"), *root.glob("*/summary.json")])
+    files = [path for path in files if not (path.parent / CELLS).is_file()]
+    if files:
+        names = [path.relative_to(root).as_posix() for path in files]
+        links = "\n".join(f"- [{name}]({name})" for name in names)
+        found.append(
+            f"## Other numbers\n\nTold in the README of the project.\n\n{links}\n"
+        )
+    return found
+
+
 def section(folder: pathlib.Path, root: pathlib.Path) -> str:
     """One experiment: what was run, then its tables and figures."""
-    name, title = folder.name, f"## {folder.name}\n"
+    # benchmark-epyc is the suite `benchmark` on other terms.
+    name, title = folder.name.partition("-")[0], f"## {folder.name}\n"
     if name not in suites():
         texts = sorted(path.stem for path in folder.glob("*.md"))
         parts = [title, facts(read_cells(folder, {}))]

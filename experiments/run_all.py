@@ -1,6 +1,6 @@
 """All suites, as far as a budget of time goes: cell by cell, cheapest first.
 
-    python -m experiments.run_all --budget 2h 2019=cohorts/2019a 2012=cohorts/2012a
+    python -m experiments.run_all --budget 2h
 
 Every variant has its first seed before any has its second; within a seed the cheapest
 cell that still fits is next. What a cell costs is known from cells of its variant that
@@ -25,6 +25,7 @@ import tyro
 from experiments.cell import PARTS, told_at, training_place
 from experiments.cells import CELLS, Found, at, read_cells
 from experiments.report import Report, write_report
+from experiments.standins import prepared
 from experiments.suite import (
     RESULTS,
     Cell,
@@ -36,6 +37,7 @@ from experiments.suite import (
     shell,
     suites,
     unfinished,
+    unfit,
 )
 from jaxehr.core.checks import InputError, known
 
@@ -48,8 +50,9 @@ TRAINING = 2  # of `PARTS`: the timed steps and the training itself
 class RunAll:
     """Run what fits of all suites."""
 
-    cohorts: tyro.conf.Positional[tuple[str, ...]]
-    """NAME=TRAIN or NAME=TRAIN:TEST: folders that `jaxehr prepare` made."""
+    cohorts: tyro.conf.Positional[tuple[str, ...]] = ()
+    """NAME=TRAIN or NAME=TRAIN:TEST: folders that `jaxehr prepare` made; each suite
+    takes those that suit it. None = the stand-ins of every suite."""
     budget: str = "2h"
     """Time for the cells: 2h, 90m, or both as 1h30m."""
     suites: tuple[str, ...] = ()
@@ -111,8 +114,13 @@ def jobs_of(arguments: RunAll) -> list[Job]:
         known("suite", name, names)
     jobs = []
     for name in arguments.suites or names:
+        suite = load_suite(name)
+        cohorts = suited(suite, arguments.cohorts)
+        if not cohorts:
+            print(f"{name}: no cohort suits it.")
+            continue
         options = Options(
-            cohorts=arguments.cohorts,
+            cohorts=cohorts,
             out=arguments.results / name,
             work=arguments.results / "work",
             seeds=arguments.seeds,
@@ -121,8 +129,15 @@ def jobs_of(arguments: RunAll) -> list[Job]:
             patients=arguments.patients,
             limit=arguments.limit,
         )
-        jobs.append(Job(load_suite(name), options))
+        jobs.append(Job(suite, options))
     return jobs
+
+
+def suited(suite: Suite, texts: tuple[str, ...]) -> tuple[str, ...]:
+    """The cohorts that a suite can take; its stand-ins where none is named."""
+    named = zip(texts, folders_of(texts).values(), strict=True) if texts else ()
+    chosen = tuple(text for text, folders in named if not unfit(suite, folders))
+    return chosen if texts else prepared(suite.standins)
 
 
 def choices(job: Job) -> list[Choice]:
@@ -133,9 +148,7 @@ def choices(job: Job) -> list[Choice]:
     found = []
     for cell in unfinished(suite, options):
         paths = folders[cell.cohort]
-        place = training_place(
-            options.trainings(), settings, paths, suite.variants, cell
-        )
+        place = training_place(options.trainings(), settings, paths, suite, cell)
         trained = told_at(place).is_file()
         found.append(Choice(cost(done, cell, trained, options.seconds), job, cell))
     return found

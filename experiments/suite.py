@@ -22,6 +22,12 @@ from jaxehr.devices import configure
 
 CONFIGS = pathlib.Path(__file__).parent / "configs"
 RESULTS = pathlib.Path("results")
+NEEDS = {
+    "static": "has no static column",
+    "temporal": "has no temporal column",
+    "dense": "has binary columns only (--discretize), not values and gaps",
+    "binary": "is not in the papers' binary form (--discretize fiddle)",
+}
 NOT_SETTINGS = ("cohorts", "only", "seeds", "out", "work", "budget", "limit", "again")
 
 
@@ -32,7 +38,8 @@ class Variant(NamedTuple):
       model: as in `jaxehr list models`. config: changes to its configuration.
       sampling: changes to its sampling options. label: "" = training frequency,
       "balanced", or the text of a class. hide: shares of the people to learn from who
-      lose the `static` or the `temporal` part, and of `entries`.
+      lose the `static` or the `temporal` part, and of `entries`; those are `filled`
+      with what is common for models that do without missing values.
     """
 
     model: str
@@ -50,7 +57,8 @@ class Suite(NamedTuple):
       quick: changes to the quick metric configuration. tables: by name, the `variants`
       of a published table and its `columns`, see `cells.column`; perhaps a `figure`,
       see `figures.draw`, and what the `paper` says. drawn: synthetic patients for each
-      real one.
+      real one. standins: open cohorts that it takes where none is named, see
+      `standins`. needs: what a cohort must have, keys of `NEEDS`.
     """
 
     name: str
@@ -59,6 +67,8 @@ class Suite(NamedTuple):
     quick: dict[str, Any]
     tables: dict[str, dict[str, Any]] = {}  # noqa: RUF012
     drawn: int = 1
+    standins: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
 
 class Cell(NamedTuple):
@@ -73,8 +83,9 @@ class Cell(NamedTuple):
 class Options:
     """Which cells are run, and how large they are."""
 
-    cohorts: tyro.conf.Positional[tuple[str, ...]]
-    """NAME=TRAIN or NAME=TRAIN:TEST: folders that `jaxehr prepare` made."""
+    cohorts: tyro.conf.Positional[tuple[str, ...]] = ()
+    """NAME=TRAIN or NAME=TRAIN:TEST: folders that `jaxehr prepare` made; none = open
+    ones that stand in for the papers' (`python -m experiments.standins`)."""
     out: pathlib.Path | None = None
     """The folder to make or go on with; by default results/ and the suite's name."""
     work: pathlib.Path | None = None
@@ -118,6 +129,7 @@ def load_suite(name: str) -> Suite:
     made = read_json(CONFIGS / f"{name}.json")
     variants = {key: Variant(**value) for key, value in made["variants"].items()}
     more = {key: made[key] for key in ("tables", "drawn") if key in made}
+    more |= {key: tuple(made.get(key, ())) for key in ("standins", "needs")}
     quick = made.get("quick", {})
     return Suite(name, variants, tuple(made["metrics"]), quick, **more)
 
@@ -161,13 +173,40 @@ def folders_of(texts: tuple[str, ...]) -> dict[str, tuple[pathlib.Path, ...]]:
     return found
 
 
+def unfit(suite: Suite, folders: tuple[pathlib.Path, ...]) -> str:
+    """What a cohort lacks that the suite needs; "" = nothing."""
+    from jaxehr.core.files import read_json
+
+    for folder in folders:
+        schema = read_json(folder / "schema.json")
+        sparse = any(folder.glob("**/temporal.npz"))
+        lacks = {
+            "static": not schema["static"],
+            "temporal": not schema["temporal"],
+            "dense": sparse,
+            "binary": not sparse,
+        }
+        for need in suite.needs:
+            if lacks[need]:
+                return f"{folder}: {NEEDS[need]}"
+    return ""
+
+
 def run_suite(suite: Suite, options: Options) -> pathlib.Path:
     """Runs the cells that are left, then says how many there are.
 
     Returns:
       The folder of the cells.
+
+    Raises:
+      InputError: a cohort that the suite cannot take; see `unfinished` too.
     """
+    from jaxehr.core.checks import InputError
+
     cohorts, out = folders_of(options.cohorts), options.folder(suite)
+    for name, folders in cohorts.items():
+        if said := unfit(suite, folders):
+            raise InputError(f"cohort {name!r}: {said}; {suite.name} needs it.")
     begun, longest = time.perf_counter(), 0.0
     total, left = len(list(plan(suite, options, cohorts))), unfinished(suite, options)
     while left:
@@ -183,15 +222,38 @@ def unfinished(suite: Suite, options: Options) -> list[Cell]:
     """The cells that are left, in the order of the plan.
 
     Raises:
-      InputError: there are cells that were made with other settings.
+      InputError: there are cells that were made with other settings, of another cohort
+        of this name, or of another variant or metrics of this name.
     """
     from experiments.cells import read_cells
 
+    folders = folders_of(options.cohorts)
     done = read_cells(options.folder(suite), options.settings())
     keep = lambda cell: not (options.again and "failed" in cell)
-    finished = {tuple(c[name] for name in Cell._fields) for c in done if keep(c)}
-    wanted = plan(suite, options, folders_of(options.cohorts))
-    return [cell for cell in wanted if cell not in finished]
+    finished = {tuple(c[name] for name in Cell._fields): c for c in done if keep(c)}
+    left = []
+    for cell in plan(suite, options, folders):
+        if cell not in finished:
+            left.append(cell)
+        elif "failed" not in finished[cell]:
+            same_cell(options.folder(suite), suite, folders, finished[cell])
+    return left
+
+
+def same_cell(
+    out: pathlib.Path, suite: Suite, folders: Any, found: dict[str, Any]
+) -> None:
+    """Refuses a cell of another cohort, variant or metrics under the names of now."""
+    from experiments.cells import marks_of
+    from jaxehr.core.checks import InputError
+
+    told = found.get("marks", {})
+    for name, mark in marks_of(suite, found["variant"], folders[found["cohort"]]):
+        if told.get(name, mark) != mark:  # older cells have no marks
+            raise InputError(
+                f"{out}: the cells of {found['cohort']}/{found['variant']} were made "
+                f"with another {name}; choose another --out, or the old {name}."
+            )
 
 
 def run_one(suite: Suite, options: Options, cell: Cell) -> float:

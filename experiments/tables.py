@@ -14,8 +14,19 @@ from collections.abc import Callable, Iterable
 
 import tyro
 
-from experiments.cells import CELLS, Column, Found, column, in_words, metric, spread
+from experiments.cells import (
+    CELLS,
+    Column,
+    Found,
+    at,
+    column,
+    fell_back,
+    in_words,
+    metric,
+    spread,
+)
 from experiments.figures import draw, draw_schedules
+from experiments.standins import prepared
 from experiments.suite import Options, Suite, load_suite, run_suite, shell
 from jaxehr.core.checks import InputError
 from jaxehr.core.files import write_text
@@ -95,6 +106,8 @@ def paper_table(suite_name: str, *names: str) -> Callable[[Options], None]:
         wanted = names or tuple(suite.tables)
         used = dict.fromkeys(v for n in wanted for v in suite.tables[n]["variants"])
         only = options.only or tuple(used)
+        cohorts = options.cohorts or prepared(suite.standins)
+        options = dataclasses.replace(options, cohorts=cohorts)
         out = run_suite(suite, dataclasses.replace(options, only=only))
         for path in publish(suite, wanted, out, options.trainings()):
             print(path)
@@ -119,7 +132,9 @@ def publish(
         if not done:
             continue
         columns = tuple(map(column, spec["columns"]))
-        text = document(done, {spec["title"]: columns})
+        if "relative" in spec:
+            columns += (relative(done, **spec["relative"]),)
+        text = document(done, {spec["title"]: columns}, spec.get("interval", False))
         if "paper" in spec:
             text += f"\nThe paper, of its own patients: {spec['paper']}\n"
         write_text(out / f"{name}.md", text)
@@ -131,9 +146,29 @@ def publish(
     return paths
 
 
-def document(done: Found, blocks: dict[str, tuple[Column, ...]]) -> str:
-    """All tables as Markdown, and how their numbers were made."""
-    return "\n".join([*sections(done, blocks), note(done)])
+def relative(done: Found, title: str, path: str, to: str) -> Column:
+    """A column of the number at `path` over that of the variant `to`, which is written
+    into the cells."""
+    base = {
+        (cell["cohort"], cell["seed"]): at(cell, path)
+        for cell in done
+        if cell["variant"] == to
+    }
+    for cell in done:
+        of = base.get((cell["cohort"], cell["seed"]), 0.0)
+        cell["relative"] = at(cell, path) / of if of > 0 else None
+    return Column(title, "relative", 1)
+
+
+def document(
+    done: Found, blocks: dict[str, tuple[Column, ...]], interval: bool = False
+) -> str:
+    """All tables as Markdown, and how their numbers were made.
+
+    Args:
+      interval: show that of a number where there is one seed.
+    """
+    return "\n".join([*sections(done, blocks, interval), note(done)])
 
 
 def latest(done: Found) -> Found:
@@ -142,7 +177,9 @@ def latest(done: Found) -> Found:
     return list(found.values())
 
 
-def sections(done: Found, blocks: dict[str, tuple[Column, ...]]) -> list[str]:
+def sections(
+    done: Found, blocks: dict[str, tuple[Column, ...]], interval: bool = False
+) -> list[str]:
     """Markdown of every cohort: a title, and a table of each block of columns."""
     found = []
     for cohort in dict.fromkeys(cell["cohort"] for cell in done):
@@ -155,7 +192,7 @@ def sections(done: Found, blocks: dict[str, tuple[Column, ...]]) -> list[str]:
                 f"{sizes['fit']} people to learn from, {sizes['valid']} to choose the "
                 f"average by, {sizes['test']} held out.\n"
             )
-            found += [table(name, columns, good) for name, columns in blocks.items()]
+            found += [table(name, cs, good, interval) for name, cs in blocks.items()]
         found += [
             f"{cell['variant']}, seed {cell['seed']}, failed: {cell['failed']}\n"
             for cell in cells
@@ -164,7 +201,9 @@ def sections(done: Found, blocks: dict[str, tuple[Column, ...]]) -> list[str]:
     return found
 
 
-def table(name: str, columns: tuple[Column, ...], cells: Found) -> str:
+def table(
+    name: str, columns: tuple[Column, ...], cells: Found, interval: bool = False
+) -> str:
     """One block of columns: real people first, then models in the order they ran."""
     columns = tuple(c for c in columns if spread(cells, c.path)[2])
     rows = [[name, *(c.title for c in columns), "seeds"]]
@@ -174,17 +213,26 @@ def table(name: str, columns: tuple[Column, ...], cells: Found) -> str:
         rows.append(["real people", *real, ""])
     for model in dict.fromkeys(cell["variant"] for cell in cells):
         own = [cell for cell in cells if cell["variant"] == model]
-        rows.append([model, *(shown(own, c.path, c) for c in columns), str(len(own))])
+        numbers = [shown(own, c.path, c, interval) for c in columns]
+        rows.append([model + fell_back(own), *numbers, str(len(own))])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
-def shown(cells: Found, path: str, column: Column) -> str:
-    """Mean and standard deviation over seeds as text."""
+def shown(cells: Found, path: str, column: Column, interval: bool = False) -> str:
+    """Mean and standard deviation over seeds as text; an interval of one seed."""
     mean, std, count = spread(cells, path)
     if not count:
         return "not defined"
-    number = lambda value: f"{value * column.scale:,.{column.digits}f}"
-    return number(mean) if count == 1 else f"{number(mean)} ± {number(std)}"
+    number = lambda value: f"{value:,.{column.digits}f}"
+    place = lambda value: number(value * column.scale + column.offset)
+    if count > 1:
+        return f"{place(mean)} ± {number(std * column.scale)}"
+    low, high = (
+        spread(cells, path.replace(".value", end))[0] for end in (".low", ".high")
+    )
+    if not interval or path != column.path or low != low:
+        return place(mean)
+    return f"{place(mean)} ({place(low)} to {place(high)})"
 
 
 def note(done: Found) -> str:

@@ -1,13 +1,25 @@
 """Modalities or entries taken away at random, for experiments that know the truth."""
 
+import re
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Dataset, Table, make_cohort
+from jaxehr.core.cohort import (
+    Dataset,
+    Feature,
+    Table,
+    coded_features,
+    make_cohort,
+    numeric_features,
+    to_dense,
+)
 from jaxehr.core.sparse import SparseTable
 from jaxehr.data.split import hashed_share
+
+# What FIDDLE appends to the name of a variable: `discretize`, or its own release.
+PARTS_OF_FIDDLE = re.compile(r"_(?:value|mask|delta_time|min|max|mean)(?:_|$)")
 
 
 class Hidden(NamedTuple):
@@ -67,31 +79,70 @@ def drop_modalities(
     return data._replace(cohort=made, provenance=provenance), hidden
 
 
-def drop_entries(data: Dataset, share: float, seed: int = 0) -> Dataset:
+def drop_entries(
+    data: Dataset, share: float, seed: int = 0, *, fill: bool = False
+) -> Dataset:
     """Hides observed values, each with the chance `share`, independently of all else.
 
     Missing completely at random [flexgen2024, App. C.1]. Whom and what it meets depends
-    on the seed and the patient's id; a larger share hides the same values and more.
+    on the seed and the patient's id; a larger share hides the same values and more. The
+    binary columns that FIDDLE made of one variable are hidden together, and their table
+    becomes dense: a sparse one has no missing value.
+
+    Args:
+      fill: put what is most common in their place (numbers: the mean), for models that
+        do without missing values.
 
     Raises:
-      InputError: a share outside [0, 1]; a sparse table, which has no missing value.
+      InputError: a share outside [0, 1]; a sparse table of more than 4 GiB.
     """
     if not 0.0 <= share <= 1.0:
         raise InputError(f"drop entries: must lie in [0, 1], got {share}.")
-    cohort, seeds = data.cohort, hashed_share(data.ids, salt=f"drop entries {seed}")
-    if isinstance(cohort.temporal, SparseTable):
-        raise InputError(
-            "drop entries: a sparse table has no missing value; prepare the cohort "
-            "without --discretize."
-        )
+    binary = isinstance(data.cohort.temporal, SparseTable)
+    cohort = to_dense(data.cohort)
+    seeds = hashed_share(data.ids, salt=f"drop entries {seed}")
 
-    def kept(table: Table, offset: float) -> Table:
-        shape = table.observed.shape[1:]
+    def kept(table: Table, features: tuple[Feature, ...], offset: float) -> Table:
+        group = variables(features, binary)
+        shape = (*table.observed.shape[1:-1], group.max(initial=-1) + 1)
         draws = [np.random.default_rng(int((n + offset) * 2**53)) for n in seeds]
         chance = np.stack([draw.random(shape) for draw in draws])
-        return table._replace(observed=table.observed & (chance >= share))
+        left = table.observed & (chance >= share)[..., group]
+        return filled(table, left) if fill else table._replace(observed=left)
 
-    static, temporal = kept(cohort.static, 0.0), kept(cohort.temporal, 1.0)
+    static = kept(cohort.static, data.schema.static, 0.0)
+    temporal = kept(cohort.temporal, data.schema.temporal, 1.0)
     made = make_cohort(static, temporal, cohort.length, cohort.label)
-    note = {"entries": share, "seed": seed}
+    note = {"entries": share, "seed": seed, "filled": fill}
     return data._replace(cohort=made, provenance=data.provenance | {"dropped": note})
+
+
+def variables(features: tuple[Feature, ...], binary: bool) -> np.ndarray:
+    """Int [columns of `observed`]: which ones belong to one variable.
+
+    Every column is its own, or shares it with all that FIDDLE made of the same one.
+    """
+    ordered = (*numeric_features(features), *coded_features(features))
+    names = [PARTS_OF_FIDDLE.split(f.name)[0] if binary else f.name for f in ordered]
+    places = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    return np.array([places[name] for name in names], int)
+
+
+def filled(table: Table, left: np.ndarray) -> Table:
+    """The most common code, or the mean, of what is left, wherever a value was hidden.
+
+    Args:
+      left: Bool, of the shape of `observed`. A column without any value gets 0.
+    """
+    count = table.numeric.shape[-1]
+    numeric, codes = np.array(table.numeric), np.array(table.codes)
+    hidden = table.observed & ~left
+    for place in range(left.shape[-1]):
+        values = numeric[..., place] if place < count else codes[..., place - count]
+        seen = values[left[..., place]]
+        if place < count:
+            usual = seen.mean() if len(seen) else 0.0
+        else:
+            usual = np.bincount(seen, minlength=1).argmax()
+        values[hidden[..., place]] = usual
+    return Table(numeric, codes, table.observed)

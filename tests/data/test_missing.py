@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Dataset, take
+from jaxehr.core.cohort import Dataset, take, valid_steps
 from jaxehr.core.sparse import SparseTable, from_dense
 from jaxehr.data.discretize import DiscretizeOptions, discretize
 from jaxehr.data.missing import drop_entries, drop_modalities
@@ -144,8 +144,44 @@ def test_entries_are_hidden_with_their_chance_and_nothing_else():
     assert (other != more.cohort.temporal.observed).any()
 
 
-def test_entries_of_a_sparse_table_are_not_missing():
-    with pytest.raises(InputError, match="sparse table has no missing value"):
-        drop_entries(SPARSE, 0.1)
+def test_binary_columns_of_one_variable_are_hidden_together():
+    made = drop_entries(SPARSE, 0.3, seed=1)
+    assert made.schema == SPARSE.schema
+    for part in ("static", "temporal"):
+        table, groups = getattr(made.cohort, part), {}
+        for place, feature in enumerate(getattr(SPARSE.schema, part)):
+            name = feature.name.split("_value_")[0].split("_mask")[0]
+            groups.setdefault(name, []).append(place)
+        assert max(map(len, groups.values())) >= 4
+        for places in groups.values():
+            seen = table.observed[..., places]
+            assert (seen == seen[..., :1]).all()
+    valid = valid_steps(made.cohort)
+    assert abs(made.cohort.temporal.observed[valid].mean() - 0.7) < 0.1
+    codes = np.where(made.cohort.temporal.observed, SPARSE.cohort.temporal.codes, 0)
+    np.testing.assert_array_equal(made.cohort.temporal.codes, codes)
+
+
+@pytest.mark.parametrize("data", [DENSE, SPARSE], ids=["table", "sparse"])
+def test_hidden_entries_are_filled_with_what_is_common(data):
+    """Nothing is missing; what was not hidden stays, the rest is one value a column."""
+    hidden, made = (drop_entries(data, 0.3, seed=1, fill=f) for f in (False, True))
+    for part in ("static", "temporal"):
+        old, few, full = (getattr(d.cohort, part) for d in (data, hidden, made))
+        np.testing.assert_array_equal(full.observed, old.observed)
+        count = old.numeric.shape[-1]
+        for place in range(old.observed.shape[-1]):
+            leaf, at = ("numeric", place) if place < count else ("codes", place - count)
+            one, two = (np.asarray(getattr(t, leaf))[..., at] for t in (old, full))
+            kept = few.observed[..., place]
+            np.testing.assert_array_equal(one[kept], two[kept])
+            lost = old.observed[..., place] & ~kept
+            usual = (
+                one[kept].mean() if place < count else np.bincount(one[kept]).argmax()
+            )
+            np.testing.assert_allclose(two[lost], usual)
+
+
+def test_a_share_of_entries_lies_between_nothing_and_all():
     with pytest.raises(InputError, match=r"must lie in \[0, 1\]"):
         drop_entries(DENSE, 1.1)

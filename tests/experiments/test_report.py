@@ -221,7 +221,10 @@ def test_suites_share_trainings_but_not_of_other_cohorts(tmp_path):
 
     cell = Cell("law", "cdmt-comb", 0)
     place = lambda name, folder: training_place(
-        tmp_path, SETTINGS, (tmp_path / folder,), suite.load_suite(name).variants, cell
+        tmp_path, SETTINGS, (tmp_path / folder,), suite.load_suite(name), cell
     )
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "schema.json").write_text(folder)
     assert place("cdmt", "a") == place("cdmt_table7", "a")
     assert place("cdmt", "a") != place("cdmt", "b")

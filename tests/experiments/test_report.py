@@ -223,8 +223,8 @@ def test_suites_share_trainings_but_not_of_other_cohorts(tmp_path):
     place = lambda name, folder: training_place(
         tmp_path, SETTINGS, (tmp_path / folder,), suite.load_suite(name), cell
     )
-    for folder in "ab":
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "schema.json").write_text(folder)
+    for letter in "ab":
+        (tmp_path / letter).mkdir()
+        (tmp_path / letter / "schema.json").write_text(letter)
     assert place("cdmt", "a") == place("cdmt_table7", "a")
     assert place("cdmt", "a") != place("cdmt", "b")

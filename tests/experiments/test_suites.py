@@ -11,7 +11,7 @@ from experiments.report import others
 from experiments.run_all import suited
 from experiments.sizes import row_of
 from experiments.standins import STANDINS, prepared
-from experiments.suite import Options, load_suite, unfit, unfinished
+from experiments.suite import Options, load_suite, unfinished, unfit
 from jaxehr.core.checks import InputError
 from jaxehr.core.configs import replace
 from jaxehr.core.sparse import SparseTable

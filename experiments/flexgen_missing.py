@@ -39,6 +39,9 @@ METHODS = (
     "bures",
     "gromov",
 )
+# The default with an imputation that does not see the label, as that of `signed`.
+UNSEEN = "fused-no-by-class"
+UNSEEN_AT = ((40, 40), (0, 80))
 FLOORS = ("independent", "independent-by-class")  # no model: columns shuffled
 # Percent without static and without temporal part, the most telling first.
 PATTERNS = (
@@ -125,6 +128,8 @@ def plan(seeds: int) -> Iterator[Cell]:
         for static, temporal in PATTERNS:
             # Where nothing is hidden all methods are one.
             methods = METHODS if static or temporal else ("complete",)
+            if (static, temporal) in UNSEEN_AT:
+                methods = (*methods, UNSEEN)
             yield from (Cell(static, temporal, method, seed) for method in methods)
 
 
@@ -238,15 +243,16 @@ def model_config(arguments: Missing, method: Any) -> "FlexgenConfig":
 
     same = ("encoder", "latent", "hidden", "hidden_sequence", "kl_weight", "width")
     train = TrainConfig(steps=arguments.steps, batch_size=128, checkpoint_every=10**9)
+    unseen = method in ("signed", UNSEEN)
     return FlexgenConfig(
         **{name: getattr(arguments, name) for name in same},
         autoencoder_epochs=arguments.autoencoder_epochs,
         alignment=AlignmentConfig(
-            method=method,
+            method="fused" if method == UNSEEN else method,
             # The paper's coupling is used even where it is about a product plan, and
             # its imputation does not see the label.
             fallback=method != "signed",
-            by_class=method != "signed",
+            by_class=not unseen,
         ),
         train=train,
     )
@@ -265,6 +271,7 @@ def run_cell(arguments: Missing, world: World, cell: Cell) -> dict[str, Any]:
     keys = jax.random.split(jax.random.key(cell.seed), 5)
     clock, schema = part.Clock(), world.train.schema
     found: dict[str, Any] = cell._asdict() | {"machine": machine()}
+    found["data"] = {"source": world.train.provenance["source"]}
     if cell.method in FLOORS:
         made = part.floor(keys[2], world.train, by_class=cell.method != "independent")
     else:

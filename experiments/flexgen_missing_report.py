@@ -18,6 +18,7 @@ from jaxehr.report.json_out import plain
 
 TITLES = {
     "fused": "FLEXGEN, labels and anchors",
+    "fused-no-by-class": "the same, imputed without the label",
     "gromov": "FLEXGEN, labels only",
     "signed": "FLEXGEN, the paper's",
     "complete": "complete patients only",
@@ -133,7 +134,7 @@ def versus(grouped: dict[tuple[int, int, str], Found]) -> str:
         for name, sign in COMPARED.items():
             found = differences(grouped, method, COLUMNS[name])
             pairs = sum(map(len, found.values()))
-            if not pairs or method == "fused":
+            if not pairs or method in ("fused", "fused-no-by-class"):
                 break
             (p, q), worst = min(found.items(), key=lambda item: sign * item[1].mean())
             every = np.concatenate(list(found.values()))

@@ -253,7 +253,7 @@ def whose(done: Found) -> str:
     found: dict[str, set[str]] = {}
     for cell in done:
         if source := cell.get("data", {}).get("source"):
-            found.setdefault(source, set()).add(cell["cohort"])
+            found.setdefault(source, set()).add(cell.get("cohort", "these patients"))
     if not found:
         return "Whose data they are was not recorded."
     said = []

@@ -1,12 +1,25 @@
 """The plan of cells, the floors, what is hidden, and the report of an experiment."""
 
+import dataclasses
+import pathlib
+
 import jax
 import numpy as np
 import pytest
 from missing_people import people
 
 from experiments.cells import CELLS, SETTINGS, append_cell, read_cells, spread
-from experiments.flexgen_missing import FLOORS, METHODS, Cell, chosen, plan, twin
+from experiments.flexgen_missing import (
+    FLOORS,
+    METHODS,
+    UNSEEN,
+    Cell,
+    Missing,
+    chosen,
+    model_config,
+    plan,
+    twin,
+)
 from experiments.flexgen_missing_parts import floor, hide, part_error, remembering
 from experiments.flexgen_missing_report import (
     groups_of,
@@ -23,7 +36,7 @@ from jaxehr.metrics.learners import FOREST
 
 def test_the_plan_has_every_cell_once_and_begins_with_what_tells_most():
     cells = list(plan(3))
-    assert len(set(cells)) == len(cells) == 3 * (2 + 1 + 12 * 8)
+    assert len(set(cells)) == len(cells) == 3 * (2 + 1 + 12 * 8 + 2)
     assert [c.name for c in cells[:4]] == [
         "s0-t0/independent/0",
         "s0-t0/independent-by-class/0",
@@ -36,6 +49,15 @@ def test_the_plan_has_every_cell_once_and_begins_with_what_tells_most():
     assert both == {(p, p) for p in (0, 10, 20, 30, 40)} | {
         pair for p in (20, 40, 60, 80) for pair in ((p, 0), (0, p))
     }
+
+
+def test_the_imputation_alone_is_told_apart_from_the_alignment():
+    """The paper's does not see the label; the default without it is beside it."""
+    asked = Missing(train=pathlib.Path("a"), test=pathlib.Path("b"))
+    of = lambda method: model_config(asked, method).alignment
+    assert (of("signed").by_class, of("signed").fallback) == (False, False)
+    assert of(UNSEEN) == dataclasses.replace(of("fused"), by_class=False)
+    assert of("fused").by_class
 
 
 def test_cells_are_chosen_by_name():

@@ -14,7 +14,7 @@ SEPARATOR = "/"
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
-    """{"a": {"b": x}} -> {"a/b": x}."""
+    """{"a": {"b": x}} -> {"a/b": x}; a dict without arrays leaves nothing behind."""
     leaves: dict[str, np.ndarray] = {}
     for name, value in tree.items():
         if isinstance(value, dict):
@@ -25,7 +25,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def unflatten(leaves: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
+    """The inverse of `flatten`, but for dicts without arrays."""
     tree: dict[str, Any] = {}
     for path, value in leaves.items():
         *parents, name = path.split(SEPARATOR)

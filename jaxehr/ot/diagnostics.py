@@ -14,6 +14,7 @@ COLLAPSED = 0.05  # share of log n that a plan tells beyond the label
 HARD = 0.95
 CONVERGED_CHANGE = 1e-2
 CONVERGED_ERROR = 1e-2
+CONVERGED_DRIFT = 0.2  # records drawn anew move a settled moment by .04 to .10
 BLOCKS = 60
 
 EMPTY: dict[str, Any] = {
@@ -67,7 +68,7 @@ def describe(
     size = min(len(rows[0]), len(rows[1]))
     told = float(found.information) - _information(mass)
     share = told / max(math.log(max(size, 1)), 1e-9)
-    status, reason = _judge(found, share, size)
+    status, reason = _judge(found, share, size, coupling.drift)
     return EMPTY | {
         "status": status,
         "reason": reason,
@@ -93,7 +94,7 @@ def describe(
     }
 
 
-def _judge(found: Any, share: float, size: int) -> tuple[str, str]:
+def _judge(found: Any, share: float, size: int, drift: float | None) -> tuple[str, str]:
     """Status of a solution, and one line that says why."""
     values = [found.mass, found.value, found.marginal_error, share]
     mass, error = float(found.mass), float(found.marginal_error)
@@ -110,6 +111,11 @@ def _judge(found: Any, share: float, size: int) -> tuple[str, str]:
     if error > CONVERGED_ERROR or not change <= CONVERGED_CHANGE:
         return "not_converged", (
             f"moment still moves by {change:.1e}, row sums are off by {error:.1e}"
+        )
+    # Above `dense_limit` the change is that of the first subsample only.
+    if drift is not None and not drift <= CONVERGED_DRIFT:
+        return "not_converged", (
+            f"on records drawn anew the moment is off by {drift:.2f}"
         )
     return "ok", "nearly one-to-one" if share > HARD else ""
 

@@ -19,6 +19,9 @@ NUMBERS = (
     ("outer_iterations", "Outer iterations", "Rounds until the plan stood still."),
     ("sinkhorn_iterations", "Sinkhorn iterations", "Steps inside all rounds."),
     ("moment_change", "Change in the last round", "Should be below 0.01."),
+    ("moment_drift", "Change on records drawn anew", "Where there are too many records "
+     "for one plan: how far it moves on a sample that it was not learned from; should "
+     "be below 0.2."),
     ("marginal_error", "Marginal error", "How far the plan is from using every record "
      "by its weight; should be below 0.01."),
     ("mass", "Total mass", "Should be 1."),
@@ -30,6 +33,7 @@ NUMBERS = (
     ("sigma_ref", "Spread sigma_ref", "How much the cost of matching varies; near 0 "
      "there is nothing to match by."),
 )  # fmt: skip
+OPTIONAL = ("moment_drift",)  # left out where there is nothing to tell
 
 
 def percent(share: Any) -> str:
@@ -224,6 +228,7 @@ def numbers(diagnostics: Mapping[str, Any]) -> Section | None:
         rows += [
             [name, said.shown(diagnostics.get(key)), text]
             for key, name, text in NUMBERS
+            if key not in OPTIONAL or said.is_number(diagnostics.get(key))
         ]
     if not rows and not text:
         return None

@@ -51,6 +51,15 @@ def test_unbiased_mmd_meets_the_closed_form_on_average():
     assert abs(several.mean() - total) < 4 * error + 0.01 * total
 
 
+def test_two_samples_of_one_law_are_at_distance_zero():
+    rng = np.random.default_rng(1)
+    found = [
+        discrepancy(*rng.normal(size=(2, 300, 3)), 1.5).unbiased for _ in range(40)
+    ]
+    error = np.std(found, ddof=1) / np.sqrt(40)
+    assert abs(np.mean(found)) < 4 * error < gaussian_mmd(0.2, 1.5, 3)
+
+
 def test_kernel_sums_and_median_are_the_double_loop():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 15, 4))

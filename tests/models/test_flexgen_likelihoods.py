@@ -195,3 +195,47 @@ def test_sigma_has_a_floor():
     part, _, _, _, _ = problem()
     spread = likelihoods.spread_of(part, jnp.array([-100.0, 0.0, 0.0]))
     np.testing.assert_allclose(spread, [SMALLEST_SIGMA, 1.0, 1.0], 1e-6)
+
+
+@pytest.mark.parametrize("how", ["draw", "mode"])
+@pytest.mark.parametrize("which", ["static", "temporal"])
+def test_a_part_that_is_there_has_a_value(how, which):
+    """Where no mask would be True one is, of a column that training saw observed."""
+    layout, fitted, _ = encoded(schema(), config(), cohort(schema(), count=ROWS))
+    part, count = getattr(layout, which), 2000
+    missing = np.full(len(part.features), 0.9)
+    never = part.observed_order[0]  # a numeric column; the first of both orders
+    missing[never] = 1.0
+    bounds = likelihoods.mask_bounds(part, fitted[which] | {"missing": missing})
+    shape = (
+        (count, part.steps, part.num_outputs)
+        if part.steps
+        else (count, part.num_outputs)
+    )
+    first = part.num_normal + part.num_counts + part.num_binary
+    heads = np.zeros(shape, np.float32)
+    heads[..., first : first + part.num_masks] = -9.0
+    heads[..., first + 1] = -7.0
+    outputs = Outputs(
+        jnp.asarray(heads),
+        jnp.ones((count, part.num_normal + part.num_counts)),
+        jnp.zeros((count, part.steps)),
+    )
+    outputs = likelihoods.bound_masks(part, outputs, bounds)
+    if how == "draw":
+        drawn = likelihoods.draw(
+            part, jax.random.split(jax.random.key(0), count), outputs
+        )
+    else:
+        drawn = likelihoods.mode(part, outputs)
+    seen = np.asarray(drawn.block.observed)
+    if part.steps:
+        valid = np.arange(part.steps) < np.asarray(drawn.length)[:, None]
+        seen = (seen & valid[..., None]).any(1)
+    assert seen.any(-1).all()
+    assert not seen[:, 0].any()
+    # One column has odds exp(2) times those of another: chosen as much more often.
+    chosen = seen[:, 1].mean()
+    others = seen.shape[1] - 2
+    wanted = 1.0 if how == "mode" else 1.0 / (1.0 + others * np.exp(-2.0))
+    np.testing.assert_allclose(chosen, wanted, atol=4 * 0.5 / np.sqrt(count) + 0.01)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flexgen_cohorts import small
 from small_cohorts import cohort, schema
 
 from jaxehr.core.checks import InputError
@@ -31,29 +32,18 @@ KEY = jax.random.key(0)
 pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
-def small(**changes):
-    config = preset("small")
-    train = dataclasses.replace(
-        config.train, steps=30, batch_size=32, eval_every=10, checkpoint_every=10
-    )
-    return dataclasses.replace(
-        config,
-        latent=4,
-        hidden=16,
-        hidden_sequence=8,
-        width=32,
-        autoencoder_epochs=3,
-        train=train,
-        **changes,
-    )
-
-
 RIDGE = small(alignment=AlignmentConfig(method="ridge"))
 
 
 @functools.cache
 def trained(config=RIDGE):
     return flexgen(MADE, config).fit(KEY, cohort(MADE, count=80))
+
+
+@functools.cache
+def gappy(config=RIDGE):
+    """Learned from values most of which are missing, in any column."""
+    return flexgen(MADE, config).fit(KEY, cohort(MADE, count=80, missing=0.7))
 
 
 def same(one, two):
@@ -73,8 +63,7 @@ def test_samples_have_the_form_of_the_data():
     assert counts[:, 0, 0].sum() == 0
     seen = {tuple(np.argwhere(counts)[i]) for i in range(np.count_nonzero(counts))}
     drawn = zip(made.label, made.has_static * 1, made.has_temporal * 1)
-    # A static part of which every value is missing is no static part.
-    assert {d for d in drawn if d[1]} <= seen
+    assert set(drawn) <= seen
 
 
 def test_a_patient_is_the_same_in_any_batch():
@@ -84,23 +73,30 @@ def test_a_patient_is_the_same_in_any_batch():
     same(map_patients(lambda leaf: leaf[[150, 3]], every), few)
 
 
+@pytest.mark.parametrize("decode", ["sample", "mode"])
 @pytest.mark.parametrize(
     ("missing", "static", "temporal"),
-    [("none", None, True), ("static", False, True), ("temporal", None, False)],
+    [("none", True, True), ("static", False, True), ("temporal", True, False)],
 )
-def test_the_missing_modality_can_be_chosen(missing, static, temporal):
-    options = FlexgenSampling(missing=missing, solver="ddim", steps=5, guidance=0.5)
-    made = flexgen(MADE, RIDGE).sample(KEY, trained(), 1, 30, options=options)
+def test_the_missing_modality_can_be_chosen(missing, static, temporal, decode):
+    options = FlexgenSampling(
+        missing=missing, solver="ddim", steps=5, guidance=0.5, decode=decode
+    )
+    made = flexgen(MADE, RIDGE).sample(KEY, gappy(), 1, 30, options=options)
     assert (made.has_temporal == temporal).all()
-    assert static is None or not made.has_static.any()
+    assert (made.has_static == static).all()
+    seen = made.temporal.observed.any((1, 2))
+    np.testing.assert_array_equal(seen, made.has_temporal)
     assert (made.label == 1).all()
 
 
-def test_imputed_patients_keep_what_was_observed():
-    real = cohort(MADE, seed=5, count=40)
+@pytest.mark.parametrize("method", ["ridge", "knn"])
+def test_imputed_patients_keep_what_was_observed(method):
+    real = cohort(MADE, seed=5, count=40, missing=0.7)
     keep = real.has_static | real.has_temporal
     real = map_patients(lambda leaf: leaf[keep], real)
-    model, params = flexgen(MADE, RIDGE), trained()
+    config = small(alignment=AlignmentConfig(method=method))
+    model, params = flexgen(MADE, config), gappy(config)
     made = model.impute(KEY, params, real)
     has_static, has_temporal = real.has_static, real.has_temporal
     assert not has_static.all()
@@ -108,6 +104,7 @@ def test_imputed_patients_keep_what_was_observed():
     for name, has in (("static", has_static), ("temporal", has_temporal)):
         for one, two in zip(getattr(made, name), getattr(real, name), strict=True):
             np.testing.assert_array_equal(one[has], two[has])
+    assert made.has_static.all()
     assert made.has_temporal.all()
     np.testing.assert_array_equal(made.label, real.label)
     other = model.impute(jax.random.key(1), params, real)
@@ -137,6 +134,9 @@ def test_imputation_does_not_read_the_label(method):
     one = model.impute(KEY, params, real)
     two = model.impute(KEY, params, real._replace(label=1 - real.label))
     same(one[:5], two[:5])
+    told = dataclasses.replace(config, label_in_encoder=True)
+    with pytest.raises(InputError, match=r"--label-in-encoder.* give the outcome away"):
+        flexgen(MADE, told).impute(KEY, params, real)
 
 
 def test_losses_are_those_of_the_objectives():

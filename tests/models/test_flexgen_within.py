@@ -3,7 +3,12 @@
 import jax
 import numpy as np
 import pytest
+from scipy.stats import norm
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 
+from jaxehr.models.flexgen.alignment import Posterior, fit_alignment
+from jaxehr.models.flexgen.imputation import latent_program
 from jaxehr.models.flexgen.within import (
     class_means,
     draw_within,
@@ -124,3 +129,54 @@ def test_a_class_without_a_donor_takes_any():
     assert list(arrays["count"]) == [(label == 0).sum()] * 2
     keys = jax.random.split(jax.random.key(0), 3)
     assert np.isfinite(draw_within(arrays, keys, x[:3], np.ones(3, int))).all()
+
+
+SIZE, DONORS = 8, 150
+
+
+def blind(seed):
+    """600 latents of both parts, linked, that tell nothing of the label; 150 patients
+    have both, the others lack the static one. Aligned by default."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(4 * DONORS, SIZE)).astype(np.float32)
+    turn = np.linalg.qr(rng.normal(size=(SIZE, SIZE)))[0]
+    other = (0.6 * z @ turn + 0.8 * rng.normal(size=z.shape)).astype(np.float32)
+    label = (rng.random(len(z)) < 0.5).astype(int)
+    has = np.arange(len(z)) < DONORS
+    zeros = np.zeros_like(z)
+    other[~has] = 0.0
+    found = Posterior(other, zeros, z, zeros, has, np.ones_like(has), label)
+    config = AlignmentConfig()
+    made, _ = fit_alignment(jax.random.key(seed), found, 2, config, hidden=False)
+    return found, made
+
+
+def judged(train, test, label):
+    """AUROC on every second record of a linear head that learned from the others."""
+    head = LogisticRegression(C=1.0, max_iter=2000).fit(train[::2], label[::2])
+    return roc_auc_score(label[1::2], head.decision_function(test[1::2]))
+
+
+def test_a_head_learns_nothing_of_the_label_from_imputed_parts():
+    # The head learns from the training's imputed latents, of half of the records
+    # without a static part, and is judged on the other half.
+    alone, imputed, told = [], [], []
+    for seed in range(6):
+        found, made = blind(seed)
+        z, label = found.temporal_mean, found.label
+        keys = [jax.random.split(jax.random.key(i), len(z)) for i in range(4)]
+        inside = np.asarray(draw_within(made["within"]["forward"], keys[0], z, label))
+        both, _ = latent_program(AlignmentConfig())(made, keys[1:], found)
+        trained = np.concatenate([z, inside], 1)
+        pairs = (z, z), (trained, np.asarray(both)), (trained, trained)
+        for each, (train, test) in zip((alone, imputed, told), pairs, strict=True):
+            each.append(judged(train[DONORS:], test[DONORS:], label[DONORS:]))
+    # Standard error of an AUROC of 1/2 with n / 2 records a class, sqrt(1 / (3 n)),
+    # over six worlds; at most twice that for a difference. n = 225.
+    error = np.sqrt(1.0 / (3 * 1.5 * DONORS) / 6)
+    assert np.mean(imputed) < np.mean(alone) + 3 * 2 * error
+    # Drawn inside the class the label is read: what that tells is the sampling error
+    # of the donors' class means, at distance sqrt(l (1 / n_0 + 1 / n_1)) in units of
+    # what z leaves open, whose variance is at least 0.64, and no more.
+    gap = np.sqrt(SIZE * 4 / DONORS / 0.64)
+    assert np.mean(told) < norm.cdf(gap / np.sqrt(2)) + 3 * error

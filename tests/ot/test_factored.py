@@ -1,5 +1,7 @@
 """The factored solver against ott, POT, and what is known of Gromov-Wasserstein."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from aligned_data import random_problem
 
 from jaxehr.ot import costs
+from jaxehr.ot.config import AlignmentConfig
 from jaxehr.ot.factored import best_of_starts, bucket, plan_of, solve, solve_padded
 from jaxehr.ot.gromov import by_ott
 
@@ -15,6 +18,28 @@ EXACT = {"tolerance": 1e-11, "change": 1e-11, "max_outer": 2000, "max_rounds": 3
 
 def dense(problem, solution):
     return np.asarray(plan_of(costs.Problem(*map(jnp.asarray, problem)), solution))
+
+
+@functools.cache
+def ott_exactly():
+    """(u, v, a, b, epsilon) -> ott's plan after 1,000 rounds, whatever it thinks."""
+    pytest.importorskip("ott")
+    from ott.geometry.low_rank import LRCGeometry
+    from ott.problems.quadratic.quadratic_problem import QuadraticProblem
+    from ott.solvers.linear.sinkhorn import Sinkhorn
+    from ott.solvers.quadratic.gromov_wasserstein import GromovWasserstein
+
+    inner = Sinkhorn(threshold=1e-13, max_iterations=20_000)
+
+    @jax.jit
+    def plan(u, v, a, b, epsilon):
+        # ott stops where the value changes by less than 1e-8, so the plan by 1e-4.
+        rounds = {"min_iterations": 1000, "max_iterations": 1000, "threshold": 0.0}
+        solver = GromovWasserstein(inner, epsilon=epsilon, warm_start=True, **rounds)
+        geometries = LRCGeometry(u, u), LRCGeometry(v, v)
+        return solver(QuadraticProblem(*geometries, a=a, b=b)).matrix
+
+    return plan
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -38,9 +63,21 @@ def test_own_ott_and_pot_find_one_plan(x64, seed):
     )
     np.testing.assert_allclose(theirs.sum(), 1.0, atol=1e-9)  # POT can return zeros
     np.testing.assert_allclose(mine, theirs, atol=1e-8)
-    # ott stops at its threshold of 1e-4 on the value.
+    exact = ott_exactly()(*map(jnp.asarray, problem[:4]), epsilon)
+    np.testing.assert_allclose(exact, theirs, atol=1e-8)
+    # The paper's coupling stops at a threshold of 1e-4 on the value.
     found = by_ott(problem, epsilon)
     assert np.abs(dense(problem, found) - mine).sum() < 1e-2
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("rho", [0.05, AlignmentConfig().rho, 0.2, 0.5, 1.0])
+def test_the_default_tolerances_are_near_the_exact_plan_of_ott(x64, seed, rho):
+    problem = random_problem(seed)
+    epsilon = rho * costs.sigma_ref(*problem[:4])
+    exact = ott_exactly()(*map(jnp.asarray, problem[:4]), epsilon)
+    # Row sums may be off by 1e-3, and the moment by 1e-4 a step.
+    assert np.abs(dense(problem, solve(problem, epsilon)) - exact).sum() < 1e-2
 
 
 def test_low_rank_and_dense_geometries_of_ott_agree(x64):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from aligned_data import planted, random_problem
 
-from jaxehr.ot import large
+from jaxehr.ot import diagnostics, large
 from jaxehr.ot.clouds import build
 from jaxehr.ot.config import AlignmentConfig
 from jaxehr.ot.factored import plan_of, solve
@@ -66,4 +66,13 @@ def test_mini_batches_find_the_moment_of_the_whole():
     assert len(parts.source) <= 256
     assert whole.drift is None
     assert parts.drift is not None
-    assert parts.drift < 0.3
+    assert parts.drift < diagnostics.CONVERGED_DRIFT
+    status = lambda found: diagnostics.describe(
+        built.problem, found, labels, 2, built.sigma
+    )["status"]
+    assert status(whole) == status(parts) == "ok"
+    told = diagnostics.describe(
+        built.problem, parts._replace(drift=0.4), labels, 2, built.sigma
+    )
+    assert told["status"] == "not_converged"
+    assert told["reason"] == "on records drawn anew the moment is off by 0.40"

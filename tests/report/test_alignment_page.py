@@ -85,6 +85,13 @@ def test_page_shows_every_part(count, run, page):
         assert f"static: {name}".replace("<", "&lt;").replace(">", "&gt;") in text
 
 
+def test_the_drift_is_shown_where_there_is_one(page):
+    text, _ = page(made_up() | {"moment_drift": None})
+    assert "Change on records drawn anew" not in text
+    text, _ = page(made_up() | {"moment_drift": 0.0731})
+    assert re.search(r"Change on records drawn anew</th>\s*<td[^>]*>0\.0731<", text)
+
+
 def test_the_errors_stand_beside_their_methods(page):
     text, _ = page(made_up())
     row = r'alignment \(fused\), chosen</th><td class="n">0.660</td><td class="n">0.740'

@@ -195,9 +195,14 @@ def complete(config: AlignmentConfig, key: jax.Array, batch: Latents) -> jax.Arr
     if config.method != "complete":
         each = jax.random.split(keys[2], 2 * rows)
         common = batch.common
+        # What is missing is drawn given the patient's own label, inside the class and
+        # from the coupling alike: the diffusion learns p(z | y) and is told y. `impute`
+        # does not come here.
+        # Without arrays of either direction a run folder does not hold `within`.
+        inside = common.get("within", {})
         guess_static, guess_temporal = (
-            draw_within(common["within"][name], keys, known, batch.label)
-            if common["within"].get(name)
+            draw_within(inside[name], keys, known, batch.label)
+            if inside.get(name)
             else imputers.draw(common[name], config, keys, known, batch.label)
             for name, keys, known in (
                 ("forward", each[:rows], batch.temporal_mean),

@@ -159,7 +159,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "whiten": False,
         "last_activation": "gelu",
         "alignment": {"method": "complete"},
-        "train": {"batch_size": 512, "learning_rate": 1e-4, "chunk_rows": 512},
+        "autoencoder_epochs": 70,
+        "train": {
+            "batch_size": 512,
+            "learning_rate": 1e-4,
+            "lr_schedule": "linear",
+            "ema_decay": 0.0,
+            "chunk_rows": 512,
+        },
     },
     "small": {
         "latent": 16,

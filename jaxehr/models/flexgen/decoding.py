@@ -15,6 +15,7 @@ from jaxehr.models.flexgen import preprocessing
 from jaxehr.models.flexgen.autoencoders import make_autoencoder
 from jaxehr.models.flexgen.config import FlexgenConfig
 from jaxehr.models.flexgen.layout import Layout
+from jaxehr.models.flexgen.likelihoods import bound_masks, mask_bounds
 from jaxehr.models.flexgen.records import MODALITIES, Frames
 
 ROWS = 128  # patients of a block; a wide temporal part is dense here
@@ -26,7 +27,9 @@ def program(layout: Layout, config: FlexgenConfig, mode: bool) -> Any:
     models = [make_autoencoder(layout, config, which) for which in MODALITIES]
     num_classes = layout.num_classes
 
-    def run(weights: Params, keys: jax.Array, z: jax.Array, label: jax.Array) -> Any:
+    def run(
+        weights: Params, bounds: Params, keys: jax.Array, z: jax.Array, label: Any
+    ) -> Any:
         # z holds the temporal part first
         parts = {"temporal": z[:, : config.latent], "static": z[:, config.latent :]}
         told = jax.nn.one_hot(label, num_classes)
@@ -34,6 +37,7 @@ def program(layout: Layout, config: FlexgenConfig, mode: bool) -> Any:
         each = jax.vmap(jax.random.split)(keys)  # [N, 2]
         for place, (which, model) in enumerate(zip(MODALITIES, models)):
             out = model.decode(weights[which], parts[which], told)
+            out = bound_masks(model.part, out, bounds[which])
             drawn.append(model.mode(out) if mode else model.draw(each[:, place], out))
         return tuple(drawn)
 
@@ -61,12 +65,16 @@ def decode_patients(
       mode: the most probable values instead of drawn ones.
     """
     run = program(layout, config, mode)
-    weights = jax.device_put({w: params["weights"][w] for w in MODALITIES})
+    weights = {which: params["weights"][which] for which in MODALITIES}
+    bounds = {
+        which: mask_bounds(getattr(layout, which), params["fitted"][which])
+        for which in MODALITIES
+    }
+    told = jax.device_put((weights, bounds))
     blocks, done = [], 0
     for rows, kept in blocks_of(len(z), ROWS):
-        out = run(
-            weights, keys[rows], jnp.asarray(z[rows]), jnp.asarray(frames.label[rows])
-        )
+        each = jnp.asarray(z[rows]), jnp.asarray(frames.label[rows])
+        out = run(*told, keys[rows], *each)
         static, temporal = jax.tree.map(functools.partial(rows_on_host, kept), out)
         label, has_static, has_temporal = (
             np.asarray(leaf)[rows][kept] for leaf in frames

@@ -30,6 +30,12 @@ def check(config: FlexgenConfig, cohort: Cohort) -> None:
             "this run left out the patients who lack a modality (--method complete) "
             "and cannot impute one; train with another --method."
         )
+    if config.label_in_encoder:
+        # The latent of the known part would hold the label, and so what follows of it.
+        raise InputError(
+            "the encoders of this run are told the label (--label-in-encoder), so that "
+            "what it imputes would give the outcome away; train without that option."
+        )
     nothing = ~np.asarray(cohort.has_static) & ~np.asarray(cohort.has_temporal)
     if nothing.any():
         first = int(np.argmax(nothing)) + 1

@@ -27,6 +27,7 @@ from jaxehr.nn.likelihoods import (
 )
 
 NEVER = -1e4  # logit of what training never saw
+TINY = 1e-30  # no logarithm of less
 
 
 class Outputs(NamedTuple):
@@ -160,6 +161,24 @@ def varies(fitted: dict[str, Any]) -> bool:
     return int(np.count_nonzero(np.asarray(fitted["lengths"])[1:])) > 1
 
 
+def mask_bounds(part: Part, fitted: dict[str, Any]) -> np.ndarray:
+    """Lowest and highest logits [2, masks] that training allows.
+
+    A column that it never saw missing (observed) is sure to be observed (missing).
+    """
+    share = np.asarray(fitted["missing"])[list(part.observed_order)][: part.num_masks]
+    lowest = np.where(share <= 0.0, -NEVER, -np.inf)
+    return np.stack([lowest, np.where(share >= 1.0, NEVER, np.inf)]).astype(np.float32)
+
+
+def bound_masks(part: Part, outputs: Outputs, bounds: jax.Array) -> Outputs:
+    """`outputs` with the logits of the masks inside of `mask_bounds`."""
+    first = part.num_normal + part.num_counts + part.num_binary
+    place = (..., slice(first, first + part.num_masks))
+    logits = jnp.clip(outputs.heads[place], bounds[0], bounds[1])
+    return outputs._replace(heads=outputs.heads.at[place].set(logits))
+
+
 def draw(part: Part, keys: jax.Array, outputs: Outputs) -> Drawn:
     """Values drawn from the likelihoods; row i depends on keys[i] and its outputs."""
     return jax.vmap(lambda key, row: _draw_row(part, key, row))(keys, outputs)
@@ -186,7 +205,13 @@ def _draw_row(part: Part, key: jax.Array, outputs: Outputs) -> Drawn:
     length = jnp.int32(0)
     if part.steps:
         length = 1 + jax.random.categorical(keys[6], outputs.length)
-    binary, masks = toss(keys[3], heads.binary), toss(keys[4], heads.masks)
+    binary = toss(keys[3], heads.binary)
+    level = jax.random.uniform(keys[4], heads.masks.shape)
+    masks = level < jax.nn.sigmoid(heads.masks)
+    # Above sigmoid(x), -log(1 - level) less its lowest value is exponential: the first
+    # of a race at the odds, as if exactly one value were observed.
+    wait = jnp.maximum(-jax.nn.softplus(heads.masks) - jnp.log1p(-level), TINY)
+    masks = _any_observed(part, masks, heads.masks - jnp.log(wait), length)
     return _assemble(part, z, counts, binary, masks, codes, length)
 
 
@@ -203,8 +228,27 @@ def mode(part: Part, outputs: Outputs) -> Drawn:
     length = jnp.zeros(outputs.spread.shape[0], jnp.int32)
     if part.steps:
         length = 1 + jnp.argmax(outputs.length, -1)
-    binary, masks = heads.binary > 0, heads.masks > 0
-    return _assemble(part, heads.normal, counts, binary, masks, codes, length)
+    masks = _any_observed(part, heads.masks > 0, heads.masks, length)
+    return _assemble(part, heads.normal, counts, heads.binary > 0, masks, codes, length)
+
+
+def _any_observed(
+    part: Part, masks: jax.Array, nearness: jax.Array, length: jax.Array
+) -> jax.Array:
+    """`masks`, with the value nearest to being observed where none would be.
+
+    Masks are independent given z, so that all can be False; a part of which nothing is
+    observed is none, though the patient's frame says that it is there.
+    """
+    if not part.num_masks:
+        return masks
+    valid, axes = jnp.ones_like(masks), (-1,)
+    if part.steps:
+        valid, axes = jnp.arange(part.steps) < length[..., None], (-2, -1)
+        valid = jnp.broadcast_to(valid[..., None], masks.shape)
+    nearness = jnp.where(valid, nearness, -jnp.inf)
+    nearest = valid & (nearness == nearness.max(axes, keepdims=True))
+    return masks | (nearest & ~(masks & valid).any(axes, keepdims=True))
 
 
 def _assemble(

@@ -149,7 +149,8 @@ def impute(
       index: Int [N], numbers that give each patient a key; default 0 .. N - 1.
 
     Raises:
-      InputError: the run cannot impute; a patient has neither modality.
+      InputError: the run cannot impute, or only by reading the label; a patient has
+        neither modality.
     """
     imputation.check(config, cohort)
     lacking = np.flatnonzero(

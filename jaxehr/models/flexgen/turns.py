@@ -2,7 +2,9 @@
 
 The paper's "train encoders and decoders based on G(z_i)" is undefined; read as in
 specs A.7: the bound of both autoencoders on observed modalities, plus the decoders'
-likelihood of what the score network denoises. Imputed latents enter no reconstruction.
+likelihood of what the score network denoises, for patients who have both: it denoises
+the fused latent, so that of anyone else an imputed half would enter. No reconstruction
+depends on an imputed latent.
 """
 
 import functools
@@ -157,12 +159,12 @@ def decoders_loss(
     z: jax.Array,
     patients: Encoded,
 ) -> jax.Array:
-    """Minus the likelihood of observed modalities given denoised latents."""
+    """Minus the likelihood of both modalities given denoised latents, averaged over
+    rows; a patient who lacks a modality counts 0."""
     parts = {"temporal": z[:, : config.latent], "static": z[:, config.latent :]}
-    total = jnp.float32(0.0)
+    total, both = jnp.float32(0.0), patients.has_static & patients.has_temporal
     for which, model in models.items():
-        has = getattr(patients, f"has_{which}")
         found = records_of(patients, which)
         each = model.log_likelihood(params[which], parts[which], found)
-        total = total - jnp.mean(jnp.where(has, each, 0.0))
+        total = total - jnp.mean(jnp.where(both, each, 0.0))
     return total

@@ -67,6 +67,7 @@ COST = (
     Column("1,000 patients, s", "seconds.sampling_1000", 2),
     Column("memory, GiB", "peak_bytes", 1, 2.0**-30),
 )
+PUBLISHED = pathlib.Path(__file__).parent / "published.json"
 # Sources of the papers' cohorts; everything else stands in for them.
 PAPERS = ("mimic3", "eicu", "fiddle")
 BLOCKS = {"Quality": QUALITY, "Privacy": PRIVACY, "Cost": COST}
@@ -137,6 +138,7 @@ def publish(
         text = document(done, {spec["title"]: columns}, spec.get("interval", False))
         if "paper" in spec:
             text += f"\nThe paper, of its own patients: {spec['paper']}\n"
+        text += published(name)
         write_text(out / f"{name}.md", text)
         paths.append(out / f"{name}.md")
         if "figure" in spec:
@@ -144,6 +146,17 @@ def publish(
         if "schedule" in spec:
             paths += draw_schedules(done, spec["schedule"], work, out, name)
     return paths
+
+
+def published(name: str) -> str:
+    """What a paper says of its own patients, under its own heading; "" = nothing."""
+    found = json.loads(PUBLISHED.read_text()).get(name)
+    if found is None:
+        return ""
+    rows = [["", *found["columns"]], ["---", *["---:"] * len(found["columns"])]]
+    lines = [f"| {' | '.join(row)} |" for row in [*rows, *found["rows"]]]
+    text = f"The paper, of its own patients. {found.get('note', '')}".strip()
+    return "\n".join(["", "## As published", "", text, "", *lines, ""])
 
 
 def relative(done: Found, title: str, path: str, to: str) -> Column:

@@ -135,6 +135,17 @@ def test_a_hash_is_of_the_content_wherever_it_lies(folders, tmp_path):
     assert mark(tmp_path / "copy") != mark(*folders["series"])
 
 
+def test_what_was_published_stands_under_its_own_heading():
+    names = [name for s in suite.suites() for name in load_suite(s).tables]
+    made = {name: tables.published(name) for name in names}
+    for text in filter(None, made.values()):
+        assert text.startswith("\n## As published\n\nThe paper, of its own patients.")
+        rows = [line for line in text.splitlines() if line.startswith("|")]
+        assert len({row.count("|") for row in rows}) == 1
+    assert "| FLEXGEN-EHR | 0.739 ± 0.045 | 0.681 ± 0.042 |" in made["flexgen_table2"]
+    assert made["cdmt_steps"] == ""
+
+
 def test_numbers_are_put_beside_that_of_one_variant():
     line = lambda name, seed, value: {
         "cohort": "law",

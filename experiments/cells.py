@@ -173,10 +173,10 @@ def revision() -> str:
         found = subprocess.run(
             [*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True
         )
+        if found.returncode:
+            return ""
         code = ["jaxehr", "experiments"]
         changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *code])
     except OSError:
-        return ""
-    if found.returncode:
         return ""
     return found.stdout.strip() + ("+" if changed.returncode else "")

@@ -220,6 +220,33 @@ def objective(diagnostics: Mapping[str, Any]) -> Section | None:
     return Section("objective", "The search for the plan", text, [table])
 
 
+def latents(diagnostics: Mapping[str, Any]) -> Section | None:
+    """What the latents of both parts hold, before anything is aligned."""
+    told = diagnostics.get("latents")
+    if not isinstance(told, Mapping):
+        return None  # a run of before this was told
+    rows = [
+        [
+            f"{name} part",
+            f"{part.get('active')} of {part.get('coordinates')}",
+            said.shown(part.get("nats")),
+        ]
+        for name, part in told.items()
+        if isinstance(part, Mapping)
+    ]
+    if not rows:
+        return None
+    text = [
+        "A coordinate that says nothing of a patient (a mean divergence from the "
+        "standard normal law below 0.01 nats) is idle. Where all are, the autoencoder "
+        "has collapsed, and nothing can be aligned or imputed by it: lower the weight "
+        "of the divergence (--kl-weight) or train the autoencoders longer.",
+    ]
+    head = ["", "Active coordinates", "Nats a patient"]
+    table = Rows("What the latents hold", head, rows)
+    return Section("latents", "The latents", text, [table])
+
+
 def numbers(diagnostics: Mapping[str, Any]) -> Section | None:
     """Every number of the calculation with how to read it."""
     rows, reason = [], diagnostics.get("reason")

@@ -67,6 +67,7 @@ def render(diagnostics: Mapping[str, Any], run: Mapping[str, Any]) -> str:
             sections.coupled(diagnostics, run),
             sections.classes(diagnostics, run),
             sections.objective(diagnostics),
+            sections.latents(diagnostics),
             sections.numbers(diagnostics),
             made(run),
             limits(diagnostics),

@@ -264,7 +264,9 @@ def test_alternating_names_every_alignment(monkeypatch):
     config = dataclasses.replace(RIDGE, order="alternating", turns=2)
     heard = []
     flexgen(MADE, config).fit(KEY, cohort(MADE, count=40), announce=heard.append)
-    assert [text.split(",")[0] for text in heard] == 3 * ["alignment: ridge"]
+    told = [text.split(",")[0] for text in heard if text.startswith("alignment")]
+    assert told == 3 * ["alignment: ridge"]
+    assert len([text for text in heard if text.startswith("latents: static")]) == 3
 
 
 def test_alternating_keeps_one_learning_rate():

@@ -11,6 +11,7 @@ from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Cohort
 from jaxehr.core.labels import label_codes
 from jaxehr.models.flexgen import records
+from jaxehr.models.flexgen.alignment import Posterior, latents_in_words, latents_told
 
 MADE = schema()
 
@@ -128,3 +129,29 @@ def test_labels_that_cannot_be_drawn(label, message):
 def test_a_label_needs_classes():
     with pytest.raises(InputError, match="has no label"):
         label_codes(schema(classes=0), np.array([5]), 0, 3)
+
+
+def test_latents_that_hold_nothing_are_named():
+    """One of two static coordinates says something; no temporal one does."""
+    rng = np.random.default_rng(0)
+    static = np.stack([rng.normal(size=50), np.zeros(50)], 1)
+    has = np.arange(50) < 40
+    found = Posterior(
+        static_mean=static,
+        static_std=np.tile([0.5, 1.0], (50, 1)),
+        temporal_mean=np.zeros((50, 2)),
+        temporal_std=np.ones((50, 2)),
+        has_static=has,
+        has_temporal=~has,
+        label=np.zeros(50, int),
+    )
+    told = latents_told(found)
+    square = (static[has, 0] ** 2).mean()
+    wanted = 0.5 * (square + 0.25 - 1) - np.log(0.5)
+    np.testing.assert_allclose(told["static"]["nats"], wanted, rtol=1e-5)
+    assert (told["static"]["active"], told["static"]["coordinates"]) == (1, 2)
+    assert told["temporal"] == {"nats": 0.0, "active": 0, "coordinates": 2}
+    text = latents_in_words(told)
+    assert text.startswith("static 1 of 2 coordinates active, ")
+    assert "temporal collapsed: " in text
+    assert "static and" not in text

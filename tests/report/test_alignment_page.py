@@ -85,6 +85,13 @@ def test_page_shows_every_part(count, run, page):
         assert f"static: {name}".replace("<", "&lt;").replace(">", "&gt;") in text
 
 
+def test_what_the_latents_hold_is_shown(page):
+    part = {"active": 3, "coordinates": 16, "nats": 4.25}
+    text, _ = page(made_up() | {"latents": {"static": part, "temporal": part}})
+    row = r"static part</th>\s*<td[^>]*>3 of 16</td>\s*<td[^>]*>4.25"
+    assert re.search(row, text)
+
+
 def test_the_drift_is_shown_where_there_is_one(page):
     text, _ = page(made_up() | {"moment_drift": None})
     assert "Change on records drawn anew" not in text

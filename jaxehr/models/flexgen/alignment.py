@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxehr.core.contracts import Params
+from jaxehr.models.flexgen.autoencoders import ACTIVE
 from jaxehr.models.flexgen.latent import Latents
 from jaxehr.models.flexgen.outcome import fit_outcome
 from jaxehr.models.flexgen.records import FEWEST_PAIRS
 from jaxehr.models.flexgen.within import draw_within, fit_within
+from jaxehr.nn.vae import divergence
 from jaxehr.ot import imputers
 from jaxehr.ot.align import Clouds, align
 from jaxehr.ot.config import AlignmentConfig
@@ -35,6 +37,22 @@ class Posterior(NamedTuple):
     has_static: np.ndarray  # Bool [N]
     has_temporal: np.ndarray
     label: np.ndarray  # Int [N]
+
+
+def latents_told(found: Posterior) -> dict[str, dict[str, float]]:
+    """How much the latents of each part hold: mean divergence from N(0, I) in nats a
+    patient, and how many of the coordinates say something; none do after a collapse."""
+    told = {}
+    for which in ("static", "temporal"):
+        has = getattr(found, f"has_{which}")
+        mean, std = (getattr(found, f"{which}_{leaf}")[has] for leaf in ("mean", "std"))
+        each = np.asarray(divergence(mean, std)).mean(0)
+        told[which] = {
+            "nats": float(each.sum()),
+            "active": int((each > ACTIVE).sum()),
+            "coordinates": len(each),
+        }
+    return told
 
 
 def clouds_of(found: Posterior) -> Clouds:
@@ -212,6 +230,22 @@ def complete(config: AlignmentConfig, key: jax.Array, batch: Latents) -> jax.Arr
         static = jnp.where(batch.has_static[:, None], static, guess_static)
         temporal = jnp.where(batch.has_temporal[:, None], temporal, guess_temporal)
     return jnp.concatenate([temporal, static], -1)
+
+
+def latents_in_words(told: dict[str, dict[str, float]]) -> str:
+    """One line of `latents_told`; a collapse is named."""
+    parts = [
+        f"{which} {part['active']} of {part['coordinates']} coordinates active, "
+        f"{part['nats']:.1f} nats a patient"
+        for which, part in told.items()
+    ]
+    dead = [which for which, part in told.items() if not part["active"]]
+    if dead:
+        parts.append(
+            f"{' and '.join(dead)} collapsed: synthetic patients will not follow from "
+            "their latents; lower --kl-weight or train the autoencoders longer"
+        )
+    return "; ".join(parts)
 
 
 def in_words(diagnostics: dict[str, Any], config: AlignmentConfig) -> str:

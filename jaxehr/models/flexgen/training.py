@@ -179,6 +179,7 @@ def diffuse_in(
     imputers, told = alignment.fit_alignment(
         key_align, found, schema.num_classes, config.alignment, hidden
     )
+    told |= {"latents": alignment.latents_told(found)}
     announce_alignment(stages, config, told)
     completed = latents(config, found, imputers)
     whitening = whiten(config, key_white, completed)
@@ -208,8 +209,10 @@ def diffuse_in(
 def announce_alignment(
     stages: Stages, config: FlexgenConfig, told: dict[str, Any]
 ) -> None:
-    """Names what imputes, and a coupling that collapsed or did not converge."""
+    """Names latents that hold nothing, what imputes, and a coupling that collapsed or
+    did not converge."""
     if stages.announce:
+        stages.announce(f"latents: {alignment.latents_in_words(told['latents'])}")
         stages.announce(f"alignment: {alignment.in_words(told, config.alignment)}")
 
 
@@ -273,6 +276,7 @@ def alternate(
         imputers, told = alignment.fit_alignment(
             keys[0], found, schema.num_classes, config.alignment, hidden=False
         )
+        told |= {"latents": alignment.latents_told(found)}
         announce_alignment(stages, config, told)
         whitening = whiten(config, keys[1], latents(config, found, imputers))
         trained = stages.run(
@@ -293,6 +297,7 @@ def alternate(
         schema.num_classes,
         config.alignment,
     )
+    told |= {"latents": alignment.latents_told(found)}
     announce_alignment(stages, config, told)
     return finished(parts["fitted"], dict(weights), whitening, imputers, told)
 

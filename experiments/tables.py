@@ -222,7 +222,9 @@ def table(
     rows = [[name, *(c.title for c in columns), "seeds"]]
     rows.append(["---", *(["---:"] * (len(columns) + 1))])
     if any(column.reference for column in columns):
-        real = [shown(cells, c.reference, c) if c.reference else "" for c in columns]
+        # Real people are the same for all variants of a seed.
+        each = list({cell["seed"]: cell for cell in cells}.values())
+        real = [shown(each, c.reference, c) if c.reference else "" for c in columns]
         rows.append(["real people", *real, ""])
     for model in dict.fromkeys(cell["variant"] for cell in cells):
         own = [cell for cell in cells if cell["variant"] == model]

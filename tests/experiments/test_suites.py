@@ -159,6 +159,15 @@ def test_numbers_are_put_beside_that_of_one_variant():
     assert tables.shown(done[2:], column.path, column) == "5.0"
 
 
+def test_real_people_are_one_row_of_each_seed():
+    """Three variants of one seed have one reference, which has no deviation."""
+    value = {"value": 0.6, "reference": 0.7}
+    line = lambda name: {"cohort": "law", "variant": name, "seed": 0}
+    cells = [line(name) | {"metrics": {"x": value}} for name in "abc"]
+    text = tables.table("t", (tables.metric("x", "x"),), cells)
+    assert "| real people | 0.700 |  |" in text
+
+
 def test_accuracy_is_shown_with_its_interval_where_there_is_one_seed():
     value = {"value": 0.1, "low": 0.0, "high": 0.2, "reference": 0.02}
     cells = [{"metrics": {"advantage": value}}] * 2

@@ -7,9 +7,10 @@ Cells of `configs/cdmt.json`, shared with the other tables of the paper
 (`prepare mimic3 --task vitals24`, `prepare eicu`), or without any the stand-in of
 `experiments.standins`. Expected: 6 to 10 minutes a cell on 2 CPU cores at the default
 120 s of training, 6 cells a seed; under 3 (not measured) on one H200. What to expect:
-embeddings ahead in utility; the columns that say what is missing differ most in
-transitions. Both sides are CDMT-EHR as published but for its categories; what this
-library does by default has no code for what is missing (`--prior normal`).
+after a minute of training masks ahead, which are learned in fewer steps, but for
+transitions; in the paper embeddings are. Both sides are CDMT-EHR as published but for
+its categories; what this library does by default has no code for what is missing
+(`--prior normal`).
 """
 
 import sys

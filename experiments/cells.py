@@ -124,8 +124,8 @@ def marks_of(
     suite: Any, variant: str, folders: tuple[pathlib.Path, ...]
 ) -> Iterator[tuple[str, str]]:
     """Hashes of what a cell of a suite is made of: its cohort, and what is done."""
-    files = tuple(path for folder in folders for path in sorted(folder.rglob("*.*")))
-    stamps = tuple((str(path), path.stat().st_mtime_ns) for path in files)
+    files = [path for folder in folders for path in sorted(folder.rglob("*"))]
+    stamps = tuple((str(p), p.stat().st_mtime_ns) for p in files if p.is_file())
     yield "cohort", contents(stamps)
     done = [suite.variants[variant], suite.metrics, suite.quick, suite.drawn]
     text = json.dumps(done, sort_keys=True)

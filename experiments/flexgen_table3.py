@@ -7,7 +7,8 @@ Cells of `configs/flexgen.json`, shared with the other tables of the paper
 (`prepare fiddle`, or any source with `--discretize fiddle`), or without any the
 stand-in of `experiments.standins`. Expected: 2 to 4 minutes a cell on 2 CPU cores at
 the default 120 s of training, 7 cells a seed; under 2 (not measured) on one H200. What
-to expect: the real row above every model; FLEXGEN-EHR within 0.03 of AUROC of it.
+to expect: the real row above every model; FLEXGEN-EHR within 0.03 of AUROC of it, LDM
+nearer.
 """
 
 import sys

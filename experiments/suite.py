@@ -26,7 +26,6 @@ NEEDS = {
     "static": "has no static column",
     "temporal": "has no temporal column",
     "dense": "has binary columns only (--discretize), not values and gaps",
-    "binary": "is not in the papers' binary form (--discretize fiddle)",
 }
 NOT_SETTINGS = ("cohorts", "only", "seeds", "out", "work", "budget", "limit", "again")
 
@@ -167,6 +166,11 @@ def folders_of(texts: tuple[str, ...]) -> dict[str, tuple[pathlib.Path, ...]]:
         for folder in folders:
             if not folder.is_dir():
                 raise InputError(f"cohort {text!r}: there is no folder {folder}.")
+            if not (folder / "schema.json").is_file():
+                raise InputError(
+                    f"cohort {text!r}: {folder} has no schema.json; make it by `jaxehr "
+                    "prepare`."
+                )
         found[name] = folders
     if not found:
         raise InputError("no cohort; name at least one as NAME=FOLDER.")
@@ -184,7 +188,6 @@ def unfit(suite: Suite, folders: tuple[pathlib.Path, ...]) -> str:
             "static": not schema["static"],
             "temporal": not schema["temporal"],
             "dense": sparse,
-            "binary": not sparse,
         }
         for need in suite.needs:
             if lacks[need]:

@@ -146,8 +146,9 @@ def versus(grouped: dict[tuple[int, int, str], Found]) -> str:
     lines = [f"| {' | '.join(row)} |" for row in rows]
     note = (
         "Pairs: the same patients hidden and the same seed; all patterns in which "
-        "something is. Mean ± standard error over pairs; worst: the pattern in which "
-        "`fused` stands worst, as percent without static / temporal part."
+        "something is. Mean ± standard error over pairs, as if they were independent, "
+        "but a larger share hides the same patients and more; worst: the pattern in "
+        "which `fused` stands worst, as percent without static / temporal part."
     )
     return "\n".join([*lines, "", note, ""])
 

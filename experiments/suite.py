@@ -209,7 +209,7 @@ def run_suite(suite: Suite, options: Options) -> pathlib.Path:
     cohorts, out = folders_of(options.cohorts), options.folder(suite)
     for name, folders in cohorts.items():
         if said := unfit(suite, folders):
-            raise InputError(f"cohort {name!r}: {said}; {suite.name} needs it.")
+            raise InputError(f"cohort {name!r}: {said}; {suite.name} cannot take it.")
     begun, longest = time.perf_counter(), 0.0
     total, left = len(list(plan(suite, options, cohorts))), unfinished(suite, options)
     while left:

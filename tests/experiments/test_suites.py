@@ -76,7 +76,7 @@ def test_cohorts_that_a_suite_cannot_take_are_told_apart(folders):
     assert suited(cdmt, texts) == (texts[0], texts[2])
     assert suited(flexgen, texts) == texts[:2]
     options = Options(cohorts=(texts[1],), out=folders["dense"][0].parent / "out")
-    with pytest.raises(InputError, match=r"cohort 'binary': .*; cdmt needs it"):
+    with pytest.raises(InputError, match=r"cohort 'binary': .*; cdmt cannot take it"):
         suite.run_suite(cdmt, options)
 
 

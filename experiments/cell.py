@@ -140,7 +140,8 @@ def measured(
     people = suite.drawn * len(data.real.ids)
     made = drawings(variant, trained.run, people, cell.seed, lap)
     memory = peak_bytes()
-    metrics = compared(suite, data, made, cell.seed)
+    kept = place.parent / "classifiers"
+    metrics = compared(suite, data, made, cell.seed, kept)
     lap("metrics")
     return trained.told | {
         "people": {part: len(getattr(data, part).ids) for part in Data._fields},
@@ -234,9 +235,12 @@ def drawings(
 
 
 def compared(
-    suite: Any, data: Data, made: Any, seed: int
+    suite: Any, data: Data, made: Any, seed: int, kept: pathlib.Path
 ) -> dict[str, dict[str, float | None]]:
-    """All metrics of the suite, with their references and intervals."""
+    """All metrics of the suite, with their references and intervals.
+
+    Networks that learn from the same rows are trained once for all cells, in `kept`.
+    """
     from jaxehr.api import evaluate
     from jaxehr.core.configs import replace
     from jaxehr.metrics.evaluate import QUICK
@@ -246,7 +250,7 @@ def compared(
         made,
         data.test,
         seed=seed,
-        config=replace(QUICK, suite.quick),
+        config=replace(QUICK, suite.quick | {"remember": str(kept)}),
         metrics=list(suite.metrics),
     )
     names = ("value", "reference", "low", "high")

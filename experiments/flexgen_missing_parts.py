@@ -1,7 +1,6 @@
 """The parts of one cell of `flexgen_missing`: hide, train, impute, compare, floors."""
 
 import functools
-import hashlib
 import time
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from jaxehr.metrics.dimensions import dimensions
 from jaxehr.metrics.evaluate import MetricConfig, comparison, run_metrics
 from jaxehr.metrics.imputation import Baseline, baseline, imputation_error, nrmse
 from jaxehr.metrics.learners import FOREST, Learner
+from jaxehr.metrics.memory import digest
 from jaxehr.metrics.mmd import mmd_pooled
 from jaxehr.metrics.pooled import pool_sparse
 from jaxehr.metrics.utility import pooled_family, utility
@@ -149,15 +149,13 @@ def compare(
             "high": result.value.high,
         }
         for result in run_metrics(key, compared, metrics_of(trees))
-        if result.name != "forest_gain"  # of training on both, which is left out
     }
 
 
 @functools.cache
 def metrics_of(trees: int) -> dict[str, Metric]:
     """The metrics of every cell; they remember the forest of the real patients."""
-    few = 1e-9  # no synthetic patient beside the real ones: nobody reads that number
-    config = MetricConfig(pooled_rows=2000, trees=trees, max_rows=0, augment=few)
+    config = MetricConfig(pooled_rows=2000, trees=trees, max_rows=0, augment=0)
     forest = remembering(FOREST)
     return {
         "dimensions": dimensions(config),
@@ -182,7 +180,7 @@ def remembering(learner: Learner, most: int = 4) -> Learner:
         models = np.empty(len(rows), object)
         for i in range(len(rows)):
             one = (config, keys[i : i + 1], classes, table, rows[i : i + 1])
-            name = digest(*one)
+            name = digest((config, classes), keys[i], table, rows[i])
             found = kept.pop(name, None)
             kept[name] = learner.fit(*one)[0] if found is None else found
             models[i] = kept[name]
@@ -191,18 +189,6 @@ def remembering(learner: Learner, most: int = 4) -> Learner:
         return models
 
     return Learner(fit, learner.chance)
-
-
-def digest(
-    config: MetricConfig, key: jax.Array, classes: int, table: Rows, rows: np.ndarray
-) -> str:
-    """A name for one training: its settings, its key and its rows, in order."""
-    made = hashlib.sha256(f"{config} {classes} {jax.random.key_data(key)}".encode())
-    for leaf in table:
-        chosen = np.ascontiguousarray(np.asarray(leaf)[rows[0]])
-        made.update(f"{chosen.shape} {chosen.dtype}".encode())
-        made.update(chosen.tobytes())
-    return made.hexdigest()
 
 
 def floor(key: jax.Array, data: Dataset, *, by_class: bool) -> Dataset:

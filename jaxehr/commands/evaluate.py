@@ -60,6 +60,15 @@ FLAGS = [
         None,
     ),
     flag("seed", int, "Same seed, same numbers.", 0),
+    flag(
+        "remember",
+        pathlib.Path | None,
+        "A folder that keeps the trained networks, those of real patients too: other "
+        "synthetic patients beside the same real ones then take half of the time, and "
+        "an evaluation that was stopped goes on. As confidential as the patients.",
+        None,
+        metavar="FOLDER",
+    ),
     distributed_flag(),
 ]
 
@@ -78,6 +87,8 @@ def run(words: list[str]) -> int:
     config = QUICK if arguments.quick else DEFAULT
     asked = {"seeds": arguments.seeds, "max_rows": arguments.rows}
     given = {name: value for name, value in asked.items() if value is not None}
+    if arguments.remember:
+        given["remember"] = str(arguments.remember)
     config = dataclasses.replace(config, **given)
     model = load_run(arguments.run) if arguments.run else None
     real, synthetic = load_cohort(arguments.real), load_cohort(arguments.synthetic)

@@ -50,7 +50,8 @@ class MetricConfig:
     max_rows: int = 4000
     """Patients of each data set that one training of a classifier sees; 0 = all."""
     augment: float = 1.0
-    """Synthetic patients for each real one where a classifier trains on both."""
+    """Synthetic patients for each real one where a classifier trains on both; 0 = none
+    does."""
     margin: float = 0.03
     """AUROC that may be lost against real training data: non-inferiority (ours)."""
     mmd_rows: int = 2000
@@ -75,10 +76,13 @@ class MetricConfig:
     """Shadow models; an even number, at least 8."""
     shadow_steps: int = 0
     """Optimiser steps of each; 0 = as many as the model itself made."""
+    remember: str = ""
+    """Folder that keeps trained networks, see `jaxehr.metrics.memory`; "" = none."""
 
     def __post_init__(self) -> None:
         values = dataclasses.asdict(self)
-        for name in ("max_rows", "shadow_steps"):
+        del values["remember"]
+        for name in ("max_rows", "shadow_steps", "augment"):
             if values.pop(name) < 0:
                 value = getattr(self, name)
                 raise InputError(f"{name} must not be negative, got {value}.")

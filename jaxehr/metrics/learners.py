@@ -25,6 +25,7 @@ from jaxehr.metrics.classifiers import (
 )
 from jaxehr.metrics.evaluate import MetricConfig
 from jaxehr.metrics.fidelity import generator
+from jaxehr.metrics.memory import digest, remembered
 
 # It goes on with another solver, as it should; two lines for each would hide the rest.
 warnings.filterwarnings("ignore", "The inner solver of NewtonCholeskySolver")
@@ -54,8 +55,20 @@ def network(name: str) -> Learner:
         rows: np.ndarray,
     ) -> Any:
         epochs = config.mlp_epochs if name == "mlp" else config.epochs
-        cut = cut_validation(rows)
-        return fit_classifiers(keys, name, classes, table, cut, config, epochs)
+
+        def learn(chosen: np.ndarray) -> Any:
+            cut = cut_validation(rows[chosen])
+            asked = keys[chosen], name, classes, table, cut, config, epochs
+            return fit_classifiers(*asked)
+
+        every = np.arange(len(rows))
+        if not config.remember:
+            return learn(every)
+        steps = config.batch_size, config.learning_rate, epochs
+        names = [
+            digest((name, classes, *steps), keys[i], table, rows[i]) for i in every
+        ]
+        return remembered(config.remember, names, learn)
 
     def chance(classes: int, models: Any, table: Rows, rows: np.ndarray) -> np.ndarray:
         return apply_classifiers(models, name, classes, table, rows)

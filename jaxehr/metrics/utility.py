@@ -127,7 +127,8 @@ def utility(family: Family, config: MetricConfig) -> Metric:
         tried = tried._replace(trainings=held.trainings)
         groups = groups_of_patients(*real)
         used = rows[0].shape[1]
-        added = {"real": used, "synthetic": sides[2].rows.shape[1] - used}
+        trained = sides[-1].rows.shape[1]  # on both, if any classifier is
+        added = {"real": used, "synthetic": trained - used}
         judged = Judged(predicted, held, tried, groups, added)
         return values(family, config, judged)
 
@@ -161,7 +162,7 @@ def sides_of(
     rows: list[np.ndarray],
     share: float,
 ) -> list[Side]:
-    """Training on synthetic patients, on real ones, and on both.
+    """Training on synthetic patients, on real ones, and on both if `share` is not 0.
 
     Args:
       made: synthetic patients to test on.
@@ -177,11 +178,13 @@ def sides_of(
         see = family.view(train, *real)
         return Side(see(train), rows, [see(data) for data in tests])
 
-    return [
+    sides = [
         side(real.synthetic, drawn, real.holdout),
         side(real.train, trained, real.holdout, made),
-        side(below(real.train, real.synthetic), both, real.holdout),
     ]
+    if share:
+        sides.append(side(below(real.train, real.synthetic), both, real.holdout))
+    return sides
 
 
 def below(first: Dataset, second: Dataset) -> Dataset:
@@ -206,8 +209,8 @@ def predict(
         key_one = jax.random.fold_in(key, i)
         found.append(predict_sides(key_one, learner, classes, chosen, config))
     stack = lambda side, test: np.stack([each[side][test] for each in found])
-    both = found[family.augmented][2][0][None]
-    return Predicted(stack(0, 0), stack(1, 0), stack(1, 1), both)
+    both = [chances[0] for chances in found[family.augmented][2:]]
+    return Predicted(stack(0, 0), stack(1, 0), stack(1, 1), np.asarray(both))
 
 
 def predict_sides(

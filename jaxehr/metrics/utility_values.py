@@ -55,7 +55,7 @@ class Predicted(NamedTuple):
     synthetic: np.ndarray  # [C, S, M, K] of the hold-out
     real: np.ndarray  # [C, S, M, K] of the hold-out
     reverse: np.ndarray  # [C, S, N, K] trained on real, of synthetic patients
-    both: np.ndarray  # [1, S, M, K] trained on both, of the hold-out
+    both: np.ndarray  # [1, S, M, K] trained on both, of the hold-out; or empty
 
 
 class Judged(NamedTuple):
@@ -130,8 +130,10 @@ def more_definitions(family: Family, config: MetricConfig) -> dict[str, Definiti
         "brier": ("Brier score", score, "lower", 0.0, "[brier1950]"),
         "slope": ("Calibration slope", slope, "target", 1.0, "[cox1958]"),
         "subgroup_loss": ("Largest loss in a subgroup", subgroup, "lower", 0.0, ""),
-        "gain": ("Gain by added synthetic patients", added, "higher", 0.0, CDMT),
     }
+    if config.augment:
+        title = "Gain by added synthetic patients"
+        table["gain"] = (title, added, "higher", 0.0, CDMT)
     return {
         f"{kind}_{name}": Definition(f"{title}, {kind}", *rest)
         for name, (title, *rest) in table.items()
@@ -143,13 +145,13 @@ def values(family: Family, config: MetricConfig, judged: Judged) -> dict[str, Va
     kind, made = family.name, judged.predicted
     sides = made.real, made.synthetic
     tested = judged.holdout
-    return areas(family, config, judged) | {
+    found = areas(family, config, judged) | {
         f"{kind}_trts": reversed_area(family, judged),
         f"{kind}_brier": error_of_chances(family, judged),
         f"{kind}_slope": calibration_slope(judged),
         f"{kind}_subgroup_loss": largest_loss(auroc, tested, sides, judged.groups),
-        f"{kind}_gain": gain(family, judged),
     }
+    return found | ({f"{kind}_gain": gain(family, judged)} if len(made.both) else {})
 
 
 def areas(family: Family, config: MetricConfig, judged: Judged) -> dict[str, Value]:

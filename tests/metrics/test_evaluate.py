@@ -211,6 +211,8 @@ def test_config_is_checked():
         MetricConfig(max_rows=-1)
     with pytest.raises(InputError, match="shadow_steps must not be negative, got -2"):
         MetricConfig(shadow_steps=-2)
+    with pytest.raises(InputError, match="augment must not be negative"):
+        MetricConfig(augment=-0.5)
     for count in (6, 9):
         text = f"shadows must be an even number of at least 8, got {count}"
         with pytest.raises(InputError, match=text):

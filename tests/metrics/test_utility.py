@@ -97,6 +97,15 @@ def test_a_copy_loses_nothing_and_flipped_labels_everything(name):
     assert found[f"{name}_gain"].value < 0
 
 
+@pytest.mark.parametrize("name", POOLED)
+def test_training_on_both_may_be_left_out_and_changes_no_other_number(name):
+    real = compared(simulate(3, 200), count=200)
+    full = POOLED[name](SMALL).run(KEY, real)
+    less = POOLED[name](dataclasses.replace(SMALL, augment=0)).run(KEY, real)
+    assert set(full) - set(less) == {f"{name}_gain"}
+    assert all(less[number][:4] == full[number][:4] for number in less)
+
+
 def test_shuffled_labels_leave_nothing_to_learn():
     real = compared(simulate(3, 400, **EFFECT), **EFFECT)
     label = np.random.default_rng(0).permutation(real.train.cohort.label)

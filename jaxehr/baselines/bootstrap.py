@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxehr.core.blocks import blocks_of
 from jaxehr.core.checks import positive
 from jaxehr.core.cohort import Cohort, Schema, Table, num_patients, rows_of
 from jaxehr.core.contracts import Callback, GenerativeModel, Params
@@ -20,6 +21,8 @@ from jaxehr.core.keys import draw_cells, patient_keys
 from jaxehr.core.labels import label_codes
 from jaxehr.core.sparse import SparseTable
 from jaxehr.data.encoding import host
+
+ROWS = 4096  # patients who are drawn at once
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,15 +84,18 @@ def sample(
     numbers = np.arange(num) if index is None else np.asarray(index)
     positive(num=len(numbers))
     codes = label_codes(schema, counts, label, len(numbers))
-    rows = choose(key, counts, numbers.astype(np.int32), codes)
+    numbers, chosen = numbers.astype(np.int32), []
+    for rows, kept in blocks_of(len(numbers), ROWS):
+        found = choose(key, counts, numbers[rows], codes[rows])
+        chosen.append(np.asarray(found)[kept])
     if progress:
         progress(len(numbers))
-    return rows_of(cohort_of(params["weights"]), np.asarray(rows))
+    return rows_of(cohort_of(params["weights"]), np.concatenate(chosen))
 
 
 @jax.jit
 def choose(key: jax.Array, counts: Any, index: Any, label: Any) -> jax.Array:
-    """Int [N]: a training patient of its class for each synthetic one."""
+    """Int [rows]: a training patient of its class for each synthetic one."""
     keys = jax.vmap(jax.random.split)(patient_keys(key, index))
     counts = jnp.asarray(counts, jnp.int32)
     code, _ = draw_cells(keys[:, 0], counts[:, None], label)

@@ -78,6 +78,7 @@ def run(words: list[str]) -> int:
     arguments = read_flags("jaxehr evaluate", text, FLAGS, words)
     chosen_metrics(arguments.metrics)
     check_seed(arguments.seed)
+    check_remember(arguments.remember, arguments.distributed)
     check_output(arguments.out, marker=MARKER, overwrite=True)
     configure(arguments.distributed)
     from jaxehr.data.store import load_cohort
@@ -111,6 +112,19 @@ def run(words: list[str]) -> int:
         folder=arguments.synthetic,
     )
     return 0
+
+
+def check_remember(folder: pathlib.Path | None, distributed: bool) -> None:
+    """Refuses a place that cannot keep networks before any is trained."""
+    if folder is None:
+        return
+    if distributed:
+        raise InputError(
+            "--remember keeps the networks of one process; leave it or --distributed "
+            "out."
+        )
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--remember {folder}: must be a folder, is a file.")
 
 
 def without_rules(schema: Any) -> Any:

@@ -156,6 +156,14 @@ def test_version(capsys):
         ),
         ("evaluate --real no --synthetic no --out x", ["no: no such folder"]),
         ("evaluate --real no --synthetic no --out full", ["full: is not empty"]),
+        (
+            "evaluate --real c --synthetic c --out x --remember s.csv",
+            ["--remember s.csv: must be a folder"],
+        ),
+        (
+            "evaluate --real c --synthetic c --out x --remember m --distributed",
+            ["leave it or --distributed out"],
+        ),
         ("audit", ["missing: --real COHORT --synthetic COHORT"]),
         ("audit --real no --synthetic no", ["no: no such folder"]),
         ("audit --real no --synthetic no --out full", ["full: is not empty"]),

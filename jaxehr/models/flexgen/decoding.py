@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxehr.core.blocks import blocks_of
 from jaxehr.core.cohort import Cohort, concatenate
 from jaxehr.core.contracts import Params
+from jaxehr.core.keys import patient_keys
 from jaxehr.models.flexgen import preprocessing
 from jaxehr.models.flexgen.autoencoders import make_autoencoder
 from jaxehr.models.flexgen.config import FlexgenConfig
@@ -28,13 +28,13 @@ def program(layout: Layout, config: FlexgenConfig, mode: bool) -> Any:
     num_classes = layout.num_classes
 
     def run(
-        weights: Params, bounds: Params, keys: jax.Array, z: jax.Array, label: Any
+        weights: Params, bounds: Params, key: jax.Array, index: Any, z: Any, label: Any
     ) -> Any:
         # z holds the temporal part first
         parts = {"temporal": z[:, : config.latent], "static": z[:, config.latent :]}
         told = jax.nn.one_hot(label, num_classes)
         drawn = []
-        each = jax.vmap(jax.random.split)(keys)  # [N, 2]
+        each = jax.vmap(jax.random.split)(patient_keys(key, index))  # [N, 2]
         for place, (which, model) in enumerate(zip(MODALITIES, models)):
             out = model.decode(weights[which], parts[which], told)
             out = bound_masks(model.part, out, bounds[which])
@@ -52,14 +52,16 @@ def decode_patients(
     layout: Layout,
     config: FlexgenConfig,
     params: Params,
-    keys: jax.Array,
+    key: jax.Array,
+    index: np.ndarray,
     z: np.ndarray,
     frames: Frames,
     *,
     mode: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Cohort:
-    """Patients [N] of latents z [N, 2l], temporal first; patient i from keys[i].
+    """Patients `index` [N] of latents z [N, 2l], temporal first; patient i from
+    fold_in(key, i).
 
     Args:
       mode: the most probable values instead of drawn ones.
@@ -73,8 +75,7 @@ def decode_patients(
     told = jax.device_put((weights, bounds))
     blocks, done = [], 0
     for rows, kept in blocks_of(len(z), ROWS):
-        each = jnp.asarray(z[rows]), jnp.asarray(frames.label[rows])
-        out = run(*told, keys[rows], *each)
+        out = run(*told, key, index[rows], z[rows], frames.label[rows])
         static, temporal = jax.tree.map(functools.partial(rows_on_host, kept), out)
         label, has_static, has_temporal = (
             np.asarray(leaf)[rows][kept] for leaf in frames

@@ -67,15 +67,16 @@ def draw_missing(
     blocks = []
     for rows, kept in blocks_of(len(numbers), ROWS):
         part = Posterior(*(leaf[rows] for leaf in found))
-        each = [patient_keys(key, jnp.asarray(numbers[rows])) for key in keys[:3]]
-        blocks.append([np.asarray(leaf)[kept] for leaf in run(arrays, each, part)])
+        out = run(arrays, keys[:3], numbers[rows], part)
+        blocks.append([np.asarray(leaf)[kept] for leaf in out])
     z, label = (np.concatenate(leaves) for leaves in zip(*blocks, strict=True))
     everyone = np.ones(len(numbers), bool)
     return decode_patients(
         layout,
         config,
         params,
-        patient_keys(keys[3], jnp.asarray(numbers)),
+        keys[3],
+        numbers,
         z,
         Frames(label, everyone, everyone),
     )
@@ -83,10 +84,11 @@ def draw_missing(
 
 @functools.lru_cache(maxsize=16)
 def latent_program(config: AlignmentConfig) -> Any:
-    """(alignment, three keys a patient, Posterior) -> z [B, 2l], temporal first, and
-    the classes [B] that the known modality speaks for; compiled."""
+    """(alignment, three keys, numbers [B], Posterior) -> z [B, 2l], temporal first,
+    and the classes [B] that the known modality speaks for; compiled."""
 
-    def run(arrays: Params, keys: list[jax.Array], part: Posterior) -> Any:
+    def run(arrays: Params, each: jax.Array, index: Any, part: Posterior) -> Any:
+        keys = [patient_keys(key, index) for key in each]
         spoken = {
             which: draw_outcome(arrays["outcome"][which], keys[0], known)
             for which, known in (

@@ -9,12 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxehr.core.cohort import Cohort, Schema, num_patients, rows_of
 from jaxehr.core.contracts import Callback, GenerativeModel, Params
-from jaxehr.core.keys import patient_keys
 from jaxehr.core.labels import label_codes
 from jaxehr.diffusion.whitening import Whitening
 from jaxehr.models.flexgen import (
@@ -124,7 +122,8 @@ def sample(
         layout,
         config,
         params,
-        patient_keys(key_decode, jnp.asarray(numbers)),
+        key_decode,
+        numbers,
         z,
         frames,
         mode=settings.decode == "mode",

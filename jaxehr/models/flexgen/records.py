@@ -6,14 +6,15 @@ A frame is a patient's label and the modalities that the patient has.
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from jaxehr.core.blocks import blocks_of
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Cohort, Schema
 from jaxehr.core.keys import draw_cells, patient_keys
 from jaxehr.core.labels import parts_of
 
+ROWS = 4096  # patients of a block of frames
 MODALITIES = ("static", "temporal")
 # Of the time that is allowed; an alternating training has many stages turn-k.
 SHARES = {"temporal": 6.0, "latent": 3.0, "turn": 3.0}
@@ -83,7 +84,15 @@ def draw_frames(
       counts: [C, 2, 2] of training. label: Int [N], see `label_codes`.
       how: which modality is missing, see `FlexgenSampling.missing`.
     """
-    keys = patient_keys(key, jnp.asarray(index))
-    drawn = draw_cells(keys, counts.reshape(len(counts), -1), label)
-    code, cell = map(np.asarray, drawn)
+    cells, blocks = counts.reshape(len(counts), -1), []
+    for rows, kept in blocks_of(len(index), ROWS):
+        drawn = cells_of(key, cells, index[rows], label[rows])
+        blocks.append([np.asarray(leaf)[kept] for leaf in drawn])
+    code, cell = (np.concatenate(leaves) for leaves in zip(*blocks, strict=True))
     return Frames(code, *parts_of(cell, how))
+
+
+@jax.jit
+def cells_of(key: jax.Array, cells: Any, index: Any, label: Any) -> Any:
+    """Label and cell of the patients of one block; see `draw_cells`."""
+    return draw_cells(patient_keys(key, index), cells, label)

@@ -164,9 +164,10 @@ def test_a_head_learns_nothing_of_the_label_from_imputed_parts():
     for seed in range(6):
         found, made = blind(seed)
         z, label = found.temporal_mean, found.label
-        keys = [jax.random.split(jax.random.key(i), len(z)) for i in range(4)]
-        inside = np.asarray(draw_within(made["within"]["forward"], keys[0], z, label))
-        both, _ = latent_program(AlignmentConfig())(made, keys[1:], found)
+        index, keys = np.arange(len(z)), jax.random.split(jax.random.key(0), 3)
+        each = jax.random.split(jax.random.key(1), len(z))
+        inside = np.asarray(draw_within(made["within"]["forward"], each, z, label))
+        both, _ = latent_program(AlignmentConfig())(made, keys, index, found)
         trained = np.concatenate([z, inside], 1)
         pairs = (z, z), (trained, np.asarray(both)), (trained, trained)
         for each, (train, test) in zip((alone, imputed, told), pairs, strict=True):

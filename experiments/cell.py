@@ -50,7 +50,7 @@ def run_cell(
     """
     configure()
     from experiments.cells import marks_of
-    from jaxehr.core.checks import InputError
+    from jaxehr.training.loop import Stopped
 
     try:
         hide = suite.variants[cell.variant].hide
@@ -60,7 +60,9 @@ def run_cell(
         found = measured(suite, settings, place, data, cell)
         told = {"data": told_of(data.real, folders), "marks": marks}
         return found | told | {"training": place.name}
-    except (InputError, FloatingPointError, MemoryError, ValueError) as error:
+    except Stopped:
+        raise
+    except Exception as error:  # also what an accelerator says: one cell, one line
         return {"failed": f"{type(error).__name__}: {error}".splitlines()[0]}
 
 
@@ -111,12 +113,14 @@ def training_place(
     cell: Any,
 ) -> pathlib.Path:
     """The folder of a training: one for all variants, of any suite, that learn the same
-    from the same cohort."""
+    from the same cohort on the same kind of device."""
+    import jax
+
     from experiments.cells import marks_of
 
-    variant = suite.variants[cell.variant]
+    variant, device = suite.variants[cell.variant], jax.devices()[0].device_kind
     cohort = dict(marks_of(suite, cell.variant, folders))["cohort"]
-    same = [variant.model, variant.config, variant.hide, settings, cohort]
+    same = [variant.model, variant.config, variant.hide, settings, cohort, device]
     text = json.dumps(same, sort_keys=True)
     mark = hashlib.sha256(text.encode()).hexdigest()[:12]
     return work / f"{cell.cohort}-{variant.model}-{cell.seed}-{mark}"
@@ -124,7 +128,7 @@ def training_place(
 
 def told_at(place: pathlib.Path) -> pathlib.Path:
     """The file that says what a training took; it is there when the training is."""
-    return place.with_suffix(".json")
+    return place.with_name(f"{place.name}.json")
 
 
 def measured(

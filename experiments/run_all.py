@@ -31,6 +31,7 @@ from experiments.suite import (
     Cell,
     Options,
     Suite,
+    folder_for,
     folders_of,
     load_suite,
     run_one,
@@ -67,6 +68,8 @@ class RunAll:
     """Only the first so many training people; 0 = all (for a quick look)."""
     limit: float = 30.0
     """Minutes after which a cell is given up and counts as failed; 0 = none."""
+    again: bool = False
+    """Also repeat the cells that failed."""
     results: pathlib.Path = RESULTS
     """The folder with a folder for each suite, and one for all trainings."""
 
@@ -121,15 +124,16 @@ def jobs_of(arguments: RunAll) -> list[Job]:
             continue
         options = Options(
             cohorts=cohorts,
-            out=arguments.results / name,
             work=arguments.results / "work",
             seeds=arguments.seeds,
             seconds=arguments.seconds,
             preset=arguments.preset,
             patients=arguments.patients,
             limit=arguments.limit,
+            again=arguments.again,
         )
-        jobs.append(Job(suite, options))
+        out = folder_for(arguments.results, name, options.settings())
+        jobs.append(Job(suite, dataclasses.replace(options, out=out)))
     return jobs
 
 

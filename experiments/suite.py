@@ -86,7 +86,8 @@ class Options:
     """NAME=TRAIN or NAME=TRAIN:TEST: folders that `jaxehr prepare` made; none = open
     ones that stand in for the papers' (`python -m experiments.standins`)."""
     out: pathlib.Path | None = None
-    """The folder to make or go on with; by default results/ and the suite's name."""
+    """The folder to make or go on with; by default results/ and the suite's name, and
+    where cells of other settings are there also the settings."""
     work: pathlib.Path | None = None
     """The folder of trainings; by default results/work, shared by all suites, or work
     in --out. It may be removed."""
@@ -109,7 +110,7 @@ class Options:
 
     def folder(self, suite: Suite) -> pathlib.Path:
         """Where the cells are kept."""
-        return self.out or RESULTS / suite.name
+        return self.out or folder_for(RESULTS, suite.name, self.settings())
 
     def trainings(self) -> pathlib.Path:
         """Where the trainings are kept."""
@@ -119,6 +120,20 @@ class Options:
         """What all cells of a folder have in common."""
         values = dataclasses.asdict(self).items()
         return {name: value for name, value in values if name not in NOT_SETTINGS}
+
+
+def folder_for(root: pathlib.Path, name: str, settings: dict[str, Any]) -> pathlib.Path:
+    """Where the cells of a suite are kept: ROOT/NAME, or beside it if cells of other
+    settings are there, such as those that come with this repository."""
+    from jaxehr.core.files import read_json
+
+    file = root / name / "settings.json"
+    if not file.is_file() or read_json(file) == settings:
+        return root / name
+    words = [name, f"{settings['seconds']:g}s", settings["preset"]]
+    if settings["patients"]:
+        words.append(f"{settings['patients']}people")
+    return root / "-".join(filter(None, words))
 
 
 def load_suite(name: str) -> Suite:
@@ -317,7 +332,7 @@ def shell(main: Callable[[Any], Any], options: Any = Options) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except Stopped as stop:
+    except (Stopped, KeyboardInterrupt) as stop:
         print("stopped; the same command goes on with this cell.")
-        return 128 + stop.signum
+        return 128 + getattr(stop, "signum", signal.SIGINT)
     return 0

@@ -4,6 +4,7 @@ Metrics train on the same real patients for every synthetic data set beside them
 weights hold something of those patients: the folder is as confidential as they are.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import pathlib
@@ -18,6 +19,21 @@ from jaxehr.core.arrays import read_arrays, to_bytes
 from jaxehr.core.checks import InputError
 from jaxehr.core.files import write_bytes
 
+# What decides a training besides its settings: these packages, and files of this one.
+PACKAGES = ("jax", "jaxlib", "flax", "optax")
+SOURCES = ("metrics/classifiers.py", "nn/*.py", "training/*.py")
+
+
+@functools.cache
+def code() -> str:
+    """A hash of versions, sources and the device's kind."""
+    here = pathlib.Path(__file__).parent.parent
+    found = [importlib.metadata.version(name) for name in PACKAGES]
+    found += [p.read_text() for glob in SOURCES for p in sorted(here.glob(glob))]
+    precision = jax.config.read("jax_default_matmul_precision")
+    found += [jax.devices()[0].device_kind, str(precision)]
+    return hashlib.sha256("\0".join(found).encode()).hexdigest()
+
 
 def digest(settings: Any, key: jax.Array, table: Any, rows: np.ndarray) -> str:
     """A name for one training: its settings, its key and its rows, in their order.
@@ -26,10 +42,8 @@ def digest(settings: Any, key: jax.Array, table: Any, rows: np.ndarray) -> str:
       settings: whatever else decides the result; its text counts.
       table: pytree of arrays [N, ...]. rows: Int [n], those of `table` that train.
     """
-    versions = [importlib.metadata.version(name) for name in ("jaxehr", "jax")]
     said = [settings, np.asarray(jax.random.key_data(key)).tolist()]
-    text = f"{versions} {jax.default_backend()} {said}"
-    made = hashlib.sha256(text.encode())
+    made = hashlib.sha256(f"{code()} {said}".encode())
     for leaf in jax.tree.leaves(table):
         chosen = np.ascontiguousarray(np.asarray(leaf)[rows])
         made.update(f"{chosen.shape} {chosen.dtype}".encode())

@@ -48,6 +48,9 @@ class Stopped(Exception):
         super().__init__(f"stopped at step {step}")
         self.signum, self.step = signum, step
 
+    def __reduce__(self) -> tuple[type, tuple[int, int]]:
+        return type(self), (self.signum, self.step)  # from one process to another
+
 
 class Trained(NamedTuple):
     """What training leaves: the best average, and the state it ended in."""

@@ -30,7 +30,7 @@ def code() -> str:
     here = pathlib.Path(__file__).parent.parent
     found = [importlib.metadata.version(name) for name in PACKAGES]
     found += [p.read_text() for glob in SOURCES for p in sorted(here.glob(glob))]
-    precision = jax.config.read("jax_default_matmul_precision")
+    precision = jax.config.jax_default_matmul_precision  # pyright: ignore
     found += [jax.devices()[0].device_kind, str(precision)]
     return hashlib.sha256("\0".join(found).encode()).hexdigest()
 

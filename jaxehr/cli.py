@@ -51,8 +51,8 @@ COMMANDS = {
 
 
 LOST = (
-    "another process of this job has ended; start the job again: it goes on from its "
-    "last checkpoint."
+    "another process of this job has ended; start the job again: a training goes on "
+    "from its last checkpoint."
 )
 
 

@@ -97,6 +97,8 @@ class Profile:
         import jax
 
         self.ticks += 1
+        if jax.process_index():
+            return  # two traces in one folder are none
         if self.ticks == 1:
             jax.profiler.start_trace(self.folder, create_perfetto_trace=True)
             self.running = True

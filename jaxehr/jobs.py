@@ -32,6 +32,8 @@ def join() -> None:
     if joined():
         return
     count, number = integer(COUNT), integer(NUMBER)
+    # It would take SIGTERM from us, and nobody would answer it.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             num_processes=count,

@@ -41,6 +41,21 @@ def pack(table: SparseTable) -> Packed:
     return Packed(table.offsets[:-1].astype(np.int32), counts, cells, window)
 
 
+def gather(packed: Packed, rows: np.ndarray) -> Packed:
+    """The patients `rows` alone, on the host.
+
+    Sizes are powers of two, so that blocks of any cohort share some programs.
+    """
+    start, count = np.asarray(packed.start)[rows], np.asarray(packed.count)[rows]
+    begin = np.cumsum(count) - count
+    at = np.repeat(start - begin, count) + np.arange(count.sum())
+    power = lambda size: 1 << max(int(size) - 1, 0).bit_length()
+    cells = np.zeros(power(len(at)), np.int32)
+    cells[: len(at)] = np.asarray(packed.cells)[at]
+    window = np.arange(power(len(packed.window)), dtype=np.int32)
+    return Packed(begin.astype(np.int32), count, cells, window)
+
+
 def unpack(packed: Packed, rows: jax.Array, steps: int, features: int) -> jax.Array:
     """Bool [B, T, D] of the patients `rows` [B]."""
     window, size = jnp.asarray(packed.window), steps * features

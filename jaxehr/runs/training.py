@@ -35,7 +35,7 @@ from jaxehr.runs.folder import (
 from jaxehr.runs.identity import fingerprint, fingerprint_of_shards
 from jaxehr.runs.model import Run, make
 from jaxehr.training.config import resolve
-from jaxehr.training.sharding import leads
+from jaxehr.training.sharding import agreed, leads
 
 MEMORY = 4_000_000_000  # bytes, where a cohort in shards is not held
 VALID_BYTES = 2**30  # of the people who validate, where they are on disk
@@ -90,7 +90,9 @@ def train_run(
         )
         run = Run(name, config, data.schema, params, info)
         write_params(run, folder)
-        shutil.rmtree(scratch_of(folder), ignore_errors=True)  # real patients
+        agreed(0)  # no process reads real patients any more
+        for scratch in folder.glob(f"{FEED}*") if leads() else ():
+            shutil.rmtree(scratch, ignore_errors=True)
     return run
 
 

@@ -4,6 +4,7 @@ The result depends on the key, the data and the config only, never on how many s
 dispatch holds or on where a run was interrupted.
 """
 
+import functools
 import math
 import signal
 import threading
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxehr.core.checks import InputError
 from jaxehr.core.contracts import Callback, Objective, Params
 from jaxehr.training.checkpoint import Checkpoints
 from jaxehr.training.config import TrainConfig
@@ -26,7 +28,7 @@ from jaxehr.training.sharding import (
     at_home,
     make_mesh,
     per_device,
-    replicate,
+    replicate_checked,
 )
 from jaxehr.training.steps import (
     TrainState,
@@ -90,10 +92,14 @@ def signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+@functools.lru_cache(maxsize=8)
 def programs(
     objective: Objective, config: TrainConfig, cut: Layout, mesh: Any
 ) -> Programs:
-    """Compiles lazily; the state is donated, `num` is traced."""
+    """Compiles lazily, once for equal arguments; the state is donated, `num` is traced.
+
+    Stages of one objective, such as the turns of FLEXGEN-EHR, share them.
+    """
     axis = AXIS if cut.devices > 1 else None
 
     def step(key: Any, state: Any, data: Any, num: Any) -> Any:
@@ -147,7 +153,7 @@ def train(
     store = Checkpoints(checkpoint, config.keep) if checkpoint else None
     supply: Whole | Chunks | None = None
     try:
-        state, valid = replicate(state, mesh), replicate(valid, mesh)
+        state, valid = replicate_checked((state, valid), mesh)
         supply = supply_of(data, objective, run_key, config, cut, mesh)
         found = store.restore(state) if store else None
         state, seconds = (found[0], found[1]["seconds"]) if found else (state, 0.0)
@@ -162,10 +168,21 @@ def train(
 
 
 def plan(config: TrainConfig, data: Any) -> tuple[Any, Layout]:
-    """The devices that work, and how a batch is cut over them."""
+    """The devices that work, and how a batch is cut over them.
+
+    Raises:
+      InputError: a job has more devices than a batch has patients.
+    """
     fed = data.count if isinstance(data, Feed) else 0
     count = fed or jax.tree.leaves(data)[0].shape[0]
-    cut = layout(config, count, make_mesh().size)
+    every = make_mesh().size
+    cut = layout(config, count, every)
+    if jax.process_count() > 1 and cut.devices < every:
+        batch = min(config.batch_size, count)
+        raise InputError(
+            f"a batch of {batch} patients leaves some of the {every} devices of this "
+            "job without any; raise --batch-size, or start fewer processes."
+        )
     return make_mesh(cut.devices), cut._replace(people=fed)
 
 
@@ -186,7 +203,7 @@ def supply_of(
 ) -> Whole | Chunks:
     """Where each step finds its data: all of them, or chunk after chunk."""
     if not isinstance(data, Feed):
-        return Whole(replicate(data, mesh))
+        return Whole(replicate_checked(data, mesh))
     updates = sum(player.updates for player in players_of(objective))
     return Chunks(data, key, cut, updates, config.steps, mesh)
 
@@ -280,12 +297,13 @@ class Run:
                     key, state, data, jnp.int32(num)
                 )
                 supply.ahead(loss)
-                report = {"loss": float(loss)} | {
-                    k: float(v) for k, v in metrics.items()
-                }
+                # In one transfer: each by itself would keep the devices waiting.
+                told = jax.device_get((loss, metrics, state.bad_step))
+                report = {"loss": float(told[0])}
+                report |= {k: float(v) for k, v in told[1].items()}
                 speed = (time.perf_counter() - start) / num
                 step += num
-                refuse_broken(report["loss"], int(state.bad_step), "loss")
+                refuse_broken(report["loss"], int(told[2]), "loss")
                 if valid is not None and step % config.eval_every == 0:
                     state, judged = self.compiled.judge(valid_key, state, valid)
                     report |= {"valid_loss": float(judged)}

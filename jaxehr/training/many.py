@@ -65,7 +65,7 @@ def fit_many(
         raise ValueError("`rows` names rows of one shared table; leave `valid` out.")
     each = (keys, rows) if shared else (keys, rows, data, valid)
     common = (data, valid) if shared else ()
-    width = min(len(jax.devices()), keys.shape[0])
+    width = width_of(keys.shape[0])
     program = fitting(objective, config, shared, width)
     return spread(program, each, common, keys.shape[0], width)
 
@@ -87,9 +87,15 @@ def apply_many(
       rows: Int [S, n]: the rows of `data` that each seed looks at; None = all.
     """
     count = jax.tree.leaves(params)[0].shape[0]
-    width = min(len(jax.devices()), count)
+    width = width_of(count)
     program = applying(function, chunk_rows, width)
     return spread(program, (params, rows), data, count, width)
+
+
+def width_of(seeds: int) -> int:
+    """Devices that work: in a job all, since no process may be without one."""
+    every = len(jax.devices())
+    return every if jax.process_count() > 1 else min(every, seeds)
 
 
 def spread(program: Any, each: Any, common: Any, count: int, width: int) -> Any:

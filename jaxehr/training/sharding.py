@@ -4,6 +4,7 @@ The devices are those of all processes of a job (`jaxehr train --distributed`), 
 each has the same data and runs the same program. A lone process is a job of one.
 """
 
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -26,8 +27,35 @@ def make_mesh(devices: int | None = None) -> Mesh:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """A copy of every array on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    """A copy of every array on every device of the mesh; each process has its own."""
+    whole = NamedSharding(mesh, PartitionSpec())
+    if jax.process_count() == 1:
+        return jax.device_put(tree, whole)
+
+    def copied(leaf: Any) -> jax.Array:
+        # `device_put` would gather every process's copy on every device to compare.
+        found = np.asarray(leaf)
+        found = found.astype(jax.dtypes.canonicalize_dtype(found.dtype), copy=False)
+        return jax.make_array_from_callback(found.shape, whole, lambda at: found[at])
+
+    return jax.tree.map(copied, tree)
+
+
+def replicate_checked(tree: Any, mesh: Mesh) -> Any:
+    """`replicate`, of what has to be the same in every process.
+
+    Raises:
+      InputError: it is not.
+    """
+    if jax.process_count() > 1:
+        leaves = map(np.asarray, jax.tree.leaves(tree))
+        told = agreed(np.array([zlib.crc32(x.tobytes()) for x in leaves], np.uint32))
+        if (told != told[0]).any():
+            raise InputError(
+                "the processes of this job do not hold the same patients or "
+                "parameters; give all of them the same folder, versions and processor."
+            )
+    return replicate(tree, mesh)
 
 
 def at_home(tree: Any) -> Any:

@@ -165,25 +165,28 @@ def mean_loss(
     """Mean loss over `data` with the same noise at every call.
 
     Rows are taken in chunks of `chunk_of(config)`; the last chunk wraps around to the
-    first rows, so every chunk is full and the set of draws is fixed.
+    first rows, so every chunk is full and the set of draws is fixed, for any number of
+    devices.
     """
     count = jax.tree.leaves(data)[0].shape[0]
     rows = min(chunk_of(config), count)
     per_pass = -(-count // rows)
-    total = -(-(per_pass * config.valid_draws) // devices)  # chunks on each device
+    wanted = per_pass * config.valid_draws
+    total = -(-wanted // devices)  # chunks on each device
     device = jax.lax.axis_index(axis) if axis else 0
 
     def one(i: jax.Array) -> jax.Array:
         chunk = device * total + i
         index = (chunk * rows + jnp.arange(rows)) % count
         batch = objective.take(data, index)
-        return objective.loss(params, jax.random.fold_in(key, chunk), batch)[0]
+        loss = objective.loss(params, jax.random.fold_in(key, chunk), batch)[0]
+        return jnp.where(chunk < wanted, loss, 0.0)  # the last device may have none
 
     body = lambda i, sum_: sum_ + one(i)
     sum_ = jax.lax.fori_loop(0, total, body, jnp.float32(0.0))
     if axis:
         sum_ = jax.lax.psum(sum_, axis)
-    return sum_ / (total * devices)
+    return sum_ / wanted
 
 
 def keep_best(state: TrainState, loss: jax.Array) -> TrainState:

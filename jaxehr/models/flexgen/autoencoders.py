@@ -28,7 +28,7 @@ from jaxehr.models.flexgen.networks import (
     TemporalDecoder,
     TemporalEncoder,
 )
-from jaxehr.models.flexgen.preprocessing import Records, take
+from jaxehr.models.flexgen.preprocessing import Records, gather, take
 from jaxehr.nn.vae import divergence
 
 Which = Literal["static", "temporal"]
@@ -204,7 +204,10 @@ def encode_all(
     data: Records,
     rows_per_block: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of q for every patient, NumPy [n, l] each."""
+    """Mean and standard deviation of q for every patient, NumPy [n, l] each.
+
+    The program sees one block at a time, so that it fits a cohort of any size.
+    """
     count = len(data.label)
     if not count:
         empty = np.zeros((0, autoencoder.latent), np.float32)
@@ -212,9 +215,11 @@ def encode_all(
     # Blocks are full, or a patient's latent would depend on how many there are.
     size = rows_per_block or block_rows(autoencoder.part)
     run = encoder_program(autoencoder)
-    params, data = jax.device_put((params, data))
-    blocks = []
+    params, blocks = jax.device_put(params), []
     for rows, _ in blocks_of(count, size):
-        blocks.append([np.asarray(leaf) for leaf in run(params, data, rows)])
+        label, length = (np.asarray(leaf)[rows] for leaf in (data.label, data.length))
+        block = Records(label, length, gather(data.block, rows))
+        found = run(params, block, np.arange(len(rows)))
+        blocks.append([np.asarray(leaf) for leaf in found])
     mean, std = (np.concatenate(leaves)[:count] for leaves in zip(*blocks))
     return mean, std

@@ -26,7 +26,7 @@ from jaxehr.core.cohort import (
 )
 from jaxehr.core.labels import count_patterns
 from jaxehr.core.sparse import SparseTable
-from jaxehr.data import transforms
+from jaxehr.data import packed, transforms
 from jaxehr.data.encoding import as_in_training, host, missing_shares, small
 from jaxehr.data.packed import Packed, pack, repack, unpack
 from jaxehr.models.flexgen.config import FlexgenConfig
@@ -218,6 +218,22 @@ def records(encoded: Encoded, which: str, rows: np.ndarray | None = None) -> Rec
     else:
         block = Block(*(leaf[rows] for leaf in block))
     return Records(encoded.label[rows], encoded.length[rows], block)
+
+
+def gather(block: Any, rows: np.ndarray) -> Any:
+    """The patients `rows` of one part, on the host."""
+    if isinstance(block, Packed):
+        return packed.gather(block, rows)
+    return Block(*(np.asarray(leaf)[rows] for leaf in block))
+
+
+def gather_all(data: Encoded, rows: np.ndarray) -> Encoded:
+    """The patients `rows` with both parts, on the host."""
+    found = {
+        name: np.asarray(getattr(data, name))[rows] for name in Encoded._fields[:4]
+    }
+    parts = {name: gather(getattr(data, name), rows) for name in Encoded._fields[4:]}
+    return Encoded(**found, **parts)
 
 
 def take(part: Part, data: Records, rows: jax.Array) -> Records:

@@ -52,7 +52,7 @@ def patient_losses(
     layout, weights = layout_of(schema, config, params["fitted"]), params["weights"]
     data = preprocessing.encode(params["fitted"], layout, cohort)
     whitening = Whitening(**weights["whitening"])
-    common = jax.device_put((weights, Joint(data, params["alignment"], whitening)))
+    told = jax.device_put((weights, params["alignment"], whitening))
     run = program(layout, config, levels, repeats)
     size = min(block_rows(layout.static), block_rows(layout.temporal))
     width = levels + len(MODALITIES)
@@ -60,7 +60,8 @@ def patient_losses(
     for first in range(0, count, size):
         # Blocks are full, or the rounding of a number would depend on their size.
         rows = np.minimum(np.arange(first, first + size), count - 1)
-        found.append(np.asarray(run(*common, key, rows)))
+        block = preprocessing.gather_all(data, rows)
+        found.append(np.asarray(run(*told, key, block)))
     return np.concatenate(found)[:count]
 
 
@@ -68,8 +69,11 @@ def patient_losses(
 def program(layout: Layout, config: FlexgenConfig, levels: int, repeats: int) -> Any:
     """The compiled losses of one block."""
 
-    def run(weights: Params, data: Joint, key: jax.Array, rows: jax.Array) -> jax.Array:
-        batch = turns.take(layout, data, rows)
+    def run(
+        weights: Params, common: Params, whitening: Any, key: jax.Array, block: Any
+    ) -> jax.Array:
+        data = Joint(block, common, whitening)
+        batch = turns.take(layout, data, jnp.arange(block.label.shape[0]))
         return block_losses(layout, config, levels, repeats, weights, key, batch)
 
     return jax.jit(run)

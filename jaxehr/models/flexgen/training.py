@@ -23,6 +23,7 @@ from jaxehr.models.flexgen.layout import Layout, make_layout
 from jaxehr.models.flexgen.preprocessing import Encoded
 from jaxehr.models.flexgen.records import MODALITIES, presence
 from jaxehr.models.flexgen.within import without_donors
+from jaxehr.ot.config import AlignmentConfig
 from jaxehr.training.config import TrainConfig, resolve
 from jaxehr.training.stages import Stages
 
@@ -225,9 +226,15 @@ def whiten(
     noise, which loses the main directions of correlated latents; white ones lose
     nothing. Without `config.whiten` this is as in the paper.
     """
-    draw = jax.jit(functools.partial(alignment.complete, config.alignment))
+    draw = completing(config.alignment)
     z = draw(key, jax.tree.map(np.asarray, completed))
     return fit_whitening(np.asarray(z)) if config.whiten else no_whitening(z.shape[1])
+
+
+@functools.lru_cache(maxsize=16)
+def completing(config: AlignmentConfig) -> Any:
+    """(key, Latents) -> one draw of the completed latents; compiled."""
+    return jax.jit(functools.partial(alignment.complete, config))
 
 
 def finished(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -133,5 +134,7 @@ def test_who_has_no_partners_is_told(refused, here, made, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     words = ["train", "cdmt", made / "cohort", "--out", "run", "--distributed"]
     refused(words, "--distributed: cannot join", "JAX_COORDINATOR_ADDRESS")
+    # Else JAX would take SIGTERM from `sample` and `evaluate`, and not end them.
+    assert not jax.config.jax_enable_preemption_service
     monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
     refused(words, "JAX_NUM_PROCESSES=two: is not a whole number")

@@ -32,14 +32,6 @@ PLAYERS = NOISY._replace(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compile_once():
-    """Equal runs share their programs here; a user's process trains once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "programs", functools.cache(loop.programs))
-        yield
-
-
 @pytest.fixture
 def chunks(monkeypatch):
     """Sets how many steps a chunk holds."""

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import types
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from objectives import EXACT, NOISY, compilations, config, linear_data, same_bits
 
+from jaxehr.core.checks import InputError
 from jaxehr.core.contracts import Objective
 from jaxehr.training import loop
 from jaxehr.training.loop import Stopped, train
@@ -21,14 +23,6 @@ from jaxehr.training.steps import mean_loss
 
 KEY = jax.random.key(2)
 DATA, VALID = linear_data(0), linear_data(1, count=6)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compile_once():
-    """Equal runs share their programs here; a user's process trains once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "programs", functools.cache(loop.programs))
-        yield
 
 
 def run(objective=NOISY, **options):
@@ -232,27 +226,43 @@ TWO_DEVICES = """
     from jaxehr.training.loop import train
 
     assert jax.device_count() == int(sys.argv[1])
-    settings = config(batch_size=16, eval_every=3, valid_draws=2)
-    data, valid = linear_data(0), linear_data(1, count=6)
-    done = train(jax.random.key(2), NOISY, data, config=settings, valid=valid)
+    settings = config(batch_size=16, eval_every=3, steps=int(sys.argv[4]))
+    # Three chunks of four: the last one of the second device is none.
+    data, valid = linear_data(0), linear_data(1, count=10)
+    kept = {"checkpoint": sys.argv[3]} if sys.argv[3] else {}
+    done = train(jax.random.key(2), NOISY, data, config=settings, valid=valid, **kept)
     np.savez(sys.argv[2], *map(np.asarray, jax.tree.leaves(done.state)))
 """
 
 
-def test_two_devices_give_what_one_gives(tmp_path):
+def test_two_devices_give_what_one_gives_also_after_a_change(tmp_path):
     """The same chunks with the same keys, summed in another order: rounding only."""
     here = pathlib.Path(__file__).parent
     root = str(here.parent.parent)
     folders = os.pathsep.join([str(here), root, os.environ.get("PYTHONPATH", "")])
-    leaves = []
-    for devices in ("1", "2"):
-        path = tmp_path / f"{devices}.npz"
+
+    def leaves(devices, steps=12, checkpoint=""):
+        path = tmp_path / "leaves.npz"
+        words = [str(devices), path, checkpoint, str(steps)]
         subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(TWO_DEVICES), devices, path],
+            [sys.executable, "-c", textwrap.dedent(TWO_DEVICES), *words],
             check=True,
             env=os.environ | {"PYTHONPATH": folders, "JAX_PLATFORMS": "cpu"},
         )
         with np.load(path) as archive:
-            leaves.append(list(archive.values()))
-    for one, two in zip(*leaves, strict=True):
-        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+            return list(archive.values())
+
+    checkpoint = str(tmp_path / "checkpoints")
+    leaves(2, 6, checkpoint)  # two devices begin, one goes on
+    found = [leaves(1), leaves(2), leaves(1, 12, checkpoint)]
+    for one, *others in zip(*found, strict=True):
+        for other in others:
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_job_whose_batch_leaves_devices_idle_is_refused(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    monkeypatch.setattr(loop, "make_mesh", lambda *_: types.SimpleNamespace(size=4))
+    assert loop.plan(config(batch_size=4), linear_data(0))[1].devices == 4
+    with pytest.raises(InputError, match="a batch of 3 patients leaves some of the 4"):
+        loop.plan(config(batch_size=3), linear_data(0))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxehr.core.contracts import Objective
+from jaxehr.training import many
 from jaxehr.training.config import TrainConfig
 from jaxehr.training.many import apply_many, fit_many, fit_one, fitting
 
@@ -132,6 +133,14 @@ def test_rows_and_validation_data_exclude_each_other():
     data, rows = linear_data(0), (np.zeros((2, 4), int), np.zeros((2, 4), int))
     with pytest.raises(ValueError, match="rows of one shared table"):
         fit_many(keys, LINEAR, data, config=CONFIG, valid=data, rows=rows)
+
+
+def test_in_a_job_every_device_works(monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: list(range(8)))
+    assert [many.width_of(seeds) for seeds in (5, 9)] == [5, 8]
+    # A process whose devices were left out could not see the result.
+    monkeypatch.setattr(jax, "process_count", lambda: 8)
+    assert many.width_of(5) == 8
 
 
 def test_seeds_over_several_devices_equal_one_device():

@@ -21,14 +21,6 @@ KEY = jax.random.key(4)
 RATE, PULL = 0.1, 0.5
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compile_once():
-    """Equal runs share their programs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "programs", functools.cache(loop.programs))
-        yield
-
-
 def plain(settings):
     return optax.sgd(settings.learning_rate)
 

@@ -22,8 +22,8 @@ ROWS = 128  # patients of a block; a wide temporal part is dense here
 
 
 @functools.lru_cache(maxsize=16)
-def program(layout: Layout, config: FlexgenConfig, mode: bool) -> Any:
-    """The compiled decoders of one block."""
+def program(layout: Layout, config: FlexgenConfig, mode: bool, devices: int) -> Any:
+    """The compiled decoders of one block on each device."""
     models = [make_autoencoder(layout, config, which) for which in MODALITIES]
     num_classes = layout.num_classes
 
@@ -41,7 +41,7 @@ def program(layout: Layout, config: FlexgenConfig, mode: bool) -> Any:
             drawn.append(model.mode(out) if mode else model.draw(each[:, place], out))
         return tuple(drawn)
 
-    return jax.jit(run)
+    return compiled_rows(run, devices, copied=3)
 
 
 def rows_on_host(rows: np.ndarray, leaf: jax.Array) -> np.ndarray:
@@ -66,7 +66,8 @@ def decode_patients(
     Args:
       mode: the most probable values instead of drawn ones.
     """
-    run = program(layout, config, mode)
+    devices = jax.device_count()
+    run = program(layout, config, mode, devices)
     weights = {which: params["weights"][which] for which in MODALITIES}
     bounds = {
         which: mask_bounds(getattr(layout, which), params["fitted"][which])
@@ -74,7 +75,7 @@ def decode_patients(
     }
     told = jax.device_put((weights, bounds))
     blocks, done = [], 0
-    for rows, kept in blocks_of(len(z), ROWS):
+    for rows, kept in blocks_of(len(z), ROWS * devices):
         out = run(*told, key, index[rows], z[rows], frames.label[rows])
         static, temporal = jax.tree.map(functools.partial(rows_on_host, kept), out)
         label, has_static, has_temporal = (

@@ -133,9 +133,12 @@ def sample_rows(
 
 
 @functools.lru_cache(maxsize=16)
-def program(config: FlexgenConfig, num_classes: int, sampling: FlexgenSampling) -> Any:
-    """The compiled sampler of one block."""
-    return jax.jit(functools.partial(sample_rows, config, num_classes, sampling))
+def program(
+    config: FlexgenConfig, num_classes: int, sampling: FlexgenSampling, devices: int
+) -> Any:
+    """The compiled sampler of one block on each device."""
+    run = functools.partial(sample_rows, config, num_classes, sampling)
+    return compiled_rows(run, devices, copied=3)
 
 
 def sample(
@@ -158,10 +161,11 @@ def sample(
     """
     levels = num_levels(config)
     vectors.check_options(levels, num_classes, config.label_drop, sampling)
-    run = program(config, num_classes, sampling)
+    devices = jax.device_count()
+    run = program(config, num_classes, sampling, devices)
     params, whitening = jax.device_put((params, whitening))
     count, blocks = len(index), [np.zeros((0, 2 * config.latent), np.float32)]
-    for rows, _ in blocks_of(count, 2 * block_rows()):
+    for rows, _ in blocks_of(count, 2 * block_rows() * devices):
         out = run(key, params, whitening, index[rows], label[rows])
         blocks.append(np.asarray(out))
     return np.concatenate(blocks)[:count]

@@ -116,8 +116,16 @@ class Profile:
 def cores() -> int:
     """The largest power of two that does not exceed this process's cores."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    count = count or os.cpu_count() or 1
+    count = min(count or os.cpu_count() or 1, quota())
     return 1 << (count.bit_length() - 1)
+
+
+def quota(file: pathlib.Path = pathlib.Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that a container may use at once on Linux; without a limit very many."""
+    with contextlib.suppress(OSError, ValueError):
+        most, period = file.read_text().split()
+        return max(round(int(most) / int(period)), 1)
+    return sys.maxsize
 
 
 def cache_folder() -> pathlib.Path:

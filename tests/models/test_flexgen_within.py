@@ -167,7 +167,7 @@ def test_a_head_learns_nothing_of_the_label_from_imputed_parts():
         index, keys = np.arange(len(z)), jax.random.split(jax.random.key(0), 3)
         each = jax.random.split(jax.random.key(1), len(z))
         inside = np.asarray(draw_within(made["within"]["forward"], each, z, label))
-        both, _ = latent_program(AlignmentConfig())(made, keys, index, found)
+        both, _ = latent_program(AlignmentConfig(), 1)(made, keys, index, found)
         trained = np.concatenate([z, inside], 1)
         pairs = (z, z), (trained, np.asarray(both)), (trained, trained)
         for each, (train, test) in zip((alone, imputed, told), pairs, strict=True):

@@ -17,6 +17,7 @@ from jaxehr.models.flexgen.config import FlexgenConfig
 from jaxehr.models.flexgen.layout import Layout
 from jaxehr.models.flexgen.likelihoods import bound_masks, mask_bounds
 from jaxehr.models.flexgen.records import MODALITIES, Frames
+from jaxehr.training.sharding import compiled_rows
 
 ROWS = 128  # patients of a block; a wide temporal part is dense here
 

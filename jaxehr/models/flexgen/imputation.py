@@ -21,6 +21,7 @@ from jaxehr.models.flexgen.outcome import draw_outcome
 from jaxehr.models.flexgen.records import Frames
 from jaxehr.ot import imputers
 from jaxehr.ot.config import AlignmentConfig
+from jaxehr.training.sharding import compiled_rows
 
 
 def check(config: FlexgenConfig, cohort: Cohort) -> None:
@@ -62,10 +63,11 @@ def draw_missing(
         which give each patient a key of its own.
     """
     keys = jax.random.split(key, 4)
-    run = latent_program(config.alignment)
+    devices = jax.device_count()
+    run = latent_program(config.alignment, devices)
     arrays = jax.device_put(params["alignment"])
     blocks = []
-    for rows, kept in blocks_of(len(numbers), ROWS):
+    for rows, kept in blocks_of(len(numbers), ROWS * devices):
         part = Posterior(*(leaf[rows] for leaf in found))
         out = run(arrays, keys[:3], numbers[rows], part)
         blocks.append([np.asarray(leaf)[kept] for leaf in out])
@@ -83,9 +85,10 @@ def draw_missing(
 
 
 @functools.lru_cache(maxsize=16)
-def latent_program(config: AlignmentConfig) -> Any:
+def latent_program(config: AlignmentConfig, devices: int) -> Any:
     """(alignment, three keys, numbers [B], Posterior) -> z [B, 2l], temporal first,
-    and the classes [B] that the known modality speaks for; compiled."""
+    and the classes [B] that the known modality speaks for; compiled, on
+    each device one block."""
 
     def run(arrays: Params, each: jax.Array, index: Any, part: Posterior) -> Any:
         keys = [patient_keys(key, index) for key in each]
@@ -102,7 +105,7 @@ def latent_program(config: AlignmentConfig) -> Any:
         temporal = guess(arrays["backward"], keys=keys[2], z=part.static_mean)
         return jnp.concatenate([temporal, static], -1), label
 
-    return jax.jit(run)
+    return compiled_rows(run, devices, copied=2)
 
 
 def merge(cohort: Cohort, drawn: Cohort, rows: np.ndarray) -> Cohort:

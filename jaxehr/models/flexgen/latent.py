@@ -19,6 +19,7 @@ from jaxehr.diffusion import ddpm, vectors
 from jaxehr.diffusion.whitening import Whitening, colour, whiten
 from jaxehr.models.flexgen.config import FlexgenConfig, FlexgenSampling
 from jaxehr.nn.score import ScoreNetwork
+from jaxehr.training.sharding import compiled_rows
 
 LONG = 1000  # levels of the schedule `long`
 

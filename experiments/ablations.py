@@ -1,15 +1,15 @@
 """What FLEXGEN-EHR owes to its parts: alignment, noise schedule, divergence, encoder.
 
-    python -m experiments.ablations 2012-fiddle=cohorts/2012a-fiddle
+    python -m experiments.ablations
 
 Cells of `configs/ablations.json` (results/ablations/cells.jsonl), in the paper's form
 by `jaxehr prepare ... --discretize fiddle`, or the stand-in of `experiments.standins`
-where no cohort is named; alignments learn from people of whom 30 % lack the static and
-30 % the temporal part. Expected: 3 to 5 minutes a cell on 2 CPU cores at the default
-120 s of training, under 2 (not measured) on one H200; 23 cells a seed. What to expect:
-the alignments close to each other (many are ridge in the end, which the rows say),
-`complete` last; `paper` without whitening loses its main directions; `kl-batch`
-collapses.
+where no cohort is named (NAME=TRAIN:TEST); alignments learn from people of whom 30 %
+lack the static and 30 % the temporal part. Expected: 3 to 5 minutes a cell on 2 CPU
+cores at the default 120 s of training, under 2 (not measured) on one H200; 23 cells a
+seed. What to expect: the alignments close to each other (many are ridge in the end,
+which the rows say; as pairs of many seeds: `flexgen_missing`); `paper` without
+whitening loses its main directions; `kl-batch` collapses.
 """
 
 import sys

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from jaxehr.devices import configure
+from experiments.suite import shell
 
 if TYPE_CHECKING:
     from jaxehr.core.cohort import Dataset
@@ -127,6 +127,7 @@ def save_summary(
     results: list["Result"],
 ) -> None:
     """Numbers, settings, machine and time, for the README."""
+    from experiments.cells import revision
     from jaxehr.core.files import write_json
 
     settings = dataclasses.asdict(arguments)
@@ -135,8 +136,9 @@ def save_summary(
         "machine": model.info["machine"],
         "versions": model.info["versions"],
         "settings": settings,
+        "model": dataclasses.asdict(model.config),
+        "code": revision(),
         "steps": steps,
-        "batch_size": model.config.train.batch_size,
         "seconds": seconds,
         "results": {
             r.name: {
@@ -152,7 +154,7 @@ def save_summary(
 
 
 def model_config(arguments: Quickcheck, cpu: bool) -> "CdmtConfig":
-    """The paper's model; on a CPU smaller batches and a falling step size."""
+    """The paper's denoiser; on a CPU smaller batches and a falling step size."""
     from jaxehr.models.cdmt.config import CdmtConfig, preset
     from jaxehr.training.config import TrainConfig
 
@@ -170,21 +172,9 @@ def model_config(arguments: Quickcheck, cpu: bool) -> "CdmtConfig":
         eval_every=1000,
         max_minutes=arguments.max_minutes,
     )
-    return CdmtConfig(train=train)
-
-
-def run() -> int:
-    """The shell's entry: a stop is one line, as in `jaxehr train`."""
-    configure()
-    from jaxehr.training.loop import Stopped
-
-    try:
-        main(tyro.cli(Quickcheck))
-    except Stopped as stop:
-        print(f"stopped at step {stop.step}, saved; the same command goes on.")
-        return 128 + stop.signum
-    return 0
+    paper = {"prior": "independent", "noise_at": "output", "embedding_dim": 16}
+    return CdmtConfig(train=train, **paper)
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(shell(main, Quickcheck))

@@ -50,9 +50,9 @@ def metric(title: str, name: str, *shown: Any) -> Column:
 def column(spec: list[Any]) -> Column:
     """A column from a config: title, name of a number, digits, factor, offset.
 
-    A name with a dot is a place in a cell, such as `seconds.training`.
+    A name with a dot is a place in a cell, such as `seconds.training`; so is `steps`.
     """
-    return Column(*spec) if "." in spec[1] else metric(*spec)
+    return Column(*spec) if "." in spec[1] or spec[1] == "steps" else metric(*spec)
 
 
 def read_cells(out: pathlib.Path, settings: dict[str, Any]) -> Found:

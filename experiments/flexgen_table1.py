@@ -1,6 +1,6 @@
 """Table 1 of FLEXGEN-EHR: cohort sizes and columns.
 
-    python -m experiments.flexgen_table1 2012-fiddle=cohorts/2012a-fiddle
+    python -m experiments.flexgen_table1
 
 Cohorts of yours (`prepare fiddle`, or any source with `--discretize fiddle`), or
 without any the stand-in of `experiments.standins`. Seconds on any machine. What to

@@ -1,14 +1,14 @@
 """Table 2 of FLEXGEN-EHR: R^2 of column means and MMD, complete patients.
 
-    python -m experiments.flexgen_table2 2012-fiddle=cohorts/2012a-fiddle
+    python -m experiments.flexgen_table2
 
 Cells of `configs/flexgen.json`, shared with the other tables of the paper
-(results/flexgen/cells.jsonl); flags as in `experiments.benchmark`. Cohorts of yours
-(`prepare fiddle`, or any source with `--discretize fiddle`), or without any the
-stand-in of `experiments.standins`. Expected: 2 to 4 minutes a cell on 2 CPU cores at
-the default 120 s of training, 7 cells a seed; under 2 (not measured) on one H200. What
-to expect: R^2 near 1 for everybody (columns shuffled over people reach it too); MMD
-tells models apart.
+(results/flexgen/cells.jsonl); flags as in `experiments.benchmark`. Cohorts of yours as
+NAME=TRAIN:TEST (`prepare fiddle`, or any source with `--discretize fiddle`), or without
+any the stand-in of `experiments.standins`. Expected: 2 to 4 minutes a cell on 2 CPU
+cores at the default 120 s of training, 7 cells a seed; under 2 (not measured) on one
+H200. What to expect: R^2 near 1 for everybody (columns shuffled over people reach it
+too); MMD tells models apart.
 """
 
 import sys

@@ -1,14 +1,14 @@
 """Table 3 of FLEXGEN-EHR: a random forest trained on synthetic patients.
 
-    python -m experiments.flexgen_table3 2012-fiddle=cohorts/2012a-fiddle
+    python -m experiments.flexgen_table3
 
 Cells of `configs/flexgen.json`, shared with the other tables of the paper
-(results/flexgen/cells.jsonl); flags as in `experiments.benchmark`. Cohorts of yours
-(`prepare fiddle`, or any source with `--discretize fiddle`), or without any the
-stand-in of `experiments.standins`. Expected: 2 to 4 minutes a cell on 2 CPU cores at
-the default 120 s of training, 7 cells a seed; under 2 (not measured) on one H200. What
-to expect: the real row above every model; FLEXGEN-EHR within 0.03 of AUROC of it, LDM
-nearer.
+(results/flexgen/cells.jsonl); flags as in `experiments.benchmark`. Cohorts of yours as
+NAME=TRAIN:TEST (`prepare fiddle`, or any source with `--discretize fiddle`), or without
+any the stand-in of `experiments.standins`. Expected: 2 to 4 minutes a cell on 2 CPU
+cores at the default 120 s of training, 7 cells a seed; under 2 (not measured) on one
+H200. What to expect: the real row above every model; FLEXGEN-EHR 0.02 to 0.04 of AUROC
+below it, LDM nearer.
 """
 
 import sys

@@ -13,12 +13,20 @@ import dataclasses
 import pathlib
 import re
 import sys
+from collections.abc import Iterable
 
 import tyro
 
 from experiments.cells import CELLS, Found, in_words, read_cells
 from experiments.suite import RESULTS, Options, Suite, load_suite, shell, suites
-from experiments.tables import BLOCKS, cells_of, document, publish, whose
+from experiments.tables import (
+    BLOCKS,
+    cells_of,
+    document,
+    measured_by,
+    publish,
+    whose,
+)
 from jaxehr.core.checks import InputError
 from jaxehr.core.files import write_text
 
@@ -88,13 +96,20 @@ def section(folder: pathlib.Path, root: pathlib.Path) -> str:
     suite, done = load_suite(name), cells_of(folder)
     parts = [title, facts(done)]
     if not suite.tables:
-        write_text(folder / "table.md", document(done, BLOCKS))
-        return "\n".join([*parts, entry(folder, root, "table", command(name, done))])
+        told = measured_by(suite)
+        write_text(folder / "table.md", document(done, BLOCKS, measured=told))
+        line = command(name, done, suite.variants)
+        return "\n".join([*parts, entry(folder, root, "table", line)])
     publish(suite, tuple(suite.tables), folder, root / "work")
     for table in suite.tables:
         if (folder / f"{table}.md").is_file():
             module = table if (HERE / f"{table}.py").is_file() else name
-            parts.append(entry(folder, root, table, command(module, done)))
+            every = (
+                suite.variants if module == name else suite.tables[table]["variants"]
+            )
+            own = [cell for cell in done if cell["variant"] in every]
+            line = command(module, own, every)
+            parts.append(entry(folder, root, table, line))
         else:
             parts.append(f"### {table}\n\nNot run.\n")
     return "\n".join([*parts, share_done(suite, done)])
@@ -115,8 +130,12 @@ def entry(folder: pathlib.Path, root: pathlib.Path, name: str, line: str) -> str
     return "\n".join([f"### {name}\n", shown, text, *drawn])
 
 
-def command(module: str, done: Found) -> str:
-    """The command that made the cells."""
+def command(module: str, done: Found, wanted: Iterable[str] = ()) -> str:
+    """The command that made the cells.
+
+    Args:
+      wanted: variants that the module runs if none are named.
+    """
     cohorts = {cell["cohort"]: f"{cell['cohort']}=..." for cell in done}
     for cell in done:
         if "data" in cell:
@@ -128,6 +147,9 @@ def command(module: str, done: Found) -> str:
         for name, value in done[0]["settings"].items()
         if value != usual.get(name)
     ]
+    made = dict.fromkeys(cell["variant"] for cell in done)
+    if set(made) < set(wanted):
+        flags.append(f"--only {' '.join(made)}")
     count = 1 + max(cell["seed"] for cell in done)
     if count != usual["seeds"]:
         flags.append(f"--seeds {count}")

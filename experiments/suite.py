@@ -333,6 +333,6 @@ def shell(main: Callable[[Any], Any], options: Any = Options) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (Stopped, KeyboardInterrupt) as stop:
-        print("stopped; the same command goes on with this cell.")
+        print("stopped; the same command goes on.")
         return 128 + getattr(stop, "signum", signal.SIGINT)
     return 0

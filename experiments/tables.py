@@ -27,7 +27,7 @@ from experiments.cells import (
 )
 from experiments.figures import draw, draw_schedules
 from experiments.standins import prepared
-from experiments.suite import Options, Suite, load_suite, run_suite, shell
+from experiments.suite import Options, Suite, load_suite, run_suite, shell, suites
 from jaxehr.core.checks import InputError
 from jaxehr.core.files import write_text
 
@@ -75,8 +75,10 @@ BLOCKS = {"Quality": QUALITY, "Privacy": PRIVACY, "Cost": COST}
 
 def main(arguments: Tables) -> None:
     """Reads the cells and writes the tables."""
-    done = cells_of(arguments.folder)
-    write_text(arguments.folder / "table.md", document(done, BLOCKS))
+    done, name = cells_of(arguments.folder), arguments.folder.name.partition("-")[0]
+    told = measured_by(load_suite(name)) if name in suites() else ""
+    text = document(done, BLOCKS, measured=told)
+    write_text(arguments.folder / "table.md", text)
     print(arguments.folder / "table.md")
 
 
@@ -135,7 +137,8 @@ def publish(
         columns = tuple(map(column, spec["columns"]))
         if "relative" in spec:
             columns += (relative(done, **spec["relative"]),)
-        text = document(done, {spec["title"]: columns}, spec.get("interval", False))
+        blocks, interval = {spec["title"]: columns}, spec.get("interval", False)
+        text = document(done, blocks, interval, measured_by(suite))
         if "paper" in spec:
             text += f"\nThe paper, of its own patients: {spec['paper']}\n"
         text += published(name)
@@ -144,8 +147,24 @@ def publish(
         if "figure" in spec:
             paths += draw(done, spec["figure"], columns, out, name)
         if "schedule" in spec:
-            paths += draw_schedules(done, spec["schedule"], work, out, name)
+            drawn = draw_schedules(done, spec["schedule"], work, out, name)
+            if not drawn and not any(out.glob(f"{name}-*.svg")):
+                print(f"{name}: rho is not drawn; its training is not in {work}.")
+            paths += drawn
     return paths
+
+
+def measured_by(suite: Suite) -> str:
+    """How much the networks learn that measure utility and tell patients apart."""
+    from jaxehr.core.configs import replace
+    from jaxehr.metrics.evaluate import QUICK
+
+    config = replace(QUICK, suite.quick)
+    rows = f"at most {config.max_rows:,} people" if config.max_rows else "all people"
+    return (
+        f"Networks that measure: {config.seeds} seeds of {config.epochs} passes over "
+        f"{rows} a side. "
+    )
 
 
 def published(name: str) -> str:
@@ -174,14 +193,18 @@ def relative(done: Found, title: str, path: str, to: str) -> Column:
 
 
 def document(
-    done: Found, blocks: dict[str, tuple[Column, ...]], interval: bool = False
+    done: Found,
+    blocks: dict[str, tuple[Column, ...]],
+    interval: bool = False,
+    measured: str = "",
 ) -> str:
     """All tables as Markdown, and how their numbers were made.
 
     Args:
       interval: show that of a number where there is one seed.
+      measured: see `measured_by`.
     """
-    return "\n".join([*sections(done, blocks, interval), note(done)])
+    return "\n".join([*sections(done, blocks, interval), note(done, measured)])
 
 
 def latest(done: Found) -> Found:
@@ -250,7 +273,7 @@ def shown(cells: Found, path: str, column: Column, interval: bool = False) -> st
     return f"{place(mean)} ({place(low)} to {place(high)})"
 
 
-def note(done: Found) -> str:
+def note(done: Found, measured: str = "") -> str:
     """How the numbers were made, and of whom."""
     settings = done[0]["settings"]
     machines = sorted({in_words(c["machine"]) for c in done if "machine" in c})
@@ -259,7 +282,7 @@ def note(done: Found) -> str:
         f"together on a CPU), preset {settings['preset']} where a model has it. Mean ± "
         "standard deviation over seeds; ↑ higher is better, ↓ lower is better; real "
         "people: the same number of real training against real held-out people. "
-        f"{whose(done)} Machines: {'; '.join(machines)}.\n"
+        f"{measured}{whose(done)} Machines: {'; '.join(machines)}.\n"
     )
 
 

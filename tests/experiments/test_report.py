@@ -157,7 +157,7 @@ def test_the_page_has_tables_figures_commands_and_says_whose_data(tmp_path):
     assert "9 cells (1 failed); seeds 0, 1; m, jax 1" in page
     assert "law (physionet2019): an open stand-in, not the papers' patients" in page
     assert page.index("open stand-in, not") < page.index("The paper, of its own")
-    assert "python -m experiments.cdmt_steps law=a:b --seeds 2" in page
+    assert "python -m experiments.cdmt_steps law=a:b --only euler-5" in page
     assert "![cdmt_steps-law](cdmt_steps/cdmt_steps-law.png)" in page
     drawn = (tmp_path / "cdmt_steps" / "cdmt_steps-law.png").read_bytes()
     assert drawn.startswith(b"\x89PNG")
@@ -180,6 +180,8 @@ def test_the_command_names_what_is_not_usual():
     done = [line("vae", seed, settings=settings) for seed in range(3)]
     made = command("benchmark", done)
     assert made == ("python -m experiments.benchmark law=a:b --seconds 5.0 --preset ''")
+    assert command("benchmark", done, ["vae"]) == made
+    assert "--only vae" in command("benchmark", done, ["vae", "ldm"])
 
 
 def test_sources_of_the_papers_are_told_apart():
@@ -217,6 +219,7 @@ def test_the_learned_rho_is_drawn_as_a_file_of_its_own(tmp_path, monkeypatch):
 
 
 def test_suites_share_trainings_but_not_of_other_cohorts(tmp_path):
+    from experiments import cell as cell_module
     from experiments.cell import training_place
 
     cell = Cell("law", "cdmt-comb", 0)
@@ -226,5 +229,7 @@ def test_suites_share_trainings_but_not_of_other_cohorts(tmp_path):
     for letter in "ab":
         (tmp_path / letter).mkdir()
         (tmp_path / letter / "schema.json").write_text(letter)
+    told = cell_module.told_at(tmp_path / "mimic3.v1-vae-0-abc")
+    assert told.name == "mimic3.v1-vae-0-abc.json"  # a dot in a cohort's name
     assert place("cdmt", "a") == place("cdmt_table7", "a")
     assert place("cdmt", "a") != place("cdmt", "b")

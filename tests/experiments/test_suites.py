@@ -1,12 +1,14 @@
 """What suites compare, which cohorts they take, and what their cells are made of."""
 
 import dataclasses
+import json
 import pathlib
+import pickle
 
 import pytest
 
 from experiments import standins, suite, tables
-from experiments.cells import append_cell, fell_back, marks_of
+from experiments.cells import append_cell, fell_back, marks_of, read_cells
 from experiments.report import others
 from experiments.run_all import suited
 from experiments.sizes import row_of
@@ -20,7 +22,9 @@ from jaxehr.data.simulate import SimulateOptions, simulate
 from jaxehr.data.store import load_cohort, save_cohort
 from jaxehr.models.cdmt.config import CdmtConfig
 from jaxehr.models.cdmt.layout import make_layout
+from jaxehr.training.loop import Stopped
 
+ROOT = pathlib.Path(__file__).parents[2]
 DATA = simulate(SimulateOptions(n=60, steps=3, numeric=2, missing=0.1))
 SETTINGS = {"seconds": 120.0, "preset": "small", "patients": 0}
 
@@ -125,6 +129,25 @@ def test_cells_of_another_cohort_or_variant_are_not_taken_for_these(folders, tmp
         unfinished(found, other)
     with pytest.raises(InputError, match="made with another variant or metrics"):
         unfinished(found._replace(quick={"trees": 7}), asked)
+
+
+@pytest.mark.parametrize("name", suite.suites())
+def test_the_usual_command_goes_on_or_goes_beside_what_is_there(name, monkeypatch):
+    """Also in this repository, whose results were made with other settings."""
+    monkeypatch.chdir(ROOT)
+    found, usual = suite.load_suite(name), suite.Options()
+    place = usual.folder(found)
+    assert place.name.partition("-")[0] == name
+    read_cells(place, usual.settings())  # refuses other settings
+    kept = suite.RESULTS / name / "settings.json"
+    if kept.is_file():
+        made = json.loads(kept.read_text())
+        assert suite.Options(**made).folder(found) == suite.RESULTS / name
+
+
+def test_a_stop_is_known_in_another_process():
+    stop = pickle.loads(pickle.dumps(Stopped(15, 7)))
+    assert (stop.signum, stop.step, str(stop)) == (15, 7, "stopped at step 7")
 
 
 def test_a_hash_is_of_the_content_wherever_it_lies(folders, tmp_path):

@@ -21,10 +21,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxehr.core.checks import known
+from jaxehr.core.checks import known, positive
 from jaxehr.nn.gru_kernel import has_kernel, kernel_states
 
-Form = Literal["auto", "blocked", "plain", "kernel"]
+Form = Literal["auto", "blocked", "recomputed", "plain", "kernel"]
 Products = Literal["float32", "bfloat16"]
 
 
@@ -35,6 +35,23 @@ class Weights(NamedTuple):
     b_input: jax.Array  # [3H]
     w_hidden: jax.Array  # [H, 3H]
     b_candidate: jax.Array  # [H]
+
+
+class How(NamedTuple):
+    """How a direction is computed.
+
+    Attributes:
+      dtype: of the factors of the products; sums and states are float32.
+      unroll: steps in one turn of the loop.
+      recompute: the backward pass makes the gates again instead of keeping them.
+    """
+
+    dtype: Any = jnp.float32
+    unroll: int = 1
+    recompute: bool = False
+
+
+USUAL = How()
 
 
 def gates(from_input: Any, from_hidden: Any, b_candidate: Any) -> tuple[Any, ...]:
@@ -80,7 +97,7 @@ def plain_direction(
     x: jax.Array,
     valid: jax.Array | None,
     reverse: bool,
-    dtype: Any = jnp.float32,
+    how: How = USUAL,
 ) -> jax.Array:
     """States [T, B, H] of one direction from h = 0; the readable reference.
 
@@ -88,15 +105,15 @@ def plain_direction(
       x: [T, B, C], finite everywhere.
       valid: Bool [T, B]; the state stays 0 where False; None = all True.
       reverse: from the last step to the first.
-      dtype: of the factors of the products; sums and states are float32.
     """
 
     def step(h: jax.Array, inputs: tuple) -> tuple[jax.Array, jax.Array]:
         x, valid = inputs
-        h, _ = _step(weights, h, x, valid, dtype)
+        h, _ = _step(weights, h, x, valid, how.dtype)
         return h, h
 
-    return lax.scan(step, _start(weights, x), (x, valid), reverse=reverse)[1]
+    options = {"reverse": reverse, "unroll": how.unroll}
+    return lax.scan(step, _start(weights, x), (x, valid), **options)[1]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -105,14 +122,15 @@ def blocked_direction(
     x: jax.Array,
     valid: jax.Array | None,
     reverse: bool,
-    dtype: Any = jnp.float32,
+    how: How = USUAL,
 ) -> jax.Array:
     """`plain_direction` with its backward pass by hand.
 
-    The forward pass saves four arrays [B, H] a step; the backward pass adds up the
-    weights' gradients inside one loop, so that everything it touches stays in cache.
+    The forward pass keeps the states and, unless they are made again, four arrays
+    [B, H] a step; the backward pass adds up the weights' gradients inside one loop, so
+    that everything it touches stays in cache.
     """
-    return plain_direction(weights, x, valid, reverse, dtype)
+    return plain_direction(weights, x, valid, reverse, how)
 
 
 def _blocked_forward(
@@ -120,21 +138,22 @@ def _blocked_forward(
     x: jax.Array,
     valid: jax.Array | None,
     reverse: bool,
-    dtype: Any,
+    how: How,
 ) -> tuple[jax.Array, tuple]:
     def step(h: jax.Array, inputs: tuple) -> tuple[jax.Array, tuple]:
         x, valid = inputs
-        h, parts = _step(weights, h, x, valid, dtype)
-        return h, (h, parts)
+        h, parts = _step(weights, h, x, valid, how.dtype)
+        return h, (h, () if how.recompute else parts)
 
-    states, saved = lax.scan(step, _start(weights, x), (x, valid), reverse=reverse)[1]
-    return states, (weights, x, valid, states, saved)
+    options = {"reverse": reverse, "unroll": how.unroll}
+    states, kept = lax.scan(step, _start(weights, x), (x, valid), **options)[1]
+    return states, (weights, x, valid, states, kept)
 
 
 def _blocked_backward(
-    reverse: bool, dtype: Any, saved: tuple, d_states: jax.Array
+    reverse: bool, how: How, saved: tuple, d_states: jax.Array
 ) -> tuple[Weights, jax.Array, None]:
-    weights, x, valid, states, parts = saved
+    (weights, x, valid, states, parts), dtype = saved, how.dtype
     zero = jnp.zeros_like(states[:1])
     before = [states[1:], zero] if reverse else [zero, states[:-1]]
     # Turned once; without the barrier XLA turns them again at every step, which costs
@@ -147,7 +166,8 @@ def _blocked_backward(
 
     def step(carry: tuple, inputs: tuple) -> tuple[tuple, jax.Array]:
         d_h, total = carry
-        d_state, x_t, valid_t, (r, z, n, hidden_n, h) = inputs
+        d_state, x_t, valid_t, (*kept, h) = inputs
+        r, z, n, hidden_n = kept or _step(weights, h, x_t, None, dtype)[1]
         d_h = d_h + d_state
         if valid_t is not None:
             d_h = jnp.where(valid_t[:, None], d_h, 0.0)
@@ -168,14 +188,12 @@ def _blocked_backward(
 
     start = (_start(weights, x), jax.tree.map(jnp.zeros_like, weights))
     inputs = (d_states, x, valid, (*parts, jnp.concatenate(before)))
-    (_, d_weights), d_x = lax.scan(step, start, inputs, reverse=not reverse)
+    options = {"reverse": not reverse, "unroll": how.unroll}
+    (_, d_weights), d_x = lax.scan(step, start, inputs, **options)
     return d_weights, d_x, None
 
 
 blocked_direction.defvjp(_blocked_forward, _blocked_backward)
-
-
-DIRECTIONS: dict[str, Any] = {"blocked": blocked_direction, "plain": plain_direction}
 
 
 def layer(
@@ -183,7 +201,7 @@ def layer(
     x: jax.Array,
     length: jax.Array | None,
     form: Form = "auto",
-    dtype: Any = jnp.float32,
+    how: How = USUAL,
 ) -> jax.Array:
     """States [T, B, 2H] of both directions, forward first; zero beyond `length` [B].
 
@@ -194,10 +212,11 @@ def layer(
         form = "kernel" if has_kernel(pair[0].w_hidden.shape[0]) else "blocked"
     if form == "kernel":
         both: Weights = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pair)
-        return kernel_states(x, *both, length, dtype)
+        return kernel_states(x, *both, length, how.dtype)
     valid = None if length is None else jnp.arange(len(x))[:, None] < length
-    run, (ahead, back) = DIRECTIONS[form], pair
-    states = [run(ahead, x, None, False, dtype), run(back, x, valid, True, dtype)]
+    run: Any = plain_direction if form == "plain" else blocked_direction
+    how, (ahead, back) = how._replace(recompute=form == "recomputed"), pair
+    states = [run(ahead, x, None, False, how), run(back, x, valid, True, how)]
     return jnp.concatenate(states, axis=-1)
 
 
@@ -232,14 +251,13 @@ class BiLayer(nn.Module):
 
     hidden: int
     form: Form = "auto"
-    products: Products = "float32"
+    how: How = How()
 
     @nn.compact
     def __call__(self, x: jax.Array, length: jax.Array | None) -> jax.Array:
         ahead = Direction(self.hidden, name="forward")(x.shape[-1])
         back = Direction(self.hidden, name="backward")(x.shape[-1])
-        dtype = jnp.dtype(self.products)
-        return layer((ahead, back), x, length, self.form, dtype)
+        return layer((ahead, back), x, length, self.form, self.how)
 
 
 class BiGru(nn.Module):
@@ -255,23 +273,30 @@ class BiGru(nn.Module):
         most 64 units) and `blocked` elsewhere. `kernel` runs the loop over time inside
         one GPU kernel (elsewhere it is interpreted, slowly);
         `blocked` has a backward pass written by hand (call it with at most about 128
-        rows on CPU, so that a whole chunk stays in the cache); `plain` is the reference
-        by automatic differentiation. The results agree within rounding.
+        rows on CPU, so that a whole chunk stays in the cache); `recomputed` is the same
+        with gates that are made again in the backward pass: a fifth of the memory
+        between both passes for a third more work, where a wide network or a long record
+        does not fit; `plain` is the reference by automatic differentiation. The results
+        agree within rounding.
       products: `bfloat16` rounds the factors of every product (not sums, states and
         gates): values within 1e-2, and faster where the processor multiplies them
         itself (AMX, GPUs, TPUs; README, "Speed"); slower elsewhere.
+      unroll: steps in one turn of the loop over time, of all forms but `kernel`.
     """
 
     hidden: int = 64
     num_layers: int = 3
     form: Form = "auto"
     products: Products = "float32"
+    unroll: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, length: jax.Array | None = None) -> jax.Array:
         """Runs the stack; `length` Int [B] counts valid steps, None = all are full."""
         known("form of the GRU", self.form, get_args(Form))
         known("products of the GRU", self.products, get_args(Products))
+        positive(unroll=self.unroll)
+        how = How(jnp.dtype(self.products), self.unroll)
         h = jnp.swapaxes(x, 0, 1).astype(jnp.float32)  # [T, B, C]
         valid = None
         if length is not None:
@@ -279,7 +304,7 @@ class BiGru(nn.Module):
             h = jnp.where(valid[..., None], h, 0.0)
         for depth in range(self.num_layers):
             name = f"layer_{depth}"
-            h = BiLayer(self.hidden, self.form, self.products, name=name)(h, length)
+            h = BiLayer(self.hidden, self.form, how, name=name)(h, length)
         if valid is not None:
             h = jnp.where(valid[..., None], h, 0.0)
         return jnp.swapaxes(h, 0, 1)

@@ -12,7 +12,7 @@ import pytest
 from jaxehr.core.checks import InputError
 from jaxehr.nn.gru import BiGru, Weights, blocked_direction, plain_direction
 
-FORMS = ("blocked", "plain")
+FORMS = ("blocked", "recomputed", "plain")
 # float32: sums of some hundred terms of size 1, in another order.
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-6}
 
@@ -135,6 +135,29 @@ def test_gradient_by_hand_equals_finite_differences(x64, reverse):
         blocked_direction(*point, valid, reverse),
         plain_direction(*point, valid, reverse),
     )
+
+
+def test_unrolled_loops_and_gates_made_again_change_nothing_but_the_memory():
+    net, params, x = make((6, 7, 5))
+    length = jnp.array([7, 3, 1, 7, 5, 2])
+    other = net.clone(form="recomputed", unroll=3)
+
+    def gradient(net):
+        loss = lambda params, x: jnp.sum(net.apply(params, x, length) ** 2)
+        return jax.jit(jax.grad(loss, argnums=(0, 1)))
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        gradient(net)(params, x),
+        gradient(other)(params, x),
+    )
+    kept = [
+        sum(leaf.size for leaf in jax.tree.leaves(jax.vjp(run.apply, params, x)[1]))
+        for run in (net, other.clone(unroll=1))
+    ]
+    assert kept[1] < 0.5 * kept[0]
+    with pytest.raises(InputError, match="unroll must be positive"):
+        net.clone(unroll=0).apply(params, x)
 
 
 def test_one_step_by_hand():

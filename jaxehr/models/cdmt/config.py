@@ -32,9 +32,11 @@ class CdmtConfig:
     """GRU units per direction."""
     num_layers: int = 3
     """Bidirectional GRU layers."""
-    gru: Literal["auto", "blocked", "plain", "kernel"] = "auto"
+    gru: Literal["auto", "blocked", "recomputed", "plain", "kernel"] = "auto"
     """How they run; `auto` is `kernel` (one GPU kernel for the loop over time) on a GPU
-    and `blocked` elsewhere."""
+    and `blocked` elsewhere; `recomputed` takes less memory and more time."""
+    unroll: int = 1
+    """Time steps in one turn of their loop (not of `kernel`)."""
     products: Literal["float32", "bfloat16"] = "float32"
     """Rounds the factors of the GRU's products: faster where the processor multiplies
     bfloat16 (AMX, GPU, TPU)."""
@@ -89,6 +91,7 @@ class CdmtConfig:
 
     def __post_init__(self) -> None:
         positive(
+            unroll=self.unroll,
             hidden=self.hidden,
             num_layers=self.num_layers,
             embedding_dim=self.embedding_dim,
@@ -107,7 +110,7 @@ class CdmtConfig:
         known("noise_at", self.noise_at, ("output", "both"))
         known("prior", self.prior, ("normal", "independent"))
         known("rho_kind", self.rho_kind, ("softplus", "additive_clamped"))
-        known("gru", self.gru, ("auto", "blocked", "plain", "kernel"))
+        known("gru", self.gru, ("auto", "blocked", "recomputed", "plain", "kernel"))
         known("products", self.products, ("float32", "bfloat16"))
         within("label_drop", self.label_drop, 0.0, 1.0)
         if self.sigma_min >= min(self.sigma_max, self.sigma_max_embedding):

@@ -96,8 +96,8 @@ class Denoiser(nn.Module):
         shape = (*x.shape[:2], context.shape[-1])
         x = jnp.concatenate([x, jnp.broadcast_to(context[:, None], shape)], -1)
         config = self.config
-        forms = config.gru, config.products
-        gru = BiGru(config.hidden, config.num_layers, *forms, name="gru")
+        how = config.gru, config.products, config.unroll
+        gru = BiGru(config.hidden, config.num_layers, *how, name="gru")
         h = nn.LayerNorm(name="norm")(gru(x, length))
         h = Film(name="film")(h, time)
         valid = jnp.arange(h.shape[1])[None, :] < length[:, None]

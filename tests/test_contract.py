@@ -6,8 +6,13 @@ and patients who lack a whole part.
 
 import dataclasses
 import functools
+import os
+import pathlib
 import shutil
+import subprocess
+import sys
 import tempfile
+import textwrap
 from typing import Any, NamedTuple
 
 import jax
@@ -386,6 +391,43 @@ def test_saved_and_loaded_runs_sample_the_same(name, tmp_path):
         runs.sample_run(r, 7, seed=1, options=tiny.sampling) for r in (loaded, run)
     )
     assert_same(found.cohort, wanted.cohort)
+
+
+EIGHT_DEVICES = """
+    import sys
+    import jax
+    import numpy as np
+    jax.config.update("jax_num_cpu_devices", 8)
+    jax.config.update("jax_disable_most_optimizations", True)
+    from test_contract import TINY, leaves
+    from jaxehr import runs
+
+    run = runs.load_run(sys.argv[1])
+    options = TINY[run.name].sampling
+    assert jax.device_count() == 8
+    found = runs.sample_run(run, 150, seed=1, options=options)
+    np.savez(sys.argv[2], *leaves(found.cohort))
+"""
+
+
+@pytest.mark.slow
+@every
+def test_eight_devices_draw_what_one_draws(name, tmp_path):
+    info = runs.describe(name, data(), TINY[name].config, 3, 0.2)
+    run = runs.Run(name, TINY[name].config, data().schema, trained(name), info)
+    runs.save_run(run, tmp_path / "run")
+    here = pathlib.Path(__file__).parent
+    paths = [str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]
+    words = [textwrap.dedent(EIGHT_DEVICES), tmp_path / "run", tmp_path / "drawn.npz"]
+    subprocess.run(
+        [sys.executable, "-c", *words],
+        check=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu"},
+    )
+    alone = runs.sample_run(run, 150, seed=1, options=TINY[name].sampling)
+    with np.load(tmp_path / "drawn.npz") as archive:
+        for one, eight in zip(leaves(alone.cohort), archive.values(), strict=True):
+            np.testing.assert_array_equal(one, eight)
 
 
 @parametrized(TRAINED)

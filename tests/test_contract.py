@@ -427,7 +427,9 @@ def test_eight_devices_draw_what_one_draws(name, tmp_path):
     alone = runs.sample_run(run, 150, seed=1, options=TINY[name].sampling)
     with np.load(tmp_path / "drawn.npz") as archive:
         for one, eight in zip(leaves(alone.cohort), archive.values(), strict=True):
-            np.testing.assert_array_equal(one, eight)
+            # XLA fuses attention otherwise where there are several devices.
+            error = 1e-6 if name == "tabdiff" and one.dtype.kind == "f" else 0.0
+            np.testing.assert_allclose(eight, one, rtol=error, atol=0.0)
 
 
 @parametrized(TRAINED)

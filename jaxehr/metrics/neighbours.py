@@ -1,14 +1,17 @@
-"""Nearest patients in jitted blocks; no table of all pairs is ever held.
+"""Nearest patients in jitted blocks, one on each device; no table of all pairs is held.
 
 N, M patients, D columns, k neighbours.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxehr.core.blocks import blocks_of
+from jaxehr.training.sharding import compiled_rows, make_mesh, replicate
 
 BLOCK = 512  # patients whose distances to all of the table are held at once
 TABLE = 20_000  # at most so many patients are searched for neighbours
@@ -21,17 +24,22 @@ class Nearest(NamedTuple):
     row: np.ndarray  # Int [N, k]; fewer columns where the table has fewer rows
 
 
-@functools.partial(jax.jit, static_argnames=("count", "exclude_self"))
-def block_nearest(rows, table, first, count: int, exclude_self: bool):
-    """Numbers of the nearest rows [BLOCK, k], by |a|^2 + |b|^2 - 2 a.b."""
-    square = (rows**2).sum(1)[:, None] + (table**2).sum(1)[None, :]
-    square = square - 2.0 * rows @ table.T
-    if exclude_self:
-        own = first + jnp.arange(rows.shape[0])
-        square = jnp.where(own[:, None] == jnp.arange(len(table)), jnp.inf, square)
-    if count == 1:
-        return jnp.argmin(square, 1)[:, None]
-    return jax.lax.top_k(-square, count)[1]
+@functools.lru_cache(maxsize=16)
+def program(count: int, exclude_self: bool, devices: int) -> Any:
+    """(table [M, D], rows [B, D], their own numbers [B]) -> numbers of the nearest rows
+    [B, k], by |a|^2 + |b|^2 - 2 a.b; compiled."""
+
+    def run(table: jax.Array, rows: jax.Array, own: jax.Array) -> jax.Array:
+        square = (rows**2).sum(1)[:, None] + (table**2).sum(1)[None, :]
+        square = square - 2.0 * rows @ table.T
+        if exclude_self:
+            same = own[:, None] == jnp.arange(len(table))
+            square = jnp.where(same, jnp.inf, square)
+        if count == 1:
+            return jnp.argmin(square, 1)[:, None]
+        return jax.lax.top_k(-square, count)[1]
+
+    return compiled_rows(run, devices)
 
 
 def nearest(
@@ -49,13 +57,11 @@ def nearest(
     a = np.asarray(rows - centre, np.float32)
     b = np.asarray(table - centre, np.float32)
     found = min(count, len(b) - int(exclude_self))
-    on_device, parts = jnp.asarray(b), []
-    for first in range(0, len(a), BLOCK):
-        block = a[first : first + BLOCK]
-        padded = np.zeros((BLOCK, a.shape[1]), np.float32)
-        padded[: len(block)] = block
-        row = block_nearest(padded, on_device, first, found, exclude_self)
-        parts.append(np.asarray(row)[: len(block)])
+    devices = jax.device_count()
+    run, parts = program(found, exclude_self, devices), []
+    everywhere = replicate(b, make_mesh(devices))
+    for rows_now, kept in blocks_of(len(a), BLOCK * devices):
+        parts.append(np.asarray(run(everywhere, a[rows_now], rows_now))[kept])
     row = np.concatenate(parts)
     distance = np.stack(
         [np.sqrt(((a - b[row[:, i]]).astype(float) ** 2).sum(1)) for i in range(found)],

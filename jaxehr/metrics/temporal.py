@@ -4,12 +4,14 @@ The paper names these metrics without formulas; the definitions here are ours.
 N patients, T steps, D numeric columns; only steps before the end of a stay count.
 """
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxehr.core.blocks import blocks_of
 from jaxehr.core.cohort import Dataset, valid_steps
 from jaxehr.core.contracts import Comparison, Definition, Metric, Value
 from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
@@ -32,8 +34,10 @@ from jaxehr.metrics.views import (
     step_numbers,
     too_few,
 )
+from jaxehr.training.sharding import compiled_rows
 
 MAX_LAG = 24
+BLOCK = 128  # pairs that are warped at once on one device
 ONE_STEP = "the time grid has one step only"
 
 
@@ -206,14 +210,21 @@ def pair_error(values: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
 
 def warp(a: Picked, b: Picked) -> dict[str, np.ndarray]:
     """Both kinds of distance of all pairs, [pairs, 1] and [pairs, D]."""
-    joint, single = warping_distances(a.x, b.x, a.length, b.length)
-    return {
-        "dtw_multivariate": np.asarray(joint, np.float64)[:, None],
-        "dtw_univariate": np.asarray(single, np.float64),
-    }
+    devices = jax.device_count()
+    run, found = warping_program(devices), []
+    for rows, kept in blocks_of(len(a.x), BLOCK * devices):
+        told = run(a.x[rows], b.x[rows], a.length[rows], b.length[rows])
+        found.append([np.asarray(leaf, np.float64)[kept] for leaf in told])
+    joint, single = map(np.concatenate, zip(*found, strict=True))
+    return {"dtw_multivariate": joint[:, None], "dtw_univariate": single}
 
 
-@jax.jit
+@functools.lru_cache(maxsize=4)
+def warping_program(devices: int) -> Any:
+    """`warping_distances` of a block on each device, compiled."""
+    return compiled_rows(warping_distances, devices, copied=0)
+
+
 def warping_distances(
     x: jax.Array, y: jax.Array, n: jax.Array, m: jax.Array
 ) -> tuple[jax.Array, jax.Array]:

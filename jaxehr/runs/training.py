@@ -90,9 +90,7 @@ def train_run(
         )
         run = Run(name, config, data.schema, params, info)
         write_params(run, folder)
-        agreed(0)  # no process reads real patients any more
-        for scratch in folder.glob(f"{FEED}*") if leads() else ():
-            shutil.rmtree(scratch, ignore_errors=True)
+        forget(folder)
     return run
 
 
@@ -137,6 +135,13 @@ def sharded_learners(
         return model.fit_shards(key, shards, learn, judge, **room, **options)
 
     return Learners(int(learn.sum()), int(judge.sum()), int((~rest).sum()), run)
+
+
+def forget(folder: pathlib.Path) -> None:
+    """Removes the encoded patients of all processes, once none reads them any more."""
+    agreed(0)
+    for scratch in folder.glob(f"{FEED}*") if leads() else ():
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def scratch_of(folder: pathlib.Path) -> pathlib.Path:

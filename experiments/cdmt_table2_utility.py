@@ -7,9 +7,10 @@ Cells of `configs/cdmt.json`, shared with the other tables of the paper
 (`prepare mimic3 --task vitals24`, `prepare eicu`), or without any the stand-in of
 `experiments.standins`. Expected: 6 to 10 minutes a cell on 2 CPU cores at the default
 120 s of training, 8 cells a seed; under 3 (not measured) on one H200. What to expect:
-the real row above every model; CDMT-EHR 4 to 9 % of AUROC below it after a minute of
-training, 2 % after half an hour (`cdmt_quickcheck`). `paper` is CDMT-EHR as published
-(denoiser, sampler), `cdmt` what this library does by default.
+the real row above every model; CDMT-EHR 2 to 10 % of AUROC below it after a minute of
+training (balanced labels nearest), 2 % after half an hour (`cdmt_quickcheck`). `paper`
+is the paper's denoiser and sampler with our floor of rho, at the size of --preset (its
+own: paper-mimic3), `cdmt` what this library does by default.
 """
 
 import sys

@@ -8,7 +8,8 @@ Cells of `configs/cdmt.json`, shared with the other tables of the paper
 `experiments.standins`. Expected: 6 to 10 minutes a cell on 2 CPU cores at the default
 120 s of training, 8 cells a seed; under 3 (not measured) on one H200. What to expect:
 CDMT-EHR nearest to the real row; TimeDiff learns 1,000 noise levels in the same time.
-`paper` is CDMT-EHR as published, `cdmt` what this library does by default.
+`paper` is the paper's denoiser and sampler with our floor of rho, at the size of
+--preset (its own: paper-mimic3), `cdmt` what this library does by default.
 """
 
 import sys

@@ -7,8 +7,9 @@ Cells of `configs/cdmt.json`, shared with the other tables of the paper
 (`prepare mimic3 --task vitals24`, `prepare eicu`), or without any the stand-in of
 `experiments.standins`. Expected: 6 to 10 minutes a cell on 2 CPU cores at the default
 120 s of training, 8 cells a seed; under 3 (not measured) on one H200. What to expect:
-0.5 is a synthetic stay nobody can tell; CDMT-EHR lowest. `paper` is CDMT-EHR as
-published, `cdmt` what this library does by default.
+0.5 is a synthetic stay nobody can tell; CDMT-EHR lowest. `paper` is the paper's
+denoiser and sampler with our floor of rho, at the size of --preset (its own:
+paper-mimic3), `cdmt` what this library does by default.
 """
 
 import sys

@@ -8,9 +8,9 @@ Cells of `configs/cdmt.json`, shared with the other tables of the paper
 `experiments.standins`. Expected: 6 to 10 minutes a cell on 2 CPU cores at the default
 120 s of training, 6 cells a seed; under 3 (not measured) on one H200. What to expect:
 after a minute of training masks ahead, which are learned in fewer steps, but for
-transitions; in the paper embeddings are. Both sides are CDMT-EHR as published but for
-its categories; what this library does by default has no code for what is missing
-(`--prior normal`).
+transitions; in the paper embeddings are. Both sides are the paper's denoiser and
+sampler but for the categories, and see as many seconds of training, not steps; what
+this library does by default has no code for what is missing (`--prior normal`).
 """
 
 import sys

@@ -8,8 +8,8 @@ Cells of `configs/cdmt.json`, shared with the other tables of the paper
 `experiments.standins`. Expected: 6 to 10 minutes a cell on 2 CPU cores at the default
 120 s of training, 6 cells a seed; under 3 (not measured) on one H200. What to expect:
 no difference after a minute of training, in the paper a gain of .02; the learned rho by
-feature and time step is drawn beside the table. Both sides are CDMT-EHR as published
-but for the schedule.
+feature and time step is drawn beside the table. Both sides are the paper's denoiser and
+sampler but for the schedule, and see as many seconds of training, not steps.
 """
 
 import sys

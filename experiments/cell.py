@@ -6,8 +6,10 @@ import hashlib
 import json
 import pathlib
 import resource
+import shutil
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -50,6 +52,7 @@ def run_cell(
     """
     configure()
     from experiments.cells import marks_of
+    from jaxehr.core.checks import InputError
     from jaxehr.training.loop import Stopped
 
     try:
@@ -63,6 +66,8 @@ def run_cell(
     except Stopped:
         raise
     except Exception as error:  # also what an accelerator says: one cell, one line
+        if not isinstance(error, InputError):
+            traceback.print_exc()
         return {"failed": f"{type(error).__name__}: {error}".splitlines()[0]}
 
 
@@ -113,14 +118,12 @@ def training_place(
     cell: Any,
 ) -> pathlib.Path:
     """The folder of a training: one for all variants, of any suite, that learn the same
-    from the same cohort on the same kind of device."""
-    import jax
-
+    from the same cohort."""
     from experiments.cells import marks_of
 
-    variant, device = suite.variants[cell.variant], jax.devices()[0].device_kind
+    variant = suite.variants[cell.variant]
     cohort = dict(marks_of(suite, cell.variant, folders))["cohort"]
-    same = [variant.model, variant.config, variant.hide, settings, cohort, device]
+    same = [variant.model, variant.config, variant.hide, settings, cohort]
     text = json.dumps(same, sort_keys=True)
     mark = hashlib.sha256(text.encode()).hexdigest()[:12]
     return work / f"{cell.cohort}-{variant.model}-{cell.seed}-{mark}"
@@ -164,15 +167,20 @@ def trained_once(
     seed: int,
 ) -> Trained:
     """The training of a variant; another one of the same model and configuration may
-    have made it before. After a change of code, remove the folder of all."""
+    have made it before, on the same kind of device. After a change of code, remove the
+    folder of all."""
+    import jax
+
     from jaxehr.core.files import read_json, write_json
     from jaxehr.runs import load_run, save_run
 
-    if not told_at(place).is_file():
+    told, device = told_at(place), jax.devices()[0].device_kind
+    if not told.is_file() or read_json(told).get("device", device) != device:
         found = train(settings, data, variant, seed)
+        shutil.rmtree(place, ignore_errors=True)
         save_run(found.run, place)
-        write_json(told_at(place), found.told)
-    return Trained(load_run(place), read_json(told_at(place)))
+        write_json(told, found.told | {"device": device})
+    return Trained(load_run(place), read_json(told))
 
 
 def train(settings: dict[str, Any], data: Data, variant: Any, seed: int) -> Trained:

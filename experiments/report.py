@@ -102,13 +102,11 @@ def section(folder: pathlib.Path, root: pathlib.Path) -> str:
         return "\n".join([*parts, entry(folder, root, "table", line)])
     publish(suite, tuple(suite.tables), folder, root / "work")
     for table in suite.tables:
-        if (folder / f"{table}.md").is_file():
-            module = table if (HERE / f"{table}.py").is_file() else name
-            every = (
-                suite.variants if module == name else suite.tables[table]["variants"]
-            )
-            own = [cell for cell in done if cell["variant"] in every]
-            line = command(module, own, every)
+        module = table if (HERE / f"{table}.py").is_file() else name
+        own = suite.variants if module == name else suite.tables[table]["variants"]
+        made = [cell for cell in done if cell["variant"] in own]
+        if made and (folder / f"{table}.md").is_file():
+            line = command(module, made, own)
             parts.append(entry(folder, root, table, line))
         else:
             parts.append(f"### {table}\n\nNot run.\n")

@@ -92,13 +92,16 @@ class Choice(NamedTuple):
 def main(arguments: RunAll) -> None:
     """Runs cells until none fits, then writes tables, figures and the report."""
     begun, budget = time.perf_counter(), seconds_of(arguments.budget)
-    jobs = jobs_of(arguments)
+    jobs, tried = jobs_of(arguments), set()
     while True:
         rest = budget - (time.perf_counter() - begun)
         left = [choice for job in jobs for choice in choices(job)]
+        # One that fails again would be the cheapest for ever.
+        left = [c for c in left if (c.job.suite.name, c.cell) not in tried]
         chosen = cheapest(left, rest)
         if chosen is None:
             break
+        tried.add((chosen.job.suite.name, chosen.cell))
         print(f"{chosen.job.suite.name}, about {chosen.seconds:.0f} s:", flush=True)
         run_one(chosen.job.suite, chosen.job.options, chosen.cell)
     print(f"{len(left)} cells are left.")

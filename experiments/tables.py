@@ -155,15 +155,19 @@ def publish(
 
 
 def measured_by(suite: Suite) -> str:
-    """How much the networks learn that measure utility and tell patients apart."""
+    """How much the networks learn that measure utility or tell patients apart; "" =
+    there are none."""
+    if not {"tstr", "c2st_lstm", "augmentation"} & set(suite.metrics):
+        return ""
     from jaxehr.core.configs import replace
     from jaxehr.metrics.evaluate import QUICK
 
     config = replace(QUICK, suite.quick)
     rows = f"at most {config.max_rows:,} people" if config.max_rows else "all people"
+    flat = f" ({config.mlp_epochs} of the MLP)" if "c2st_mlp" in suite.metrics else ""
     return (
-        f"Networks that measure: {config.seeds} seeds of {config.epochs} passes over "
-        f"{rows} a side. "
+        f"Networks that measure: {config.seeds} seeds of {config.epochs} passes{flat} "
+        f"over {rows} a side. "
     )
 
 

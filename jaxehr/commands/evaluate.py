@@ -65,7 +65,8 @@ FLAGS = [
         pathlib.Path | None,
         "A folder that keeps the trained networks, those of real patients too: other "
         "synthetic patients beside the same real ones then take half of the time, and "
-        "an evaluation that was stopped goes on. As confidential as the patients.",
+        "an evaluation that was stopped goes on; numbers agree to rounding. As "
+        "confidential as the patients.",
         None,
         metavar="FOLDER",
     ),

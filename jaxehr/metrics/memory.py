@@ -26,12 +26,13 @@ SOURCES = ("metrics/classifiers.py", "nn/*.py", "training/*.py")
 
 @functools.cache
 def code() -> str:
-    """A hash of versions, sources and the device's kind."""
+    """A hash of versions, sources and devices."""
     here = pathlib.Path(__file__).parent.parent
     found = [importlib.metadata.version(name) for name in PACKAGES]
     found += [p.read_text() for glob in SOURCES for p in sorted(here.glob(glob))]
     precision = jax.config.jax_default_matmul_precision  # pyright: ignore
-    found += [jax.devices()[0].device_kind, str(precision)]
+    devices = jax.devices()
+    found += [devices[0].device_kind, str(len(devices)), str(precision)]
     return hashlib.sha256("\0".join(found).encode()).hexdigest()
 
 
@@ -72,8 +73,8 @@ def remembered(
     paths = [pathlib.Path(folder) / f"{name}.npz" for name in names]
     lacking = np.asarray([i for i, p in enumerate(paths) if not p.is_file()], int)
     if lacking.size:
-        made = learn(lacking)
+        made = jax.device_get(learn(lacking))
         for place, i in enumerate(lacking):
-            one = jax.tree.map(lambda leaf, place=place: np.asarray(leaf[place]), made)
+            one = jax.tree.map(lambda leaf, place=place: leaf[place], made)
             write_bytes(paths[i], to_bytes(one))
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(read_arrays, paths))

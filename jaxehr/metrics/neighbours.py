@@ -14,6 +14,7 @@ from jaxehr.core.blocks import blocks_of
 from jaxehr.training.sharding import compiled_rows, make_mesh, replicate
 
 BLOCK = 512  # patients whose distances to all of the table are held at once
+MOST_BYTES = 2**30  # of all copies of the table
 TABLE = 20_000  # at most so many patients are searched for neighbours
 
 
@@ -58,6 +59,8 @@ def nearest(
     b = np.asarray(table - centre, np.float32)
     found = min(count, len(b) - int(exclude_self))
     devices = jax.device_count()
+    if jax.process_count() == 1:  # each device has a copy of the table
+        devices = min(devices, max(MOST_BYTES // max(b.nbytes, 1), 1))
     run, parts = program(found, exclude_self, devices), []
     everywhere = replicate(b, make_mesh(devices))
     for rows_now, kept in blocks_of(len(a), BLOCK * devices):

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxehr.core import arrays
 from jaxehr.core.checks import InputError, known
-from jaxehr.core.configs import differences, from_dict
+from jaxehr.core.configs import differences, from_dict, to_dict
 from jaxehr.core.contracts import Callback
 from jaxehr.core.files import PathLike, read_json, write_bytes, write_json
 from jaxehr.data.schema_json import schema_from_json
@@ -59,8 +59,7 @@ def opened(folder: pathlib.Path, info: dict[str, Any]) -> Iterator[None]:
             for name in (RUN_FILE, METRICS):
                 (folder / name).unlink(missing_ok=True)
             remove(folder / CHECKPOINTS)
-            for scratch in folder.glob(f"{FEED}*"):
-                shutil.rmtree(scratch, ignore_errors=True)
+            remove_feeds(folder)
         for made in missing:  # from the innermost
             if made.is_dir() and not any(made.iterdir()):
                 made.rmdir()
@@ -80,6 +79,12 @@ def remove(folder: pathlib.Path) -> None:
             return
         shutil.rmtree(folder, ignore_errors=True)
         time.sleep(0.1)
+
+
+def remove_feeds(folder: pathlib.Path) -> None:
+    """Removes the encoded patients that every process of a job has for itself."""
+    for scratch in [folder / FEED, *folder.glob(f"{FEED}-[0-9]*")]:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def open_run(folder: pathlib.Path, info: dict[str, Any]) -> None:
@@ -106,9 +111,19 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ignored = ("versions", "machine", "automatic")
     keep = lambda info: {k: v for k, v in info.items() if k not in ignored}
     plain = json.loads(json.dumps(new))  # tuples become lists, as in a file
-    found = differences(keep(old), keep(plain))
+    found = differences(keep(with_defaults(old)), keep(plain))
     found = [line for line in found if not line.startswith(FREE)]
     return [line if len(line) <= 80 else f"{line[:77]}..." for line in found]
+
+
+def with_defaults(info: dict[str, Any]) -> dict[str, Any]:
+    """A run of an older version, with the fields that its configuration lacks."""
+    try:
+        kind = find(model_entry(info["model"]).config)
+        whole = to_dict(from_dict(kind, info["config"]))
+    except (InputError, KeyError, TypeError, AttributeError):
+        return info  # what it is will be told as a difference
+    return info | {"config": json.loads(json.dumps(whole))}
 
 
 def write_params(run: Run, folder: pathlib.Path) -> None:

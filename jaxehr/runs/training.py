@@ -4,7 +4,6 @@ import dataclasses
 import importlib.metadata
 import pathlib
 import platform
-import shutil
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -30,12 +29,13 @@ from jaxehr.runs.folder import (
     json_lines,
     opened,
     read_info,
+    remove_feeds,
     write_params,
 )
 from jaxehr.runs.identity import fingerprint, fingerprint_of_shards
 from jaxehr.runs.model import Run, make
 from jaxehr.training.config import resolve
-from jaxehr.training.sharding import agreed, leads
+from jaxehr.training.sharding import agreed, leads, led
 
 MEMORY = 4_000_000_000  # bytes, where a cohort in shards is not held
 VALID_BYTES = 2**30  # of the people who validate, where they are on disk
@@ -89,7 +89,7 @@ def train_run(
             announce=announce,
         )
         run = Run(name, config, data.schema, params, info)
-        write_params(run, folder)
+        led(lambda: write_params(run, folder))
         forget(folder)
     return run
 
@@ -140,8 +140,8 @@ def sharded_learners(
 def forget(folder: pathlib.Path) -> None:
     """Removes the encoded patients of all processes, once none reads them any more."""
     agreed(0)
-    for scratch in folder.glob(f"{FEED}*") if leads() else ():
-        shutil.rmtree(scratch, ignore_errors=True)
+    if leads():
+        remove_feeds(folder)
 
 
 def scratch_of(folder: pathlib.Path) -> pathlib.Path:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxehr.core.checks import InputError
-from jaxehr.training.sharding import replicate
+from jaxehr.training.sharding import replicate, replicate_checked
 from jaxehr.training.turns import Fed, Layout, batches, order_of
 
 CHUNK_BYTES, MOST_STEPS = 2**25, 64  # of one chunk; four of them are in memory
@@ -95,7 +95,8 @@ class Chunks:
                 self.here = self.next
             else:
                 self.start(chunk)
-                self.here = self.read(chunk)
+                # Later ones are not compared: that would wait for the step that runs.
+                self.here = replicate_checked(self.fed(chunk), self.mesh)
             self.chunk, self.next = chunk, None
             self.idle += time.perf_counter() - start
         return self.here, self.steps - step % self.steps
@@ -104,7 +105,7 @@ class Chunks:
         """Brings the next chunk to the devices, once for each chunk."""
         if self.next is None and self.chunk + 1 < len(self.source):
             start = time.perf_counter()
-            self.next = self.read(self.chunk + 1)
+            self.next = replicate(self.fed(self.chunk + 1), self.mesh)
             if result.is_ready():  # the devices waited for a part of this
                 self.idle += time.perf_counter() - start
 
@@ -121,9 +122,9 @@ class Chunks:
         )
         self.stream = iter(chunks.to_iter_dataset(options))
 
-    def read(self, chunk: int) -> Fed:
-        first = np.int32(chunk * self.steps * self.updates)
-        return replicate(Fed(first, next(self.stream)), self.mesh)
+    def fed(self, chunk: int) -> Fed:
+        """The next chunk of the stream, on the host."""
+        return Fed(np.int32(chunk * self.steps * self.updates), next(self.stream))
 
     def close(self) -> None:
         """Stops the threads that read."""

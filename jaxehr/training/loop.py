@@ -4,6 +4,7 @@ The result depends on the key, the data and the config only, never on how many s
 dispatch holds or on where a run was interrupted.
 """
 
+import dataclasses
 import functools
 import math
 import signal
@@ -116,6 +117,11 @@ def programs(
     return Programs(jax.jit(step, donate_argnums=1), jax.jit(judge, donate_argnums=1))
 
 
+def shared(objective: Objective, config: TrainConfig, cut: Layout, mesh: Any) -> Any:
+    """`programs`, the same for stages that differ in the time they may take."""
+    return programs(objective, dataclasses.replace(config, max_minutes=0.0), cut, mesh)
+
+
 def train(
     key: jax.Array,
     objective: Objective,
@@ -157,7 +163,7 @@ def train(
         supply = supply_of(data, objective, run_key, config, cut, mesh)
         found = store.restore(state) if store else None
         state, seconds = (found[0], found[1]["seconds"]) if found else (state, 0.0)
-        run = Run(config, programs(objective, config, cut, mesh), store, callbacks)
+        run = Run(config, shared(objective, config, cut, mesh), store, callbacks)
         speed = run.estimate(run_key, state, supply, announce) if announce else 0.0
         return run.loop(run_key, valid_key, state, supply, valid, seconds, speed)
     finally:
@@ -179,9 +185,10 @@ def plan(config: TrainConfig, data: Any) -> tuple[Any, Layout]:
     cut = layout(config, count, every)
     if jax.process_count() > 1 and cut.devices < every:
         batch = min(config.batch_size, count)
+        more = "raise --batch-size, or " if config.batch_size < count else ""
         raise InputError(
             f"a batch of {batch} patients leaves some of the {every} devices of this "
-            "job without any; raise --batch-size, or start fewer processes."
+            f"job without any; {more}start fewer processes."
         )
     return make_mesh(cut.devices), cut._replace(people=fed)
 

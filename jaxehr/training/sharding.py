@@ -49,7 +49,8 @@ def replicate_checked(tree: Any, mesh: Mesh) -> Any:
     """
     if jax.process_count() > 1:
         leaves = map(np.asarray, jax.tree.leaves(tree))
-        told = agreed(np.array([zlib.crc32(x.tobytes()) for x in leaves], np.uint32))
+        sums = [zlib.crc32(np.ascontiguousarray(x).data) for x in leaves]
+        told = agreed(np.array(sums, np.uint32))
         if (told != told[0]).any():
             raise InputError(
                 "the processes of this job do not hold the same patients or "

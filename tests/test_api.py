@@ -13,7 +13,7 @@ from jaxehr.data.simulate import SimulateOptions, simulate
 from jaxehr.metrics.evaluate import QUICK
 from jaxehr.models.cdmt.config import CdmtConfig, CdmtSampling
 from jaxehr.runs.attacked import attacked
-from jaxehr.runs.folder import FORMAT
+from jaxehr.runs.folder import FORMAT, changes
 from jaxehr.runs.training import to_learn_from
 from jaxehr.training.config import TrainConfig
 
@@ -103,6 +103,15 @@ def test_training_into_another_run_names_the_fields(data, trained):
         jaxehr.train("cdmt", less, folder, CONFIG, seed=1)
     with pytest.raises(jaxehr.InputError, match="unknown model 'gpt'; known: cdmt"):
         jaxehr.make("gpt", data.schema)
+
+
+def test_a_run_of_before_a_field_was_added_is_the_same_run(trained):
+    info = trained[0].info
+    assert changes(info, info) == []
+    older = {k: v for k, v in info["config"].items() if k != "unroll"}
+    assert changes(info | {"config": older}, info) == []
+    other = info | {"config": older | {"hidden": 8}}
+    assert changes(other, info) == ["config.hidden: 8 -> 4"]
 
 
 def test_rules_are_enforced_and_change_nothing_that_was_trained(data, trained):

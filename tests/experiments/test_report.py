@@ -123,6 +123,24 @@ def test_everything_is_run_within_the_budget_and_goes_on(cohort, tmp_path, monke
         jobs_of(dataclasses.replace(asked, suites=("x",)))
 
 
+def test_what_fails_again_is_tried_once(cohort, tmp_path, monkeypatch):
+    ran = []
+
+    def run_one(found, options, cell):
+        ran.append(cell)
+        assert len(ran) < 50
+        append_cell(options.folder(found), failed(cell.variant, cell.seed))
+
+    monkeypatch.setattr(run_all, "run_one", run_one)
+    monkeypatch.setattr(run_all, "write_report", lambda asked: None)
+    asked = RunAll(cohorts=(f"law={cohort}",), suites=("cdmt_guidance",), seeds=1)
+    asked = dataclasses.replace(asked, budget="9h", results=tmp_path, again=True)
+    (tmp_path / "cdmt_guidance").mkdir()
+    for _ in range(2):
+        run_all.main(asked)
+    assert len(ran) == 2 * len(set(ran)) == 12
+
+
 def test_heun_makes_two_calls_a_step_but_for_the_last():
     found = load_suite("cdmt_steps")
     for curve in found.tables["cdmt_steps"]["figure"]["lines"].values():

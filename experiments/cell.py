@@ -175,11 +175,13 @@ def trained_once(
     from jaxehr.runs import load_run, save_run
 
     told, device = told_at(place), jax.devices()[0].device_kind
-    if not told.is_file() or read_json(told).get("device", device) != device:
+    made = lambda: told.is_file() and read_json(told).get("device", device) == device
+    if not made():
         found = train(settings, data, variant, seed)
-        shutil.rmtree(place, ignore_errors=True)
-        save_run(found.run, place)
-        write_json(told, found.told | {"device": device})
+        if not made():  # another process may have made it meanwhile
+            shutil.rmtree(place, ignore_errors=True)
+            save_run(found.run, place)
+            write_json(told, found.told | {"device": device})
     return Trained(load_run(place), read_json(told))
 
 

@@ -7,13 +7,6 @@ import jax
 import pytest
 
 
-def pytest_collection_modifyitems(items):
-    """All tests of a file in one process: they share what was trained for them."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory):
     """Equal programs of different tests are compiled once, also in other workers."""

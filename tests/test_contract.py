@@ -232,10 +232,8 @@ LEARNED = [name for name in TINY if name not in ("independent", "bootstrap")]
 
 
 def parametrized(names):
-    """All tests of a model in one process, which trains it once."""
-    group = lambda name: pytest.mark.xdist_group(f"contract-{name}")
-    cases = [pytest.param(name, marks=group(name)) for name in names]
-    return pytest.mark.parametrize("name", cases)
+    """Of each model; all tests of a file run in one process, which trains it once."""
+    return pytest.mark.parametrize("name", list(names))
 
 
 every = parametrized(TINY)

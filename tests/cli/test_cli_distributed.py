@@ -130,6 +130,22 @@ def test_the_job_measures_what_one_process_does(runs, made, tmp_path):
     assert second == ""
 
 
+@pytest.mark.slow
+def test_sigterm_ends_a_job_that_draws_at_once(runs, tmp_path):
+    words = ["sample", runs[0] / "one", "--n", "5000000", "--out", tmp_path / "many"]
+    processes, heard = job(words), ""
+    while "sampling: " not in heard:  # at work, behind the start of JAX
+        letter = processes[0].stderr.read(1)
+        assert letter, heard
+        heard += letter
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    found = ended(processes)
+    assert [code for code, *_ in found] == [128 + signal.SIGTERM] * 2, found
+    assert "terminated" in found[0][2].splitlines()[-1]
+    assert not (tmp_path / "many").exists()
+
+
 def test_who_has_no_partners_is_told(refused, here, made, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     words = ["train", "cdmt", made / "cohort", "--out", "run", "--distributed"]

@@ -70,7 +70,8 @@ def test_players_take_their_batches_in_turn(chunks):
 
 
 @needs_grain
-def test_dispatches_end_with_the_chunk(chunks):
+def test_dispatches_end_with_the_chunk(chunks, monkeypatch):
+    monkeypatch.setattr(loop, "DISPATCH_SECONDS", 1e9)  # however slow the first one is
     chunks(3)
     steps = []
     run(Feed(COUNT, read), callbacks=[lambda step, _: steps.append(step)])

@@ -6,8 +6,8 @@ Cells of `configs/cdmt_steps.json` (results/cdmt_steps/cells.jsonl): all solvers
 from one training, TimeDiff takes its own 1,000 steps. The figure counts network calls,
 of which Heun makes two a step. Expected: 1 to 4 minutes a cell on 2 CPU cores at the
 default 120 s of training, under 2 (not measured) on one H200; 27 cells a seed. What to
-expect: third-order Adams near the limit of all solvers from 10 to 20 steps on, DPM-
-Solver++(2M) from 20 to 50, Euler from 50.
+expect: third-order Adams near the limit of all solvers from 10 to 20 steps on,
+DPM-Solver++(2M) from 20 to 50, Euler from 50.
 """
 
 import sys

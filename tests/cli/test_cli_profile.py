@@ -1,5 +1,6 @@
 """`--profile DIR` leaves a trace, and says when there was nothing to trace."""
 
+import sys
 import types
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 import jaxehr.runs
 from jaxehr.cli import main
 from jaxehr.commands import sample, train
-from jaxehr.devices import TRACED, Profile
+from jaxehr.devices import TRACED, Profile, quota
 
 
 @pytest.fixture
@@ -76,3 +77,16 @@ def test_a_file_in_the_place_of_the_folder_is_refused(run, here, capsys):
     assert main(words) == 2
     assert "trace: File exists" in capsys.readouterr().err
     assert not (here / "few").exists()
+
+
+def test_the_quota_of_a_container_counts_as_cores(tmp_path):
+    file = tmp_path / "cpu.max"
+    for text, wanted in (
+        ("200000 100000", 2),
+        ("50000 100000", 1),
+        ("max 100000", sys.maxsize),
+        ("", sys.maxsize),
+    ):
+        file.write_text(text)
+        assert quota(file) == wanted
+    assert quota(tmp_path / "none") == sys.maxsize

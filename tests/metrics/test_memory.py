@@ -44,8 +44,7 @@ def test_only_what_saw_other_patients_is_trained_again(metric, tmp_path, trained
     again = metric(config).run(KEY, real)
     assert not trained
     for name, value in first.items():
-        np.testing.assert_allclose(value[:4], plain[name][:4], atol=1e-5)
-        assert again[name][:4] == value[:4]
+        assert again[name][:4] == value[:4] == plain[name][:4]
     # Half of all trainings see real patients only; these are found.
     other = real._replace(synthetic=simulate(4, 120))
     found = metric(config).run(KEY, other)
@@ -53,10 +52,10 @@ def test_only_what_saw_other_patients_is_trained_again(metric, tmp_path, trained
     name = next(iter(first))
     assert found[name].reference == first[name].reference
     assert found[name].value != first[name].value
-    # What is found and what is trained beside it are those of one training, to
-    # rounding that grows over the steps.
+    # On a CPU trainings follow each other in one loop, so that their number changes
+    # none of them.
     for name, value in metric(FAST).run(KEY, other).items():
-        np.testing.assert_allclose(found[name][:4], value[:4], atol=1e-3)
+        assert found[name][:4] == value[:4]
 
 
 def test_a_name_holds_all_that_decides_a_training():

@@ -17,8 +17,9 @@ from objectives import EXACT, NOISY, compilations, config, linear_data, same_bit
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.contracts import Objective
-from jaxehr.training import loop
+from jaxehr.training import loop, sharding
 from jaxehr.training.loop import Stopped, train
+from jaxehr.training.sharding import make_mesh
 from jaxehr.training.steps import mean_loss
 
 KEY = jax.random.key(2)
@@ -258,6 +259,18 @@ def test_two_devices_give_what_one_gives_also_after_a_change(tmp_path):
     for one, *others in zip(*found, strict=True):
         for other in others:
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_job_whose_processes_hold_other_patients_is_refused(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    mesh, data = make_mesh(1), (np.ones((3, 2)), np.zeros((3, 0)), np.int32(4))
+    monkeypatch.setattr(sharding, "agreed", lambda mine: np.stack([mine, mine]))
+    for one, other in zip(sharding.replicate_checked(data, mesh), data, strict=True):
+        np.testing.assert_array_equal(one, other)
+    moved = lambda mine: np.stack([mine, mine + np.uint32([0, 0, 1])])
+    monkeypatch.setattr(sharding, "agreed", moved)
+    with pytest.raises(InputError, match="do not hold the same patients or parameters"):
+        sharding.replicate_checked(data, mesh)
 
 
 def test_a_job_whose_batch_leaves_devices_idle_is_refused(monkeypatch):

@@ -51,7 +51,7 @@ def check_config(config: Any) -> None:
     """Refuses wrong choices of the fields that are read here."""
     known("betas", config.betas, get_args(Betas))
     positive(diffusion_steps=config.diffusion_steps, width=config.width)
-    within("label_drop", config.label_drop, 0.0, 1.0)
+    within("label_drop", config.label_drop, 0.0, 0.99)
 
 
 def plan_of(config: Any) -> ddpm.Schedule:

@@ -264,10 +264,12 @@ def draw(
     model, rows = make_model(layout, config), len(keys)
     plan, groups = model.plan, model.groups
     noise = jax.vmap(lambda key: jax.random.normal(key, (model.numbers,)))
+    # Of the start, and of the steps.
+    first, second, each = jax.vmap(lambda key: jax.random.split(key, 3))(keys).T
 
     def step(state: Any, t: jax.Array, mode: bool = False) -> tuple[Any, None]:
         x, codes = state
-        at = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, t)))(keys)
+        at = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, t)))(each)
         level = jnp.full((rows,), t)
         eps, logits = predict(model, weights["network"], x, codes, level, label)
         if config.clip:
@@ -278,8 +280,7 @@ def draw(
         )
         return (x, jax.vmap(one)(at[:, 1], logits, codes)), None
 
-    at = jax.vmap(jax.random.split)(keys)
-    state = noise(at[:, 0]), jax.vmap(groups.start)(at[:, 1])
+    state = noise(first), jax.vmap(groups.start)(second)
     state = jax.lax.scan(step, state, jnp.arange(plan.num_steps, 1, -1))[0]
     (x, codes), _ = step(state, jnp.int32(1), options.decode == "mode")
     return forms.rows_of(layout, weights.get("scores", {}), x, codes, label)

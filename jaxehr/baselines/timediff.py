@@ -37,7 +37,7 @@ from jaxehr.baselines.forms.layout import Batch, Form, Layout
 from jaxehr.baselines.forms.matrix import EDGE
 from jaxehr.baselines.forms.series import SERIES
 from jaxehr.baselines.recipe import Recipe, Task, build, one_stage
-from jaxehr.core.checks import known, positive, within
+from jaxehr.core.checks import InputError, known, positive, within
 from jaxehr.core.cohort import Schema
 from jaxehr.core.contracts import GenerativeModel, Objective, Params
 from jaxehr.diffusion import ddpm
@@ -83,6 +83,11 @@ class TimediffConfig:
         known("numbers", self.numbers, get_args(Numbers))
         known("codes_as", self.codes_as, get_args(CodesAs))
         within("hidden", self.hidden, 0, 100_000)
+        if self.backbone == "transformer" and self.hidden % 2:
+            raise InputError(
+                f"hidden {self.hidden} must be even: the transformer's {HEADS} heads "
+                "share twice as many units."
+            )
         positive(num_layers=self.num_layers, diffusion_steps=self.diffusion_steps)
         within("loss_lambda", self.loss_lambda, 0.0, 1e6)
 

@@ -43,6 +43,10 @@ def run(words: list[str]) -> int:
     if not holds_cohort(out / "real"):
         save_cohort(nafld(NafldOptions(n=arguments.n)), out / "real")
     real = load_cohort(out / "real")
+    if (held := num_patients(real.cohort)) != arguments.n:
+        raise InputError(
+            f"{out}: holds a demo of {held} people; take --n {held}, or another --out."
+        )
     print(summary(real, out / "real"))
     settings = TrainConfig(
         steps=arguments.steps,

@@ -90,6 +90,8 @@ def write_bytes(path: PathLike, content: bytes) -> None:
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())  # or a name may outlive what it names
             os.chmod(temporary, 0o644)
             os.replace(temporary, target)
         finally:

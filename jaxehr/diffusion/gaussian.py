@@ -30,7 +30,11 @@ class Moments(NamedTuple):
 
 
 class Normal(NamedTuple):
-    """A normal law: means, and covariance by its r first eigenvectors."""
+    """A normal law: means, and covariance by its r first eigenvectors.
+
+    The covariance is that around the means of the classes. Where the class is not told,
+    what lies between the means is left to the network.
+    """
 
     mean: Any  # [C + 1, D T] of each class, and of all
     basis: Any  # [blocks, n, r], eigenvectors in columns
@@ -96,9 +100,9 @@ def covariance(found: Moments, *, within: bool = False) -> np.ndarray:
 
 
 def fit(found: Moments) -> Normal:
-    """The law with these moments, its covariance shrunk."""
+    """The law with these moments, its covariance, that within classes, shrunk."""
     mean = found.total.sum(0) / found.count.sum() / UNITS
-    variance, basis = np.linalg.eigh(covariance(found))  # from the smallest one
+    variance, basis = np.linalg.eigh(covariance(found, within=True))  # from the smallest one
     variance = np.maximum(variance, 1e-4)
     part = np.cumsum(variance, 1) / variance.sum(1, keepdims=True)
     cut = int((part <= REST).sum(1).min())
@@ -132,7 +136,6 @@ def denoise(
     x: jax.Array,
     sigma: jax.Array,
     condition: jax.Array,
-    known: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """E[x0 | x] [B, T, D], and the mean variance that is left, [B] or a number.
 
@@ -142,8 +145,6 @@ def denoise(
     Args:
       x: noisy series [B, T, D]. sigma: [B, T, D] or [T, D].
       condition: [B, C] one-hot class; zeros, or no column, where it is not told.
-      known: Bool [B, T], False at padding, which counts as being at the mean; None =
-        there is none.
     """
     exact = jax.lax.Precision.HIGHEST
     rows, steps, columns = x.shape
@@ -151,8 +152,6 @@ def denoise(
     told = jnp.concatenate([condition, 1.0 - condition.sum(-1, keepdims=True)], -1)
     mean = jnp.matmul(told, law.mean[-told.shape[-1] :], precision=exact)
     flat = x.swapaxes(1, 2) - mean.reshape(-1, columns, steps)
-    if known is not None:
-        flat = jnp.where(known[:, None, :], flat, 0.0)
     flat = flat.reshape(rows, law.rest.shape[0], -1)
     kept = law.variance / (law.variance + level)  # [B or 1, blocks, r]
     rest = (law.rest / (law.rest + level[..., 0]))[..., None]  # [B or 1, blocks, 1]

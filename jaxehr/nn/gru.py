@@ -14,6 +14,7 @@ for torch's two biases of r and z only ever occur as their sum.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
 import flax.linen as nn
@@ -95,7 +96,7 @@ def _start(weights: Weights, x: jax.Array) -> jax.Array:
 def plain_direction(
     weights: Weights,
     x: jax.Array,
-    valid: jax.Array | None,
+    length: jax.Array | None,
     reverse: bool,
     how: How = USUAL,
 ) -> jax.Array:
@@ -103,7 +104,8 @@ def plain_direction(
 
     Args:
       x: [T, B, C], finite everywhere.
-      valid: Bool [T, B]; the state stays 0 where False; None = all True.
+      length: Int [B], None = all are full. Backwards the state is 0 behind it; ahead
+        padding comes after every valid step and needs no mask.
       reverse: from the last step to the first.
     """
 
@@ -113,30 +115,69 @@ def plain_direction(
         return h, h
 
     options = {"reverse": reverse, "unroll": how.unroll}
-    return lax.scan(step, _start(weights, x), (x, valid), **options)[1]
+    inputs = x, _valid(len(x), length, reverse)
+    return lax.scan(step, _start(weights, x), inputs, **options)[1]
+
+
+def _valid(steps: int, length: jax.Array | None, reverse: bool) -> jax.Array | None:
+    """Bool [T, B]: the steps before the end, where a direction has to know them."""
+    if length is None or not reverse:
+        return None
+    return jnp.arange(steps)[:, None] < length
+
+
+def _over_time(
+    step: Callable[[Any, Any], tuple[Any, Any]],
+    carry: Any,
+    inputs: Any,
+    length: jax.Array | None,
+    reverse: bool,
+    unroll: int,
+) -> tuple[Any, Any]:
+    """`lax.scan` that skips the steps behind the longest record; zeros are kept there.
+
+    A condition inside, not a loop that ends: of several trainings side by side (`vmap`)
+    a loop of their own lengths would choose between whole arrays at every step.
+    """
+    options = {"reverse": reverse, "unroll": unroll}
+    if length is None:
+        return lax.scan(step, carry, inputs, **options)
+    longest = length.max()
+
+    def skip(carry: Any, inputs: Any) -> tuple[Any, Any]:
+        kept = jax.eval_shape(step, carry, inputs)[1]
+        return carry, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), kept)
+
+    def body(carry: Any, now: tuple[jax.Array, Any]) -> tuple[Any, Any]:
+        t, inputs = now
+        return lax.cond(t < longest, step, skip, carry, inputs)
+
+    steps = jnp.arange(len(jax.tree.leaves(inputs)[0]))
+    return lax.scan(body, carry, (steps, inputs), **options)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def blocked_direction(
     weights: Weights,
     x: jax.Array,
-    valid: jax.Array | None,
+    length: jax.Array | None,
     reverse: bool,
     how: How = USUAL,
 ) -> jax.Array:
-    """`plain_direction` with its backward pass by hand.
+    """`plain_direction` with its backward pass by hand, up to the longest record.
 
     The forward pass keeps the states and, unless they are made again, four arrays
     [B, H] a step; the backward pass adds up the weights' gradients inside one loop, so
-    that everything it touches stays in cache.
+    that everything it touches stays in cache. States are 0 behind the longest record.
     """
-    return plain_direction(weights, x, valid, reverse, how)
+    how = how._replace(recompute=True)  # nothing but the states
+    return _blocked_forward(weights, x, length, reverse, how)[0]
 
 
 def _blocked_forward(
     weights: Weights,
     x: jax.Array,
-    valid: jax.Array | None,
+    length: jax.Array | None,
     reverse: bool,
     how: How,
 ) -> tuple[jax.Array, tuple]:
@@ -145,15 +186,16 @@ def _blocked_forward(
         h, parts = _step(weights, h, x, valid, how.dtype)
         return h, (h, () if how.recompute else parts)
 
-    options = {"reverse": reverse, "unroll": how.unroll}
-    states, kept = lax.scan(step, _start(weights, x), (x, valid), **options)[1]
-    return states, (weights, x, valid, states, kept)
+    inputs = x, _valid(len(x), length, reverse)
+    start = _start(weights, x)
+    states, kept = _over_time(step, start, inputs, length, reverse, how.unroll)[1]
+    return states, (weights, x, length, states, kept)
 
 
 def _blocked_backward(
     reverse: bool, how: How, saved: tuple, d_states: jax.Array
 ) -> tuple[Weights, jax.Array, None]:
-    (weights, x, valid, states, parts), dtype = saved, how.dtype
+    (weights, x, length, states, parts), dtype = saved, how.dtype
     zero = jnp.zeros_like(states[:1])
     before = [states[1:], zero] if reverse else [zero, states[:-1]]
     # Turned once; without the barrier XLA turns them again at every step, which costs
@@ -187,9 +229,11 @@ def _blocked_backward(
         return (d_h, total), _dot(d_input, back_input, dtype)
 
     start = (_start(weights, x), jax.tree.map(jnp.zeros_like, weights))
+    valid = _valid(len(x), length, reverse)
     inputs = (d_states, x, valid, (*parts, jnp.concatenate(before)))
-    options = {"reverse": not reverse, "unroll": how.unroll}
-    (_, d_weights), d_x = lax.scan(step, start, inputs, **options)
+    (_, d_weights), d_x = _over_time(
+        step, start, inputs, length, not reverse, how.unroll
+    )
     return d_weights, d_x, None
 
 
@@ -205,18 +249,16 @@ def layer(
 ) -> jax.Array:
     """States [T, B, 2H] of both directions, forward first; zero beyond `length` [B].
 
-    Of the other forms than `kernel` that is so backwards only: forward in time, padding
-    comes after every valid step and needs no mask.
+    Of the other forms than `kernel` that is so backwards only, see `plain_direction`.
     """
     if form == "auto":
         form = "kernel" if has_kernel(pair[0].w_hidden.shape[0]) else "blocked"
     if form == "kernel":
         both: Weights = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pair)
         return kernel_states(x, *both, length, how.dtype)
-    valid = None if length is None else jnp.arange(len(x))[:, None] < length
     run: Any = plain_direction if form == "plain" else blocked_direction
     how, (ahead, back) = how._replace(recompute=form == "recomputed"), pair
-    states = [run(ahead, x, None, False, how), run(back, x, valid, True, how)]
+    states = [run(ahead, x, length, False, how), run(back, x, length, True, how)]
     return jnp.concatenate(states, axis=-1)
 
 

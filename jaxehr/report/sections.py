@@ -131,7 +131,8 @@ def missingness(comparison: Comparison) -> Section:
 
 def trajectories(comparison: Comparison) -> Section:
     title, schema = "Single patients side by side", comparison.schema
-    if schema.num_steps < 2:
+    varying = [f for f in schema.temporal if f.kind != "constant"]
+    if schema.num_steps < 2 or not varying:
         text = ["The data have no series of two or more steps to draw."]
         return Section("patients", title, text, [])
     real, synthetic = patients.charts(*_sides(comparison))

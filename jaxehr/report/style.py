@@ -40,6 +40,7 @@ _LOOK: dict[Any, Any] = {
     "axes.spines.right": False,
     "figure.facecolor": "none",
     "text.color": INK,
+    "text.parse_math": False,  # names of columns and categories may hold dollars
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "grid.color": GRID,
@@ -114,7 +115,8 @@ def picture(
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
-    text = re.sub(r"(\d\.\d\d)\d+", r"\1", text)
+    # Coordinates, not what is written.
+    text = re.sub(r"<[^>]*>", lambda m: re.sub(r"(\d\.\d\d)\d+", r"\1", m[0]), text)
     used = set(re.findall(r'(?:url\(|href=")#([\w.-]+)', text))
     prefix = re.sub(r"\W+", "-", name)
     text = re.sub(

@@ -45,14 +45,16 @@ def number(value: Any) -> str:
         return "none"
     if value == 0:
         return "0"
+    value = value if abs(value) >= 1000 else float(f"{value:.3g}")
     size = abs(value)
     if size >= 1000:
         text = f"{value:,.0f}"
     elif size >= 1:
-        text = f"{value:.3g}" if size < 1000 else f"{value:.0f}"
+        text = f"{value:.3g}"
+    elif size < 1e-5:
+        text = f"{value:.1e}"
     else:
-        text = f"{value:.{min(6, 2 - math.floor(math.log10(size)))}f}"
-        text = f"{value:.1e}" if size < 1e-5 else text.rstrip("0")
+        text = f"{value:.{min(6, 2 - math.floor(math.log10(size)))}f}".rstrip("0")
     return text.replace("-", "\N{MINUS SIGN}")
 
 

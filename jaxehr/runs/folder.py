@@ -99,11 +99,16 @@ def open_run(folder: pathlib.Path, info: dict[str, Any]) -> None:
             )
     elif folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; choose another folder.")
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and any(map(foreign, folder.iterdir())):
         raise InputError(
             f"{folder}: is not empty and not a run; choose another folder."
         )
     write_json(folder / RUN_FILE, info)
+
+
+def foreign(path: pathlib.Path) -> bool:
+    """Whether a file is no half of a run.json whose writing was killed."""
+    return not path.name.startswith(f".{RUN_FILE}.")
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -206,6 +211,17 @@ def save_run(run: Run, path: PathLike) -> None:
     folder = pathlib.Path(path)
     with opened(folder, run.info):
         write_params(run, folder)
+
+
+def outdated(folder: pathlib.Path) -> Callback:
+    """Removes the parameters of an end that is none any more, with the first new step;
+    its checkpoint stays."""
+
+    def remove_old(step: int, metrics: dict[str, float]) -> None:
+        del step, metrics
+        (folder / PARAMS).unlink(missing_ok=True)
+
+    return remove_old
 
 
 def json_lines(path: pathlib.Path) -> Callback:

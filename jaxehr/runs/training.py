@@ -28,6 +28,7 @@ from jaxehr.runs.folder import (
     RUN_FILE,
     json_lines,
     opened,
+    outdated,
     read_info,
     remove_feeds,
     write_params,
@@ -77,7 +78,7 @@ def train_run(
     config, asked = settle(folder, name, config, people.learn, data.schema)
     info = describe(name, data, config, seed, holdout_fraction)
     info |= {"automatic": asked, "drop": drop, "validate": people.judge}
-    log = (json_lines(folder / METRICS),) if leads() else ()
+    log = (json_lines(folder / METRICS), outdated(folder)) if leads() else ()
     with opened(folder, info):
         if announce:
             announce(words_of(name, people, config))

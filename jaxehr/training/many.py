@@ -34,7 +34,9 @@ class Indexed(NamedTuple):
 def indexed(objective: Objective) -> Objective:
     """`objective` on `Indexed` data."""
     take = lambda data, index: objective.take(data.table, data.rows[index])
-    return objective._replace(take=take)
+    count = objective.lengths
+    lengths = (lambda data: count(data.table)[data.rows]) if count else None
+    return objective._replace(take=take, lengths=lengths)
 
 
 def fit_many(

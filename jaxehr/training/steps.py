@@ -18,6 +18,7 @@ from jaxehr.training.turns import (
     Fed,
     Layout,
     Turn,
+    alike,
     batches,
     chunk_of,
     count_of,
@@ -174,10 +175,14 @@ def mean_loss(
     wanted = per_pass * config.valid_draws
     total = -(-wanted // devices)  # chunks on each device
     device = jax.lax.axis_index(axis) if axis else 0
+    places = jnp.arange(per_pass * rows) % count
+    if objective.lengths:
+        places = places[alike(objective.lengths(data)[places], rows)]
+    places = places.reshape(per_pass, rows)
 
     def one(i: jax.Array) -> jax.Array:
-        chunk = device * total + i
-        index = (chunk * rows + jnp.arange(rows)) % count
+        chunk = i * devices + device
+        index = places[chunk % per_pass]
         batch = objective.take(data, index)
         loss = objective.loss(params, jax.random.fold_in(key, chunk), batch)[0]
         return jnp.where(chunk < wanted, loss, 0.0)  # the last device may have none

@@ -4,6 +4,7 @@ An objective without players has one, who moves all parameters by its loss. Nota
 training patients, B batch, c rows of a chunk.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -89,11 +90,13 @@ def optimisers(
     objective: Objective, config: TrainConfig
 ) -> list[optax.GradientTransformation]:
     """One for each player."""
-    common = optimiser(config)
-    return [
-        player.optimiser(config) if player.optimiser else common
-        for player in players_of(objective)
-    ]
+    def one(player: Player) -> optax.GradientTransformation:
+        # Rates fall and rise with a player's own updates.
+        sizes = config.steps * player.updates, config.warmup_steps * player.updates
+        own = dataclasses.replace(config, steps=sizes[0], warmup_steps=sizes[1])
+        return (player.optimiser or optimiser)(own)
+
+    return [one(player) for player in players_of(objective)]
 
 
 def moved(params: Params, player: Player) -> Params:
@@ -121,9 +124,10 @@ def accumulate(
 
     def run(params: Params, key: jax.Array, data: Any, rows: jax.Array) -> Any:
         # rows: [batch] patient indices of the whole batch, on every device
-        device = jax.lax.axis_index(axis) if axis else 0
-        first = jnp.int32(device * cut.chunks)
+        device = jnp.int32(jax.lax.axis_index(axis) if axis else 0)
         part = moved(params, player)
+        if objective.lengths:
+            rows = rows[alike(objective.lengths(data)[rows], cut.rows)].ravel()
 
         def one(chunk: jax.Array) -> Any:
             start = chunk * cut.rows
@@ -133,9 +137,11 @@ def accumulate(
 
         # Starting from zeros, not from the first chunk, traces the network once.
         total = jax.tree.map(
-            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one, first)
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one, device)
         )
-        body = lambda i, total: jax.tree.map(jnp.add, total, one(first + i))
+        # Neighbours, which are of like length, go to different devices.
+        chunk = lambda i: i * cut.devices + device
+        body = lambda i, total: jax.tree.map(jnp.add, total, one(chunk(i)))
         total = jax.lax.fori_loop(0, cut.chunks, body, total)
         if axis:
             total = jax.lax.psum(total, axis)
@@ -144,6 +150,15 @@ def accumulate(
         return loss, metrics, grads
 
     return run
+
+
+def alike(lengths: jax.Array, rows: int) -> jax.Array:
+    """Int [N / rows, rows]: places of N patients, those of like length together.
+
+    Within a chunk they keep their order, which is one of chance: diffusion times are
+    dealt out by it.
+    """
+    return jnp.sort(jnp.argsort(lengths).reshape(-1, rows), axis=1)
 
 
 def count_of(cut: Layout, data: Any) -> int:

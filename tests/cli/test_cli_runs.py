@@ -10,7 +10,7 @@ from cli_tools import SMALL, TABLES
 
 from jaxehr import progress
 from jaxehr.cli import main
-from jaxehr.runs.folder import FORMAT
+from jaxehr.runs.folder import FORMAT, PARAMS, RUN_FILE, outdated
 
 # Runs
 
@@ -48,6 +48,22 @@ def test_the_same_command_again_changes_nothing(made, run, capsys):
     assert main(words) == 0
     assert "trained, 4 steps of 64 patients" in capsys.readouterr().out
     assert (run / "params.npz").read_bytes() == before
+
+
+def test_new_steps_take_the_end_of_an_old_training_away(tmp_path):
+    """Parameters of 4 steps would else stand beside the numbers of later ones."""
+    (tmp_path / PARAMS).write_bytes(b"of the end before")
+    forget = outdated(tmp_path)
+    forget(6, {"loss": 1.0})
+    forget(8, {"loss": 1.0})
+    assert not (tmp_path / PARAMS).exists()
+
+
+def test_a_run_that_was_killed_at_its_first_file_goes_on(made, here):
+    (here / "run").mkdir()
+    (here / "run" / f".{RUN_FILE}.x1y2").write_text('{"form')
+    words = ["train", "cdmt", str(made / "cohort"), "--out", "run", *SMALL]
+    assert main(words) == 0
 
 
 def test_what_training_says(made):

@@ -186,6 +186,15 @@ def test_version(capsys):
         ("list colours", ["unknown group to list 'colours'", "metrics"]),
         ("demo --out full", ["full: is not empty and holds no demo"]),
         ("demo --steps 0", ["steps must be positive"]),
+        (
+            "train timediff c --backbone transformer --hidden 51",
+            ["hidden 51 must be even"],
+        ),
+        ("train cdmt c --label-drop 1", ["label_drop must lie in [0.0, 0.99]"]),
+        (
+            "train cdmt c --categorical mask --embedding-bias",
+            ["embedding_bias is one of embeddings"],
+        ),
     ],
 )
 def test_wrong_words_are_one_line(words, texts, here, refused):

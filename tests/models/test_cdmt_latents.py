@@ -202,6 +202,24 @@ def test_patients_who_differ_in_anything_are_drawn_differently():
     assert latents.seeds_of(numeric[:1], label[:1])[0] == seeds[0]
 
 
+def test_equal_patients_are_drawn_apart():
+    """Of whom nothing is seen one is like the other, but their gaps are not one draw."""
+    model, params, _ = at_start()
+    one = jax.tree.map(lambda leaf: np.asarray(leaf)[:1], people())
+    unseen = np.zeros_like(one.temporal.observed)
+    one = one._replace(temporal=one.temporal._replace(observed=unseen))
+    copies = jax.tree.map(lambda leaf: np.repeat(leaf, 50, 0), one)
+    found = preprocessing.encode(params["fitted"], model.layout, copies).numeric
+    alone = preprocessing.encode(params["fitted"], model.layout, one).numeric
+    np.testing.assert_array_equal(found[:1], alone)
+    assert len(np.unique(found[:, 0, 0])) == 50
+    seeds = np.array([7, 5, 7, 5, 9], np.uint32)
+    apart = latents.told_apart(seeds)
+    np.testing.assert_array_equal(apart[[0, 1, 4]], seeds[[0, 1, 4]])
+    assert len(set(apart.tolist())) == 5
+    assert not len(latents.told_apart(seeds[:0]))
+
+
 def test_a_latent_is_in_its_interval_even_where_the_law_puts_no_mass():
     """Draws that end at a bound would be those of the code below."""
     model, params, _ = at_start()

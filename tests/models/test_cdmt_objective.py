@@ -12,10 +12,13 @@ from small_cohorts import cohort, schema
 from jaxehr.core.cohort import valid_steps
 from jaxehr.diffusion.edm import low_discrepancy
 from jaxehr.diffusion.embeddings import pad_logits
+from jaxehr.diffusion.schedules import power_mean
 from jaxehr.models.cdmt.network import Blocks
 from jaxehr.models.cdmt.objective import (
     column_scale,
+    init_params,
     make_objective,
+    noise_levels,
     row_weights,
     scales_of,
 )
@@ -322,3 +325,19 @@ def test_norm_scales_each_column(norm):
         np.testing.assert_allclose(
             weigh(leaf, batch), factor * plain(leaf, batch), rtol=1e-5
         )
+
+
+@pytest.mark.parametrize("floor", [5.0, 0.1])
+def test_schedules_start_at_the_shapes_of_the_configuration(floor):
+    model, fitted, batch = fitted_model(
+        MADE, config(rho=7.0, rho_embedding=9.0, rho_floor=floor), PEOPLE
+    )
+    params = jax.jit(lambda: init_params(model, fitted, KEY, batch))()
+    found = noise_levels(model, params, jnp.float32(0.4))
+    for level, rho, top in (
+        (found.numeric, 7.0, 80.0),
+        (found.coded, 9.0, 100.0),
+        (found.static_coded, 9.0, 100.0),
+    ):
+        wanted = power_mean(jnp.float32(0.4), rho, 0.002, top)
+        np.testing.assert_allclose(level, np.full(level.shape, wanted), rtol=1e-4)

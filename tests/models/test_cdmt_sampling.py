@@ -16,7 +16,7 @@ from scipy import stats
 from small_cohorts import STATIC, TEMPORAL, cohort, schema
 
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Label
+from jaxehr.core.cohort import Label, rows_of
 from jaxehr.models.cdmt import sampling
 from jaxehr.models.cdmt.config import CdmtSampling
 from jaxehr.models.cdmt.model import cdmt
@@ -334,3 +334,28 @@ def test_blocks_come_in_order_however_many_are_under_way(ahead):
     items = (begun.append(i) or i for i in range(4))
     seen = [(item, len(begun)) for item in sampling.kept_ahead(items, ahead)]
     assert seen == [(i, min(i + 1 + ahead, 4)) for i in range(4)]
+
+
+def test_guidance_without_labels_hidden_in_training():
+    model = cdmt(MADE, config(label_drop=0.0))
+    with pytest.raises(InputError, match="label-drop above 0"):
+        model.sample(KEY, perturbed()[1], None, 2, options=CdmtSampling(guidance=1.0))
+
+
+def test_mask_diffusion_has_nothing_to_decode():
+    model = cdmt(MADE, config(categorical="mask"))
+    with pytest.raises(InputError, match="decode is for embeddings"):
+        model.sample(KEY, {}, None, 2, options=CdmtSampling(decode="argmax"))
+
+
+def test_patients_are_drawn_by_length_and_come_back_in_order():
+    _, params, _ = perturbed()
+    frames = np.asarray(params["fitted"]["frames"], np.float32)
+    numbers, label = np.arange(40, dtype=np.int32), np.full(40, -1, np.int32)
+    order = sampling.by_length(KEY, frames, numbers, label)
+    drawn = draw(40).length
+    np.testing.assert_array_equal(np.sort(drawn), drawn[order])
+    assert len(set(drawn)) > 2
+    assert_same(draw(40, index=numbers[::-1]), rows_of(draw(40), numbers[::-1]))
+    one = frames * (np.arange(frames.shape[-1]) == 3)
+    np.testing.assert_array_equal(sampling.by_length(KEY, one, numbers, label), numbers)

@@ -1,5 +1,7 @@
 """Cohorts of every shape end in a page: parts, labels, steps and values may lack."""
 
+import re
+
 import numpy as np
 import pytest
 from report_samples import SCHEMA, make_dataset, parse, results
@@ -7,6 +9,7 @@ from report_samples import SCHEMA, make_dataset, parse, results
 from jaxehr.core.cohort import Feature, Label, Table, make_cohort
 from jaxehr.core.contracts import Comparison
 from jaxehr.report import write_report
+from jaxehr.report.style import look, panels, picture
 
 SCHEMAS = {
     "no static": SCHEMA.replace(static=()),
@@ -18,6 +21,9 @@ SCHEMAS = {
     "one step": SCHEMA.replace(num_steps=1),
     "constant": SCHEMA.replace(
         static=(Feature(name="site", kind="constant", categories=("A",)),)
+    ),
+    "constant series": SCHEMA.replace(
+        temporal=(Feature(name="site", kind="constant", categories=("A",)),)
     ),
     "codes only": SCHEMA.replace(temporal=SCHEMA.temporal[2:]),
     "many categories": SCHEMA.replace(
@@ -47,6 +53,7 @@ def test_every_shape_of_cohort(tmp_path, name):
         "no label": "The data have no label.",
         "many classes": "Shown are the 12 of 20 features with the largest difference.",
         "one step": "The data have no series of two or more steps to draw.",
+        "constant series": "The data have no series of two or more steps to draw.",
         "many categories": "23 others",
     }
     assert says.get(name, "Limits of use") in text
@@ -101,3 +108,14 @@ def test_the_same_data_on_both_sides_overlap_fully(tmp_path):
     assert "HR: 100 % of the two distributions overlap." in text
     assert "Mean absolute difference over all pairs: 0; largest: 0." in text
     assert np.isfinite(data.cohort.temporal.numeric).all()
+
+
+def test_what_is_written_in_a_picture_is_written_whole():
+    with look():
+        figure, (axes,) = panels(300, 200)
+        axes.plot([0.123456, 1.0], [0.0, 1.0])
+        axes.set_title("copay_$_vs_$, 0.125 mg")
+        axes.text(0.2, 0.2, "0.019")
+        text = str(picture(figure, "one", "a line").svg)
+    assert "copay_$_vs_$, 0.125 mg" in text and ">0.019<" in text
+    assert not re.search(r'd="[^"]*\d\.\d{3}', text)  # coordinates are short

@@ -15,7 +15,7 @@ from jaxehr.core.contracts import Objective, Player
 from jaxehr.training import loop
 from jaxehr.training.loop import Stopped, train
 from jaxehr.training.steps import init_state
-from jaxehr.training.turns import layout
+from jaxehr.training.turns import layout, optimisers
 
 KEY = jax.random.key(4)
 RATE, PULL = 0.1, 0.5
@@ -226,3 +226,16 @@ def test_chunks_add_up_for_every_player(chunk_rows):
     assert layout(settings, 8).chunks == 8 // chunk_rows
     for one, two in zip(jax.tree.leaves(done.params), jax.tree.leaves(whole.params)):
         np.testing.assert_allclose(one, two, rtol=1e-5)
+
+
+def test_a_rate_that_falls_does_so_over_a_player_s_own_updates():
+    """Four updates in each of three steps: the last one still moves."""
+    settings = config(steps=3, lr_schedule="linear", learning_rate=0.1)
+    objective = duel((4, 1), None)
+    tx = optimisers(objective, settings)[0]
+    weight = {"critic": jnp.zeros(())}
+    state, moves = tx.init(weight), []
+    for _ in range(12):
+        move, state = tx.update({"critic": jnp.ones(())}, state, weight)
+        moves.append(-float(move["critic"]))
+    np.testing.assert_allclose(moves, 0.1 * (1 - np.arange(12) / 12), rtol=1e-4)

@@ -23,6 +23,7 @@ from jaxehr.training.steps import init_state, keep_best, mean_loss
 from jaxehr.training.turns import (
     Layout,
     accumulate,
+    alike,
     layout,
     optimiser,
     players_of,
@@ -286,3 +287,36 @@ def test_the_first_bad_step_is_remembered():
     for numbers in ([12], [2, 2, 1, 7]):
         states = advance(Objective(init, loss), settings, linear_data(), numbers)
         assert int(states[-1][0].bad_step) == 5
+
+
+def test_chunks_hold_patients_of_like_length():
+    lengths = jnp.array([9, 1, 5, 1, 9, 2, 5, 9])
+    found = np.asarray(alike(lengths, 2))
+    np.testing.assert_array_equal(found, [[1, 3], [2, 5], [0, 6], [4, 7]])
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_chunks_by_length_sum_to_the_gradient_of_the_batch(devices):
+    """Every patient once, whichever chunk it is in; validation likewise."""
+    x, y = linear_data()
+    count = lambda data: (data[0][:, 0] * 10).astype(int)
+    by_length = Objective(start, EXACT.loss, lengths=count)
+    params = start(jax.random.key(1), (x, y))
+    cut = Layout(2, 4 // devices, devices)
+    rows, key = jnp.arange(8), jax.random.key(0)
+
+    def both(objective):
+        run = accumulate(objective, players_of(objective)[0], cut, "data")
+        one = lambda _: run(params, key, (x, y), rows)
+        return jax.vmap(one, axis_name="data")(jnp.arange(devices))
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        both(by_length),
+        both(EXACT),
+    )
+    judged = [
+        mean_loss(each, config(chunk_rows=4), key, params, (x, y))
+        for each in (by_length, EXACT)
+    ]
+    np.testing.assert_allclose(*judged, rtol=1e-5)

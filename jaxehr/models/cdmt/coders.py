@@ -53,9 +53,8 @@ def embedding(config: CdmtConfig) -> Coder:
 
     def init(key: jax.Array, part: Part, num_steps: int) -> Params:
         sizes, dim = part.cardinalities, config.embedding_dim
-        rho = init_rho(
-            config.rho_embedding, len(sizes), num_steps, kind=config.rho_kind
-        )
+        kind = {"kind": config.rho_kind, "floor": config.rho_floor}
+        rho = init_rho(config.rho_embedding, len(sizes), num_steps, **kind)
         params = {"table": embeddings.init_table(key, sizes, dim), "rho": rho._asdict()}
         if config.embedding_bias:
             params["bias"] = jnp.zeros((len(sizes), dim))

@@ -112,7 +112,9 @@ class CdmtConfig:
         known("rho_kind", self.rho_kind, ("softplus", "additive_clamped"))
         known("gru", self.gru, ("auto", "blocked", "recomputed", "plain", "kernel"))
         known("products", self.products, ("float32", "bfloat16"))
-        within("label_drop", self.label_drop, 0.0, 1.0)
+        within("label_drop", self.label_drop, 0.0, 0.99)
+        if self.embedding_bias and self.categorical == "mask":
+            raise InputError("embedding_bias is one of embeddings; mask has none.")
         if self.sigma_min >= min(self.sigma_max, self.sigma_max_embedding):
             raise InputError(
                 f"sigma_min {self.sigma_min} must lie below sigma_max {self.sigma_max} "

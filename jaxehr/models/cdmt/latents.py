@@ -100,7 +100,8 @@ def encode(latents: Latents, gaps: Gaps) -> np.ndarray:
     """Series with drawn values in gaps and at padding, and latents: float32
     [N, T, D + P]."""
     known = known_of(latents.panels, latents.ends, gaps)
-    drawn = completion.draw(latents.law, known, gaps.label, gaps.seeds)
+    seeds = told_apart(gaps.seeds)
+    drawn = completion.draw(latents.law, known, gaps.label, seeds)
     # The lower end of an interval is the code before it.
     above = np.nextafter(known.low, np.float32(np.inf))
     return np.where(known.low < known.high, np.clip(drawn, above, known.high), drawn)
@@ -118,6 +119,18 @@ def decode(latents: Latents, z: np.ndarray) -> np.ndarray:
         codes += z > latents.ends[..., k]
     sizes = np.asarray(latents.panels.sizes)
     return panels.missing_of(latents.panels, np.minimum(codes, sizes - 1))
+
+
+def told_apart(seeds: np.ndarray) -> np.ndarray:
+    """Other seeds for all but the first of equal patients, of whom one draw each would
+    make one point of the law where it has many."""
+    order = np.argsort(seeds, kind="stable")
+    place = np.arange(len(seeds))
+    first = np.diff(seeds[order], prepend=~seeds[order[:1]]) != 0
+    rank = place - np.maximum.accumulate(np.where(first, place, 0))
+    found = np.empty_like(seeds)
+    found[order] = seeds[order] + rank.astype(np.uint32) * np.uint32(MIX)
+    return found
 
 
 def seeds_of(*leaves: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ class Layout(NamedTuple):
     num_classes: int  # of the condition; 0 = unconditional or no label
     label_classes: int  # > 0: the label is the last coded column of the temporal part
     gaps: tuple[int, ...] = ()  # codes of what is missing of each panel; when fitted
-    beyond: bool = False  # series go on behind a patient's end; when fitted
+    masked: bool = True  # what is missing of series is modelled, not only filled
 
     @property
     def series(self) -> int:
@@ -49,19 +49,21 @@ def make_layout(schema: Schema, config: CdmtConfig) -> Layout:
         schema.num_steps if schema.temporal else 0,
         0 if diffused else schema.num_classes,
         schema.num_classes if diffused else 0,
+        masked=config.masks,
     )
 
 
 def latent(config: CdmtConfig) -> bool:
-    """Whether gaps of series are latents of their normal law instead of masks."""
-    return config.masks and config.prior == "normal"
+    """Whether gaps of series, and what is behind an end, follow their normal law; gaps
+    are latents of it then instead of masks, if they are modelled at all."""
+    return config.prior == "normal"
 
 
 def completed(layout: Layout, fitted: dict[str, Any]) -> Layout:
     """The layout with what only fitting tells."""
     found = fitted.get("latents")
     sizes = np.asarray(found["panels"]["sizes"]).tolist() if found else ()
-    return layout._replace(gaps=tuple(sizes), beyond=found is not None)
+    return layout._replace(gaps=tuple(sizes))
 
 
 def refuse_silent(layout: Layout, silent: int) -> None:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Cohort, Schema, concatenate, num_patients
+from jaxehr.core.cohort import Cohort, Schema, concatenate, num_patients, rows_of
 from jaxehr.core.configs import replace
 from jaxehr.core.contracts import Callback, GenerativeModel, Params
 from jaxehr.core.labels import label_codes
@@ -103,21 +103,24 @@ def sample(
     if label is not None:
         check_conditional(schema, model.config)
     codes = label_codes(schema, frames.sum((1, 2)), label, len(numbers))
+    numbers = numbers.astype(np.int32)
+    order = sampling.by_length(key, frames, numbers, codes)
     blocks = sampling.sample_blocks(
         model,
         settings,
         key,
         complete(params["weights"], params["fitted"]),
         frames,
-        numbers.astype(np.int32),
-        codes,
+        numbers[order],
+        codes[order],
         progress,
     )
     # Decoding is NumPy on one core, and beside a GPU slower than drawing: each block by
     # itself, while the next ones are drawn.
     decode = functools.partial(preprocessing.decode, params["fitted"], model.layout)
     with ThreadPoolExecutor() as pool:
-        return concatenate(list(pool.map(decode, blocks)))
+        drawn = concatenate(list(pool.map(decode, blocks)))
+    return rows_of(drawn, np.argsort(order))
 
 
 def check_sampling(schema: Schema, config: CdmtConfig, options: CdmtSampling) -> None:
@@ -128,8 +131,15 @@ def check_sampling(schema: Schema, config: CdmtConfig, options: CdmtSampling) ->
             "guidance needs a model trained with --mode conditional on a cohort with a "
             "label."
         )
+    if guided and not config.label_drop:
+        raise InputError(
+            "guidance needs a model that was trained with --label-drop above 0; use "
+            "guidance 0."
+        )
     if config.categorical == "mask" and options.solver not in ("auto", "euler"):
         raise InputError("mask diffusion has the euler sampler only.")
+    if config.categorical == "mask" and options.decode != CdmtSampling().decode:
+        raise InputError("decode is for embeddings; mask diffusion draws codes itself.")
 
 
 def check_conditional(schema: Schema, config: CdmtConfig) -> None:

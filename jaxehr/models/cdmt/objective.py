@@ -187,8 +187,7 @@ def predict(
     if has_prior(layout, config):
         # A patient's noisy values go on behind the end, by the law of all: it would be
         # wrong of those before the end if they counted as being at their mean there.
-        known = None if layout.beyond else valid
-        asked = x.numeric, sigma.numeric, frame, known
+        asked = x.numeric, sigma.numeric, frame
         guessed, spread = guess(config, params["prior"], *asked)
         told = jnp.concatenate([told, guessed / config.sigma_data], -1)
     inputs = Blocks(
@@ -249,7 +248,8 @@ def make_objective(model: Model, fitted: dict[str, Any]) -> Objective:
         told = {"loss_numeric": means.numeric, "loss_coded": means.coded}
         return weighted(model.config, means), told
 
-    return Objective(lambda key, batch: init_params(model, fitted, key, batch), loss)
+    init = lambda key, batch: init_params(model, fitted, key, batch)
+    return Objective(init, loss, lengths=lambda data: data.length)
 
 
 def weighted(config: CdmtConfig, each: Blocks) -> jax.Array:

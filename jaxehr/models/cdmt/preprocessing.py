@@ -239,7 +239,7 @@ def series_of(
     """Series with their gaps, filled as in the paper, and codes [N, T, D]."""
     valid, table = valid_steps(cohort), cohort.temporal
     numeric, codes = encode_part(fitted["temporal"], layout.temporal, table, valid)
-    missing = ~table.observed & valid[..., None]
+    missing = ~table.observed & valid[..., None] & layout.masked
     numeric, label = np.asarray(numeric, np.float32), np.asarray(cohort.label)
     static = [leaf.astype(np.float32) for leaf in statics_of(fitted, layout, cohort)]
     seen = np.packbits(missing, axis=-1), valid, codes.astype(np.int32)

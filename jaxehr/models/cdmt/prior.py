@@ -33,17 +33,15 @@ def guess(
     x: jax.Array,
     sigma: Any,
     frame: Frame,
-    known: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
     """Estimate [B, T, D] of the clean series; and the share of the usual spread around
     all of it that is left to the network, to broadcast.
 
     Args:
       law: of `preprocessing.fit_counted`.
-      known: see `gaussian.denoise`.
     """
     normal = normal_of(law)
-    found, left = gaussian.denoise(normal, x, sigma, frame.condition, known)
+    found, left = gaussian.denoise(normal, x, sigma, frame.condition)
     level = jnp.exp(jnp.mean(jnp.log(sigma), (-2, -1)))
     usual = edm.precondition(level, config.sigma_data).c_out
     return found, (jnp.sqrt(left) / usual)[..., None, None]

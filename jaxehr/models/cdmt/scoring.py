@@ -62,11 +62,12 @@ def patient_losses(
     size = block_rows(model.layout.num_steps) * devices
     common = jax.device_put((scales_of(model, fitted), weights))
     count, found = num_patients(cohort), [np.zeros((0, levels), np.float32)]
+    order = np.argsort(cohort.length, kind="stable")  # loops over time end early
     for first in range(0, count, size):
         # Blocks are full, or the rounding of a number would depend on their size.
-        rows = np.minimum(np.arange(first, first + size), count - 1)
+        rows = order[np.minimum(np.arange(first, first + size), count - 1)]
         found.append(np.asarray(run(*common, key, gather(data, rows))))
-    return np.concatenate(found)[:count]
+    return np.concatenate(found)[np.argsort(order)]
 
 
 @functools.lru_cache(maxsize=16)

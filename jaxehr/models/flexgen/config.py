@@ -98,7 +98,7 @@ class FlexgenConfig:
             turns=self.turns,
         )
         within("kl_weight", self.kl_weight, 0.0, 1e6)
-        within("label_drop", self.label_drop, 0.0, 1.0)
+        within("label_drop", self.label_drop, 0.0, 0.99)
         within("decoder_weight", self.decoder_weight, 0.0, 1e6)
         if self.order == "alternating" and self.train.lr_schedule != "constant":
             # The count of the schedule goes on over the turns, its end is a turn's.

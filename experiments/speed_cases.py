@@ -42,7 +42,9 @@ class Case(NamedTuple):
         return sizes[self.repeats] if self.repeats else 1
 
 
-def denoiser(name: str, text: str, kind: str, rows: int, steps: int, n: int) -> Case:
+def denoiser(
+    name: str, text: str, kind: str, rows: int, steps: int, n: int, **more: Any
+) -> Case:
     """Ours, flax and torch on one network."""
     sources = (
         ("ours", DENOISER.format(f"ours_{kind}"), {}),
@@ -51,8 +53,8 @@ def denoiser(name: str, text: str, kind: str, rows: int, steps: int, n: int) -> 
         ("flax nn.RNN", DENOISER.format(f"flax_{kind}"), {}),
         ("torch nn.GRU", TORCH.format(kind), {}),
     )
-    sizes = {"rows": rows, "steps": steps, "repeats": n}
-    small = {"rows": 16, "steps": 3, "repeats": 2}
+    sizes = {"rows": rows, "steps": steps, "repeats": n, **more}
+    small = {"rows": 16, "steps": 3, "repeats": 2, **more}
     small |= {"channels": 5, "hidden": 4, "layers": 2}
     return Case(name, text, [*sources], sizes, small, repeats="repeats")
 
@@ -71,6 +73,11 @@ CASES = {
     for case in (
         denoiser("train-25", "an optimiser step", "train", 4096, 25, 2),
         denoiser("train-272", "an optimiser step", "train", 1024, 272, 1),
+        denoiser(
+            *("train-ragged", "an optimiser step, lengths from 1 to 72", "train"),
+            *(1024, 72, 2),
+            ragged=True,
+        ),
         denoiser("sample-25", "a network call", "sample", 2048, 25, 10),
         denoiser("sample-272", "a network call", "sample", 256, 272, 5),
         Case(
@@ -79,6 +86,7 @@ CASES = {
             [
                 ("dpmpp-2m, 20 steps", STAYS, DPMPP),
                 ("the same, bfloat16", STAYS, DPMPP | BFLOAT16),
+                ("adams-3, 10 steps", STAYS, {"solver": "adams-3", "levels": 10}),
                 ("euler, 50 steps", STAYS, {"solver": "euler", "levels": 50}),
             ],
             {"stays": 1000, "steps": 25, "preset": ""},

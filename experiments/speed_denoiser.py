@@ -8,7 +8,7 @@ uses; the rival is the plain program that flax's documentation leads to.
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -40,15 +40,15 @@ class FlaxLayers(nn.Module):
     num_layers: int
 
     @nn.compact
-    def __call__(self, h: Any) -> Any:
+    def __call__(self, h: Any, length: Any) -> Any:
         for _ in range(self.num_layers):
             ahead, back = (nn.RNN(nn.GRUCell(self.hidden)) for _ in range(2))
-            h = nn.Bidirectional(ahead, back)(h)
+            h = nn.Bidirectional(ahead, back)(h, seq_lengths=length)
         return h
 
 
 class Denoiser(nn.Module):
-    """x [B, T, C] at diffusion times t [B] -> x0_hat [B, T, C]."""
+    """x [B, T, C] at diffusion times t [B] -> x0_hat [B, T, C]; lengths [B] or None."""
 
     channels: int
     hidden: int
@@ -58,11 +58,11 @@ class Denoiser(nn.Module):
     gru: Any  # the form of ours
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, t: jax.Array, length: Any = None) -> jax.Array:
         sizes = {"hidden": self.hidden, "num_layers": self.num_layers, "name": "gru"}
         forms = {"form": self.gru, "products": self.products}
         gru = BiGru(**forms, **sizes) if self.ours else None
-        h = (gru or FlaxLayers(**sizes))(x)
+        h = (gru or FlaxLayers(**sizes))(x, length)
         h = Film(name="film")(nn.LayerNorm()(h), TimeEmbedding()(t))
         return nn.Dense(self.channels, name="head")(h)
 
@@ -93,25 +93,45 @@ def sigma_of(t: Any) -> Any:
     return SIGMA_MIN * (SIGMA_MAX / SIGMA_MIN) ** t
 
 
-def denoise(module: Denoiser, params: Any, x: Any, t: Any) -> Any:
+def denoise(module: Denoiser, params: Any, x: Any, t: Any, length: Any = None) -> Any:
     """The network on its scaled input."""
     scale = 1.0 / jnp.sqrt(1.0 + sigma_of(t) ** 2)
-    return module.apply(params, x * scale[:, None, None], t)
+    return module.apply(params, x * scale[:, None, None], t, length)
 
 
-def loss_of(module: Denoiser, params: Any, key: jax.Array, x0: Any) -> jax.Array:
-    """Mean squared error of x0 at one random noise level a row."""
+class Records(NamedTuple):
+    """Rows [B, T, C], and how many of their steps are before the end [B]."""
+
+    x0: Any
+    length: Any
+
+
+def loss_of(module: Denoiser, params: Any, key: jax.Array, batch: Records) -> jax.Array:
+    """Mean squared error of x0 before the end, at one random noise level a row."""
     key_t, key_noise = jax.random.split(key)
+    x0, length = batch
     t = jax.random.uniform(key_t, x0.shape[:1])
     noise = jax.random.normal(key_noise, x0.shape)
     x = x0 + sigma_of(t)[:, None, None] * noise
-    return jnp.mean((denoise(module, params, x, t) - x0) ** 2)
+    square = (denoise(module, params, x, t, length) - x0) ** 2
+    if length is None:
+        return jnp.mean(square)
+    valid = jnp.arange(x0.shape[1]) < length[:, None]
+    rows, steps, channels = x0.shape
+    mean = (steps + 1) / 2  # length, over all records
+    return jnp.sum(square * valid[..., None]) / (rows * mean * channels)
 
 
 def patients(net: Network) -> np.ndarray:
     """Standard normal rows [B, T, C]; their values do not matter."""
     shape = (net.rows, net.steps, net.channels)
     return np.random.default_rng(0).standard_normal(shape, np.float32)
+
+
+def records(net: Network) -> Records:
+    """`patients`, with lengths where they differ."""
+    lengths = np.random.default_rng(1).permutation(net.rows) % net.steps + 1
+    return Records(patients(net), lengths.astype(np.int32) if net.ragged else None)
 
 
 def ours_train(sizes: dict[str, Any]) -> Ready:
@@ -122,6 +142,7 @@ def ours_train(sizes: dict[str, Any]) -> Ready:
     objective = Objective(
         lambda key, batch: weights(module, net),
         lambda params, key, batch: (loss_of(module, params, key, batch), {}),
+        lengths=(lambda data: data.length) if net.ragged else None,
     )
     chunk = CdmtConfig().train.chunk_rows
     config = TrainConfig(
@@ -131,9 +152,9 @@ def ours_train(sizes: dict[str, Any]) -> Ready:
         learning_rate=RATE,
         ema_decay=DECAY,
     )
-    mesh, cut = loop.plan(config, data := patients(net))
+    mesh, cut = loop.plan(config, data := records(net))
     key = jax.random.key(1)
-    params = jax.jit(objective.init)(key, data[:1])
+    params = jax.jit(objective.init)(key, None)
     state = [replicate(init_state(objective, config, params), mesh)]
     data = replicate(data, mesh)
     step = loop.programs(objective, config, cut, mesh).step
@@ -154,7 +175,7 @@ def flax_train(sizes: dict[str, Any]) -> Ready:
     tx = optax.adam(RATE)
     copy = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)
     held = [params, copy, tx.init(params), jnp.int32(0)]
-    data, key = jnp.asarray(patients(net)), jax.random.key(1)
+    data, key = jax.tree.map(jnp.asarray, records(net)), jax.random.key(1)
 
     @functools.partial(jax.jit, donate_argnums=(0, 1, 2, 3))
     def step(params: Any, ema: Any, state: Any, count: Any, data: Any) -> Any:

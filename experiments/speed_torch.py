@@ -36,23 +36,32 @@ class Denoiser(torch.nn.Module):
         )
         self.head = layers.Linear(width, net.channels)
 
-    def forward(self, x: Any, t: Any) -> Any:
+    def forward(self, x: Any, t: Any, length: Any = None) -> Any:
         half = TIME_WAVES // 2
         steps = torch.arange(half, device=t.device) / (half - 1)
         angle = 1000.0 * t[:, None] * torch.exp(-math.log(10_000.0) * steps)
         time = self.time(torch.cat([angle.sin(), angle.cos()], -1))
         scale, shift = self.film(time)[:, None].chunk(2, -1)
-        h = self.norm(self.gru(x)[0])
+        h = self.norm(self.states(x, length))
         return self.head(h * (1.0 + scale) + shift)
+
+    def states(self, x: Any, length: Any) -> Any:
+        """Of the GRU; records of several lengths as torch packs them."""
+        if length is None:
+            return self.gru(x)[0]
+        tools, options = torch.nn.utils.rnn, {"batch_first": True}
+        packed = tools.pack_padded_sequence(x, length, enforce_sorted=False, **options)
+        states = self.gru(packed)[0]
+        return tools.pad_packed_sequence(states, total_length=x.shape[1], **options)[0]
 
 
 def sigma_of(t: Any) -> Any:
     return SIGMA_MIN * (SIGMA_MAX / SIGMA_MIN) ** t
 
 
-def denoise(model: Denoiser, x: Any, t: Any) -> Any:
+def denoise(model: Denoiser, x: Any, t: Any, length: Any = None) -> Any:
     scale = (1.0 + sigma_of(t) ** 2).rsqrt()
-    return model(x * scale[:, None, None], t)
+    return model(x * scale[:, None, None], t, length)
 
 
 def prepared(sizes: dict[str, Any]) -> tuple[Network, Denoiser, Any]:
@@ -77,11 +86,16 @@ def train(sizes: dict[str, Any]) -> Ready:
     params = list(model.parameters())
     ema = [param.detach().clone() for param in params]
     adam = torch.optim.Adam(params, RATE)
+    valid, length = torch.ones(1, 1, 1, device=DEVICE), None
+    if net.ragged:  # lengths are asked for on the host
+        length = torch.randperm(net.rows) % net.steps + 1
+        valid = (torch.arange(net.steps) < length[:, None])[..., None].to(DEVICE)
 
     def step() -> Any:
         t = torch.rand(net.rows, device=DEVICE)
         x = data + sigma_of(t)[:, None, None] * torch.randn_like(data)
-        loss = torch.mean((denoise(model, x, t) - data) ** 2)
+        error = (denoise(model, x, t, length) - data) ** 2 * valid
+        loss = torch.mean(error) / net.share
         adam.zero_grad()
         loss.backward()
         adam.step()

@@ -41,7 +41,8 @@ class Network:
     """Work of a denoiser: B rows x T steps x C channels, L layers of 2 x H units.
 
     repeats: network calls, or optimiser steps, of one piece of work. products, gru: of
-    what their factors are, and the form of the recurrence, in ours.
+    what their factors are, and the form of the recurrence, in ours. ragged: records end
+    anywhere from the first step to the last; work is that of the steps before an end.
     """
 
     rows: int
@@ -53,6 +54,12 @@ class Network:
     layers: int = 3
     products: str = "float32"
     gru: str = "auto"
+    ragged: bool = False
+
+    @property
+    def share(self) -> float:
+        """Of the steps that are before an end."""
+        return (self.steps + 1) / (2 * self.steps) if self.ragged else 1.0
 
     @property
     def out(self) -> int:
@@ -73,7 +80,7 @@ class Network:
         step = gru + 2 * 2 * hidden * self.out
         time = TIME_WAVES * TIME_WIDTH + TIME_WIDTH**2
         row = 2 * (time + TIME_WIDTH * 4 * hidden)
-        once = float(self.rows * (self.steps * step + row))
+        once = float(self.rows * (self.share * self.steps * step + row))
         return self.repeats * once * (TRAIN if train else 1.0)
 
     def bytes(self, train: bool = False) -> float:
@@ -87,7 +94,8 @@ class Network:
         passed = sum(c + states for c in self.widths()) + states + self.out
         if train:
             passed = TRAIN * passed + 2 * 4 * states * self.layers
-        return float(FLOAT * self.repeats * self.rows * self.steps * passed)
+        steps = self.share * self.steps
+        return float(FLOAT * self.repeats * self.rows * steps * passed)
 
 
 def coupling_flop(n: int, m: int, columns: int, outer: int, sinkhorn: int) -> float:

@@ -80,9 +80,9 @@ class Objective(NamedTuple):
     average to the gradient of the whole batch. `take` makes a batch of the rows it is
     given; the first leaf of the data has one entry a patient. It is where sparse data
     become dense, one batch at a time. With `players` a step of training is a turn of
-    each, in order, and `loss` is what validation measures. `lengths` counts the steps of
-    each patient of the data: those of like length share a chunk, so that its loops over
-    time end early.
+    each, in order, and `loss` is what validation measures. `lengths` counts the steps
+    of each patient of the data: those of like length share a chunk, so that its loops
+    over time end early.
     """
 
     init: Callable[[jax.Array, Any], Params]  # (key, batch) -> params

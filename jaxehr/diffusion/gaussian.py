@@ -102,7 +102,8 @@ def covariance(found: Moments, *, within: bool = False) -> np.ndarray:
 def fit(found: Moments) -> Normal:
     """The law with these moments, its covariance, that within classes, shrunk."""
     mean = found.total.sum(0) / found.count.sum() / UNITS
-    variance, basis = np.linalg.eigh(covariance(found, within=True))  # from the smallest one
+    # From the smallest one.
+    variance, basis = np.linalg.eigh(covariance(found, within=True))
     variance = np.maximum(variance, 1e-4)
     part = np.cumsum(variance, 1) / variance.sum(1, keepdims=True)
     cut = int((part <= REST).sum(1).min())

@@ -18,7 +18,6 @@ from jaxehr.training.turns import (
     Fed,
     Layout,
     Turn,
-    alike,
     batches,
     chunk_of,
     count_of,
@@ -175,14 +174,13 @@ def mean_loss(
     wanted = per_pass * config.valid_draws
     total = -(-wanted // devices)  # chunks on each device
     device = jax.lax.axis_index(axis) if axis else 0
-    places = jnp.arange(per_pass * rows) % count
-    if objective.lengths:
-        places = places[alike(objective.lengths(data)[places], rows)]
-    places = places.reshape(per_pass, rows)
+    order = jnp.argsort(objective.lengths(data)) if objective.lengths else None
 
     def one(i: jax.Array) -> jax.Array:
         chunk = i * devices + device
-        index = places[chunk % per_pass]
+        index = (chunk * rows + jnp.arange(rows)) % count
+        if order is not None:  # see `alike`
+            index = jnp.sort(order[index])
         batch = objective.take(data, index)
         loss = objective.loss(params, jax.random.fold_in(key, chunk), batch)[0]
         return jnp.where(chunk < wanted, loss, 0.0)  # the last device may have none

@@ -90,6 +90,7 @@ def optimisers(
     objective: Objective, config: TrainConfig
 ) -> list[optax.GradientTransformation]:
     """One for each player."""
+
     def one(player: Player) -> optax.GradientTransformation:
         # Rates fall and rise with a player's own updates.
         sizes = config.steps * player.updates, config.warmup_steps * player.updates

@@ -108,7 +108,6 @@ def test_wide_series_are_cut_into_columns_then_values(monkeypatch, most, blocks)
     asked = (
         jnp.full((STEPS, COLUMNS), 0.5),
         jnp.zeros((7, 0)),
-        jnp.ones((7, STEPS), bool),
     )
     error = {}
     for name, each in (("cut", law), ("whole", LAW)):

@@ -117,5 +117,6 @@ def test_what_is_written_in_a_picture_is_written_whole():
         axes.set_title("copay_$_vs_$, 0.125 mg")
         axes.text(0.2, 0.2, "0.019")
         text = str(picture(figure, "one", "a line").svg)
-    assert "copay_$_vs_$, 0.125 mg" in text and ">0.019<" in text
+    assert "copay_$_vs_$, 0.125 mg" in text
+    assert ">0.019<" in text
     assert not re.search(r'd="[^"]*\d\.\d{3}', text)  # coordinates are short

@@ -54,8 +54,8 @@ class CdmtConfig:
     """Standard deviation of clean data; numerics are scaled to it."""
     rho: float = 7.0
     """Start shape of the power-mean schedule of numeric features."""
-    rho_embedding: float = 7.0
-    """Start shape of the power-mean schedule of embeddings."""
+    rho_embedding: float = 11.0
+    """Start shape of the power-mean schedule of embeddings; the paper's is lost."""
     rho_floor: float = 5.0
     """A learned rho stays above this [tabdiff2025]. Deviation: the paper names none.
     Without it, columns that others predict drift to rho = 1, where 50 steps fail."""

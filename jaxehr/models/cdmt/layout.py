@@ -26,6 +26,7 @@ class Layout(NamedTuple):
     label_classes: int  # > 0: the label is the last coded column of the temporal part
     gaps: tuple[int, ...] = ()  # codes of what is missing of each panel; when fitted
     masked: bool = True  # what is missing of series is modelled, not only filled
+    full: bool = False  # every patient has all steps: the GRU asks for no end
 
     @property
     def series(self) -> int:

@@ -66,12 +66,14 @@ def fit(
     accelerator = jax.default_backend() != "cpu"
     fitted, batch = preprocessing.fit_encoded(schema, layout, config, cohort)
     model = fitted_model(model, fitted)
+    judge = None if valid is None else preprocessing.encode(fitted, layout, valid)
+    lengths = [batch.length] if judge is None else [batch.length, judge.length]
     trained = train(
         key,
-        make_objective(model, fitted),
+        make_objective(model, fitted, *lengths),
         batch,
         config=resolve(config.train, *sizes, accelerator=accelerator),
-        valid=None if valid is None else preprocessing.encode(fitted, layout, valid),
+        valid=judge,
         callbacks=callbacks,
         checkpoint=checkpoint,
         announce=announce,

@@ -98,7 +98,8 @@ class Denoiser(nn.Module):
         config = self.config
         how = config.gru, config.products, config.unroll
         gru = BiGru(config.hidden, config.num_layers, *how, name="gru")
-        h = nn.LayerNorm(name="norm")(gru(x, length))
+        ends = None if self.layout.full else length
+        h = nn.LayerNorm(name="norm")(gru(x, ends))
         h = Film(name="film")(h, time)
         valid = jnp.arange(h.shape[1])[None, :] < length[:, None]
         return jnp.where(valid[..., None], h, 0.0)

@@ -226,8 +226,16 @@ def complete(params: Params, fitted: Params) -> Params:
     return {**params, **found}
 
 
-def make_objective(model: Model, fitted: dict[str, Any]) -> Objective:
-    """The loss of one batch: a mean over patients, so chunks of a batch add up."""
+def make_objective(
+    model: Model, fitted: dict[str, Any], *lengths: np.ndarray
+) -> Objective:
+    """The loss of one batch: a mean over patients, so chunks of a batch add up.
+
+    Args:
+      lengths: of all who learn or judge; where all are full the GRU need not ask.
+    """
+    if lengths and all((each == model.layout.num_steps).all() for each in lengths):
+        model = make_model(model.layout._replace(full=True), model.config)
     weigh = row_weights(*scales_of(model, fitted))
 
     def loss(params: Params, key: jax.Array, batch: Batch) -> Any:

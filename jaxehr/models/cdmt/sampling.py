@@ -28,7 +28,6 @@ from jaxehr.models.cdmt.objective import Model, denoise, make_frame, noise_level
 from jaxehr.models.cdmt.preprocessing import Batch
 from jaxehr.training.sharding import compiled_rows
 
-
 DRAWN_AT_ONCE = 4096  # lengths of patients
 
 

@@ -80,14 +80,16 @@ def fit_shards(
             f"reads {size} encoded patients ({held:.0f} MiB) from {scratch}; "
             f"validates with {judge.sum()}"
         )
+    judges = found.judge.take(np.arange(judge.sum()))
+    lengths = np.flatnonzero(np.sum(found.fitted["frames"], (0, 1))), judges.length
     trained = train(
         key,
-        make_objective(model, found.fitted),
+        make_objective(model, found.fitted, *lengths),
         Feed(size, found.learn.take),
         config=resolve(
             config.train, *sizes, accelerator=jax.default_backend() != "cpu"
         ),
-        valid=found.judge.take(np.arange(judge.sum())),
+        valid=judges,
         callbacks=callbacks,
         checkpoint=checkpoint,
         announce=announce,

@@ -121,10 +121,19 @@ def fit_tallies(
     ]
     scalars = np.array([row[2:] for row in rows], np.float64).reshape(len(rows), 7).T
     size = np.array([len(row[0]) for row in rows], np.int64)
-    count, mean, std, decimals, *rest, single = scalars
-    count, decimals = count.astype(np.int64), decimals.astype(np.int64)
-    kinds = (count, mean, std, decimals, *rest, single.astype(bool))
-    return QuantileNormal(*stack, size, *kinds)
+    (levels, knots), (count, mean, std, decimals, lower, upper, single) = stack, scalars
+    return QuantileNormal(
+        levels,
+        knots,
+        size,
+        count.astype(np.int64),
+        mean,
+        std,
+        decimals.astype(np.int64),
+        lower,
+        upper,
+        single.astype(bool),
+    )
 
 
 def forward(params: QuantileNormal, values: np.ndarray) -> np.ndarray:

@@ -241,7 +241,7 @@ def filled(cohort: Cohort) -> tuple[int, int]:
 
 
 def notes(data: Dataset) -> str:
-    """The split that came with the data, and the people that bins were fitted on."""
+    """What came or did not come with the data: split, persons, stays, bins."""
     text = ""
     if data.provenance.get("source") == "fiddle":
         found = data.provenance["partition"]
@@ -249,5 +249,11 @@ def notes(data: Dataset) -> str:
         if found:
             sizes = ", ".join(f"{name} {n}" for name, n in found["stays"].items())
             text = f"; partition in {found['source']} ({sizes})"
+        if data.schema.group is None:
+            text += f"; persons {data.provenance['persons']}"
+    alone = data.provenance.get("unmatched") or {"static": 0, "temporal": 0}
+    if any(alone.values()):
+        text += f"; {alone['static']} stays only in static, "
+        text += f"{alone['temporal']} only in temporal"
     rule = data.provenance.get("discretize")
     return text + (f"; bins fitted on {rule['fitted_on']} patients" if rule else "")

@@ -30,6 +30,7 @@ DAMAGE = (
     zlib.error,
     EOFError,
     OSError,
+    RuntimeError,  # a password; a compression that zipfile lacks (NotImplementedError)
 )
 STAY, ROW = "stay", "row"
 

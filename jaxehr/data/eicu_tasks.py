@@ -3,8 +3,9 @@
 `mortality48`: the first 48 h of adult stays of 48 h or more; label: death in hospital.
 `arf4`: the first 4 h of adult stays of 4 h or more; label: acute respiratory failure
 later in the stay, that is PEEP or mechanical ventilation; stays in which it begins
-within 4 h are left out. Static: patient and treatment (what was begun in the window);
-temporal: the other tables of [flexgen2024, Table 6], hour by hour.
+within 4 h, or began before them, are left out. Static: patient and treatment (what was
+begun in the window); temporal: the other tables of [flexgen2024, Table 6], hour by
+hour.
 
 # Deviation: which rows count as PEEP or ventilation is our reading (`onsets`).
 """
@@ -69,15 +70,16 @@ def plan(
 
 
 def arf(hospital: Hospital, stays: Any) -> Any:
-    """Stays of `arf4` with the label `ARF`; onset within 4 h leaves a stay out."""
+    """Stays of `arf4` with the label `ARF`, without those of an onset before hour 4."""
     rows = onsets(hospital).inner_join(stays.select(STAY, "unitdischargeoffset"), STAY)
-    inside = (rows.offset >= 0) & (rows.offset <= rows.unitdischargeoffset)
-    first = rows.filter(inside).group_by(first_stay=STAY)
+    # A sign before the stay counts: who comes ventilated has no onset to foretell.
+    rows = rows.filter(rows.offset <= rows.unitdischargeoffset)
+    first = rows.group_by(first_stay=STAY)
     first = first.aggregate(onset=lambda t: t.offset.min())
     stays = stays.left_join(first, stays[STAY] == first.first_stay)
     late = stays.onset.isnull() | (stays.onset >= MINUTES["arf4"])
     stays = stays.mutate(**{ARF: stays.onset.notnull().cast("int64")}).filter(late)
-    return step(hospital, "without respiratory failure in 4 h", stays, KEYS)
+    return step(hospital, "without respiratory failure before hour 4", stays, KEYS)
 
 
 def onsets(hospital: Hospital) -> Any:

@@ -131,12 +131,17 @@ def start_spark(options: EngineOptions) -> Any:
         ) from error
 
 
+def is_csv(path: str) -> bool:
+    """Whether the name of a file, not of a folder on the way to it, tells of CSV."""
+    return path.lower().endswith((".csv", ".csv.gz"))
+
+
 def scan(engine: Engine, path: str) -> Any:
     """A CSV, CSV.GZ or Parquet file (or a folder of Parquet parts) as an Ibis table.
 
     Column names become lower case. Columns of a CSV file are text.
     """
-    if ".csv" not in path.lower():
+    if not is_csv(path):
         if engine.session:
             reader = engine.session.read.option("recursiveFileLookup", True)
             table = as_view(engine, reader.parquet(path))
@@ -180,7 +185,7 @@ def numbered(path: str) -> Iterator[Any]:
     engine = Engine(connect(threads=os.cpu_count() or 1), itertools.count())
     engine.backend.raw_sql("SET preserve_insertion_order = true")
     try:
-        if ".csv" in path.lower():
+        if is_csv(path):
             table = scan(engine, path)
             place = {FILE: ibis.literal(path), ROW: ibis.row_number() + 1}
         else:
@@ -239,7 +244,7 @@ def failures() -> tuple[type[Exception], ...]:
 
 def column_names(path: str) -> list[str]:
     """The names in the header of a file, as they stand there."""
-    if ".csv" in path.lower():
+    if is_csv(path):
         return read_header(path)[0]
     return pq.read_schema(parts_of(path)[0]).names
 

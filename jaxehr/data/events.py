@@ -255,7 +255,9 @@ def with_last_rows(
     last = np.full(len(ids), steps - 1)
     if ends is not None:
         told = ends.filter(ends["end"].is_valid())
-        at = np.floor(told["end"].to_numpy() / axes["step"]).clip(0, steps - 1)
+        # Rounded as in `gridding`: 0.3 / 0.1 is 3, and not a little less.
+        at = np.round(told["end"].to_numpy() / axes["step"], 9)
+        at = np.floor(at).clip(0, steps - 1)
         place = pc.index_in(ids, value_set=told[id].combine_chunks())
         known = place.is_valid().to_numpy(zero_copy_only=False)
         last[known] = at[place.drop_null().to_numpy()]

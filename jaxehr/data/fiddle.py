@@ -31,6 +31,7 @@ from jaxehr.data.fiddle_files import (
 from jaxehr.data.fiddle_people import ID, People, Place, read_people
 
 GROUP, PARTS = "person", ("train", "val", "test")
+UNKNOWN = "unknown: split by stay"  # in provenance
 OLD = re.compile(r"(benchmark,)?outcome=(?P<name>[^,]+),T=(?P<T>[\d.]+),dt=(?P<dt>.+)")
 RANGE = re.compile(r"\[\s*([\d.]+),\s*([\d.]+)\s*\)")
 MINUTES = 30  # a step of 30 or more is one in minutes (eICU); otherwise in hours
@@ -116,6 +117,7 @@ def provenance(
         "task": place.task,
         "options": dataclasses.asdict(options),
         "stays": len(people.ids),
+        "persons": UNKNOWN if people.groups is None else GROUP,
         "partition": split,
         "aliases": {"static": fixed.aliases, "temporal": series.aliases},
     }

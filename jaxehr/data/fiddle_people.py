@@ -153,20 +153,37 @@ def read_label(
 def stay_table(
     place: Place, ids: np.ndarray
 ) -> tuple[np.ndarray | None, np.ndarray | None, str]:
-    """Persons and partition [N] from prep/icustays*.csv, where it has the stays."""
+    """Persons and partition [N] from prep/icustays*.csv, where it has the stays.
+
+    Raises:
+      InputError: a table with persons lists some of the stays, and none lists all.
+    """
+    partial = None
     for path in sorted((place.root / "prep").glob("icustays*.csv"), reverse=True):
         table = read_csv(path)
         stay, person = one_column(table, STAYS), one_column(table, PEOPLE)
         if stay is None:
             continue
         listed = values_of(path, table, stay)
-        rows = {value: row for row, value in enumerate(listed.tolist())}
-        at = np.array([rows.get(value, -1) for value in ids.tolist()])
-        groups = parts = None
-        if person and (at >= 0).all():
-            groups = values_of(path, table, person)[at]
-        if "partition" in table.column_names and (at >= 0).any():
+        rows = {str(value): row for row, value in enumerate(listed.tolist())}
+        at = np.array([rows.get(str(value), -1) for value in ids.tolist()])
+        lacking = at < 0
+        if lacking.all():
+            continue
+        if person and lacking.any():
+            partial = partial or (path, lacking)
+            continue
+        groups = values_of(path, table, person)[at] if person else None
+        parts = None
+        if "partition" in table.column_names:
             parts = values_of(path, table, "partition").astype(str)[at]
-            parts = np.where(at >= 0, parts, "")
+            parts = np.where(lacking, "", parts)
         return groups, parts, f"prep/{path.name}"
+    if partial:
+        path, lacking = partial
+        raise InputError(
+            f"{path}: person missing for {lacking.sum()} of {len(ids)} stays, e.g. ID "
+            f"{ids[lacking][0]}; add their rows, or move the file away to split by "
+            "stay."
+        )
     return None, None, ""

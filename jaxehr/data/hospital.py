@@ -336,11 +336,15 @@ def select_part(data: Dataset, options: PartOptions) -> Dataset:
 
 
 def in_part(ids: np.ndarray, groups: np.ndarray, options: PartOptions) -> np.ndarray:
-    """Bool [N]: the stays of `options.part`; see `select_part`."""
+    """Bool [N]: the stays of `options.part`; see `select_part`.
+
+    The hash has a salt of its own: those whom `train` and `discretize` hold out of a
+    part (without a salt) are a share of it, and not the whole other part.
+    """
     if options.part == "all":
         return np.ones(len(ids), bool)
     units = groups if options.split_by == "person" else ids
-    test = hashed_share(units) >= 1.0 - options.test_fraction
+    test = hashed_share(units, "part") >= 1.0 - options.test_fraction
     rows = test if options.part == "test" else ~test
     if not rows.any():
         raise InputError(

@@ -8,16 +8,19 @@
 | more integers; doubles that are all whole | integer |
 | other numbers | numeric |
 
-Bounds are the smallest and largest value seen. Units are unknown: edit schema.json.
+Numbers of a CSV file with leading zeros (007) are text. The only bound is 0, where no
+value is negative: the schema is published with synthetic patients, so that it holds no
+extreme of a real one. Units are unknown: edit schema.json.
 """
 
+import re
 from typing import Any
 
 import numpy as np
 
-from jaxehr.core.checks import InputError
+from jaxehr.core.checks import InputError, known
 from jaxehr.core.cohort import Feature, Label, Schema
-from jaxehr.data.columns import FLOATS, INTEGERS, TEXTS, TYPES, text
+from jaxehr.data.columns import FLOATS, INTEGERS, TEXTS, TYPES, listing, text
 from jaxehr.data.gridding import count_steps
 from jaxehr.data.raw_tables import (
     CSV,
@@ -26,6 +29,7 @@ from jaxehr.data.raw_tables import (
     RawTables,
     Rule,
     TablesOptions,
+    is_fraction,
     not_finite,
     number,
     open_tables,
@@ -35,19 +39,24 @@ from jaxehr.data.raw_tables import (
 )
 
 NUMERIC_SHARE = 0.9  # a text column with this share of numbers is meant to be numeric
+MOST_ODD = 2  # and so is one with so few distinct texts among its numbers
 FEW_INTEGERS = 10  # up to here integers are taken as codes
 MOST_STEPS = 1000  # a longer inferred grid is a sign of unregular times
 CANONICAL = r"^(0|-?[1-9][0-9]{0,17})$"  # an integer that reads back the same
-EMPTY = "Leave the cell empty for a missing value."
+INTEGER = r"^[+-]?[0-9]{1,18}$"
+ZEROS = r"^[+-]?0[0-9]"  # such a number is a code: a post code, a ward
+COMMA = r"^[+-]?[0-9]+,[0-9]+$"
+EMPTY = "Leave the cell empty for a missing value, or add its text to --missing-values."
+WORDS = "if the column holds words or codes, name it in --text-columns."
 
 
 def infer_schema(options: TablesOptions) -> Schema:
     """The schema of the files of `options`, to be reviewed and edited.
 
     Raises:
-      InputError: text in a numeric column, NaN or infinity, a column that is all
-        missing, text with too many values, dates, a label of one class, times off
-        a grid.
+      InputError: text in a numeric column, decimal commas, NaN or infinity, a column
+        that is all missing, text with too many values, dates, ids that are neither
+        whole numbers nor text, a label of one class, times off a grid.
     """
     with open_tables(options) as raws:
         return infer_opened(raws, options)
@@ -56,6 +65,9 @@ def infer_schema(options: TablesOptions) -> Schema:
 def infer_opened(raws: RawTables, options: TablesOptions) -> Schema:
     """`infer_schema` of files that are open already."""
     static, temporal = raws.static, raws.temporal
+    opened = [raw for raw in raws if raw]
+    for name in options.text_columns:
+        known("column", name, dict.fromkeys(n for raw in opened for n in raw.types))
     one, many = (), ()
     if static:
         skipped = {options.id, options.group, options.label}
@@ -64,7 +76,6 @@ def infer_opened(raws: RawTables, options: TablesOptions) -> Schema:
     if temporal:
         many = infer_features(temporal, {options.id, options.time}, options)
         grid = infer_grid(temporal, options)
-    opened = [raw for raw in raws if raw]
     return Schema(
         static=one,
         temporal=many,
@@ -72,6 +83,7 @@ def infer_opened(raws: RawTables, options: TablesOptions) -> Schema:
         id_dtype=infer_id_dtype(opened, options.id),
         label=infer_label(raws.labels or static, options) if options.label else None,
         group=options.group or None,
+        time_unit=options.time_unit or "h",
         **grid,
     )
 
@@ -80,8 +92,8 @@ def infer_id_dtype(raws: list[Raw], name: str) -> str:
     """The dtype in the first file; a CSV id is int64 when it reads back the same."""
     dtypes = []
     for raw in raws:
+        check_ids(raw, name)
         column, dtype = raw.table[name], raw.types[name]
-        refuse_any(raw, [Rule(name, column.isnull(), "every row needs an id")])
         if dtype == CSV:
             dtype = "int64" if scalar(column.re_search(CANONICAL).all()) else "string"
         dtypes.append(dtype)
@@ -90,16 +102,37 @@ def infer_id_dtype(raws: list[Raw], name: str) -> str:
     return dtypes[0] if dtypes[0] in INTEGERS[:-1] else "int64"
 
 
-def column_types(raw: Raw, names: list[str]) -> dict[str, str]:
-    """Arrow type names of columns; refuses what no feature or label can be."""
+def check_ids(raw: Raw, name: str) -> None:
+    """Refuses ids that are missing, or neither whole numbers nor text."""
+    column, dtype = raw.table[name], raw.types[name]
+    rules = [Rule(name, column.isnull(), "every row needs an id")]
+    if dtype in FLOATS:
+        value = number(raw, name)
+        broken = not_finite(value) | is_fraction(value)
+        rules.append(Rule(name, broken, "ids must be whole numbers or text"))
+    elif dtype not in (CSV, *INTEGERS, *TEXTS):
+        raise InputError(
+            f"{raw.path}: column {name!r}: ids must be whole numbers or text, got the "
+            f"type {dtype}; convert them."
+        )
+    refuse_any(raw, rules)
+
+
+def column_types(
+    raw: Raw, names: list[str], words: tuple[str, ...] = ()
+) -> dict[str, str]:
+    """Arrow type names of columns, string for those of `words`.
+
+    Raises:
+      InputError: what no feature or label can be.
+    """
     types = {}
     for name in names:
-        dtype = raw.types[name]
-        types[name] = "double" if dtype.startswith("decimal") else dtype
+        types[name] = "string" if name in words else raw.types[name]
         if types[name] != CSV and types[name] not in TYPES:
             raise InputError(
-                f"{raw.path}: column {name!r}: the type {dtype} is not supported; "
-                "convert it to a number or text, or drop the column."
+                f"{raw.path}: column {name!r}: the type {types[name]} is not "
+                "supported; convert it to a number or text, or drop the column."
             )
     counts = summary(raw, {name: measures(raw, name, types[name]) for name in names})
     for name in names:
@@ -112,8 +145,7 @@ def column_types(raw: Raw, names: list[str]) -> dict[str, str]:
         if types[name] == CSV:
             types[name] = csv_type(raw, name, found)
         elif found.get("strange"):
-            bad = not_finite(number(raw, name))
-            refuse_any(raw, [Rule(name, bad, "values must be finite", EMPTY)])
+            refuse_strange(raw, name)
     return types
 
 
@@ -123,24 +155,61 @@ def measures(raw: Raw, name: str, dtype: str) -> dict[str, Any]:
     parts = {"total": raw.table.count(), "seen": column.count()}
     if dtype == CSV:
         parts["numbers"] = number(raw, name).count()
-        parts["integers"] = column.strip().re_search(r"^[+-]?[0-9]{1,18}$").sum()
+        for key, form in (("integers", INTEGER), ("zeros", ZEROS), ("commas", COMMA)):
+            parts[key] = column.strip().re_search(form).sum()
     if dtype in (CSV, *FLOATS):
         parts["strange"] = not_finite(number(raw, name)).sum()
     return parts
 
 
 def csv_type(raw: Raw, name: str, found: dict[str, int]) -> str:
-    """int64, double or string; a nearly numeric column with some text is refused."""
+    """int64, double or string; numbers with a few texts among them are refused."""
     seen, numbers = found["seen"], found["numbers"]
-    if numbers < NUMERIC_SHARE * seen:
+    if numbers < seen:
+        refuse_commas(raw, name, found)
+        refuse_odd(raw, name, found)
+    if numbers < seen or found["zeros"]:
         return "string"
-    if numbers < seen or found["strange"]:
-        column, value = raw.table[name], number(raw, name)
-        rule = f"values must be numbers as {numbers} of {seen} are"
-        words = Rule(name, column.notnull() & value.isnull(), rule, EMPTY)
-        infinite = Rule(name, not_finite(value), "values must be finite", EMPTY)
-        refuse_any(raw, [words, infinite])
+    if found["strange"]:
+        refuse_strange(raw, name)
     return "int64" if found["integers"] == seen else "double"
+
+
+def refuse_strange(raw: Raw, name: str) -> None:
+    """Raises InputError with the first NaN or infinity."""
+    bad = not_finite(number(raw, name))
+    refuse_any(raw, [Rule(name, bad, "values must be finite", EMPTY)])
+
+
+def refuse_commas(raw: Raw, name: str, found: dict[str, int]) -> None:
+    """Raises InputError when half of the values are numbers, some with a comma."""
+    if found["commas"] and 2 * (found["commas"] + found["numbers"]) >= found["seen"]:
+        bad = raw.table[name].strip().re_search(COMMA)
+        rule = "numbers are written with a decimal point and without other signs"
+        advice = f"Write 36.6 for 36,6 and 1234 for 1,234; {WORDS}"
+        refuse_any(raw, [Rule(name, bad, rule, advice)])
+
+
+def refuse_odd(raw: Raw, name: str, found: dict[str, int]) -> None:
+    """Raises InputError when most values, or most distinct values, are numbers."""
+    seen, numbers = found["seen"], found["numbers"]
+    most = numbers >= NUMERIC_SHARE * seen and not found["zeros"]
+    odd = odd_values(raw, name) if numbers else []
+    if most or odd:
+        rule = f"values must be numbers as {numbers} of {seen} are"
+        advice = f"Not a number: {listing(odd)}. " if odd else ""
+        advice += "Add what means a missing value to --missing-values; " + WORDS
+        bad = raw.table[name].notnull() & number(raw, name).isnull()
+        refuse_any(raw, [Rule(name, bad, rule, advice)])
+
+
+def odd_values(raw: Raw, name: str) -> list[str]:
+    """The distinct texts among numbers if one or two, and numbers at least as many."""
+    rows = raw.table.select(text=raw.table[name], odd=number(raw, name).isnull())
+    rows = rows.filter(rows["text"].notnull()).distinct()
+    numbers = scalar((~rows.odd).sum())
+    texts = rows.filter(rows.odd).limit(MOST_ODD + 1).to_pyarrow()["text"].to_pylist()
+    return sorted(texts) if len(texts) <= min(MOST_ODD, numbers) else []
 
 
 def typed(raw: Raw, name: str, dtype: str) -> Any:
@@ -165,9 +234,11 @@ def refuse_many(raw: Raw, name: str, values: list[Any], limit: int) -> None:
     """Raises InputError when there are more than `limit` categories."""
     if len(values) > limit:
         count = scalar(raw.table[name].nunique())
+        led = any(re.search(ZEROS, str(value)) for value in values)
+        zeros = "; numbers with leading zeros are text" if led else ""
         raise InputError(
             f"{raw.path}: column {name!r}: at most {limit} categories are allowed, got "
-            f"{count} (e.g. {text(values[0])}); drop the column, or raise "
+            f"{count} (e.g. {text(values[0])}{zeros}); drop the column, or raise "
             "--max-categories."
         )
 
@@ -177,13 +248,13 @@ def infer_features(
 ) -> tuple[Feature, ...]:
     """The features of a file in its order; see the module docstring for the kinds."""
     names = [name for name in raw.types if name not in skipped]
-    types = column_types(raw, names)
+    types = column_types(raw, names, options.text_columns)
     ends = {}
     for name in names:
         if types[name] in (*INTEGERS, *FLOATS):
             value = number(raw, name)
-            whole = (value == value.round()).all()
-            ends[name] = {"low": value.min(), "high": value.max(), "whole": whole}
+            whole = (~is_fraction(value)).all()
+            ends[name] = {"low": value.min(), "whole": whole}
     found = summary(raw, ends)
     return tuple(
         infer_feature(raw, name, types[name], found.get(name, {}), options)
@@ -194,7 +265,7 @@ def infer_features(
 def infer_feature(
     raw: Raw, name: str, dtype: str, ends: dict[str, Any], options: TablesOptions
 ) -> Feature:
-    """Kind, categories and bounds of one column of a known dtype."""
+    """Kind, categories and lower bound of one column of a known dtype."""
     limit = options.max_categories
     values = distinct(raw, name, dtype, max(limit, FEW_INTEGERS))
     if dtype in TEXTS:
@@ -208,7 +279,7 @@ def infer_feature(
         kind = "constant" if count == 1 else "binary" if count == 2 else "categorical"
         return Feature(**parts, kind=kind, categories=tuple(values), aggregate="last")
     kind = "integer" if dtype in INTEGERS or ends["whole"] else "numeric"
-    return Feature(**parts, kind=kind, lower=ends["low"], upper=ends["high"])
+    return Feature(**parts, kind=kind, lower=0.0 if ends["low"] >= 0 else None)
 
 
 def infer_label(raw: Raw | None, options: TablesOptions) -> Label:
@@ -217,14 +288,16 @@ def infer_label(raw: Raw | None, options: TablesOptions) -> Label:
     name = options.label
     rule = "every stay needs a label; label missing"
     refuse_any(raw, [Rule(name, raw.table[name].isnull(), rule)], options.id)
-    dtype = column_types(raw, [name])[name]
+    dtype = column_types(raw, [name], options.text_columns)[name]
     values = distinct(raw, name, dtype, options.max_categories)
     refuse_many(raw, name, values, options.max_categories)
     return Label(name=name, classes=tuple(values), dtype=dtype)
 
 
-def check_times(raw: Raw, id: str, time: str) -> None:
-    """Refuses times that are missing, no number, negative, or twice in one stay."""
+def check_times(raw: Raw, options: TablesOptions) -> None:
+    """Refuses times that are missing, no number, or negative; also, without a step to
+    bin them, those that occur twice in a stay."""
+    id, time = options.id, options.time
     column = raw.table[time]
     if not (column.type().is_string() or column.type().is_numeric()):
         raise InputError(
@@ -239,6 +312,13 @@ def check_times(raw: Raw, id: str, time: str) -> None:
         Rule(time, value < 0, "times must not be negative"),
     ]
     refuse_any(raw, rules, id)
+    if not options.step:
+        refuse_pairs(raw, id, time)
+
+
+def refuse_pairs(raw: Raw, id: str, time: str) -> None:
+    """Raises InputError when a stay has a time twice."""
+    value = number(raw, time)
     rows = raw.table.select(id=raw.table[id], time=value, row=raw.table[ROW])
     groups = rows.group_by(["id", "time"]).aggregate(
         count=rows.count(), first=rows["row"].min(), last=rows["row"].max()
@@ -250,7 +330,8 @@ def check_times(raw: Raw, id: str, time: str) -> None:
         raise InputError(
             f"{raw.path}: duplicate ({id}, {time}): one row each is allowed, got "
             f"{one['count']} rows for ({str(one['id'])[:40]}, {one['time']:g}), e.g. "
-            f"data rows {one['first']} and {one['last']}; {pairs} pair(s) are repeated."
+            f"data rows {one['first']} and {one['last']}; {pairs} pair(s) are "
+            "repeated. Pass --step to bin them."
         )
 
 
@@ -260,9 +341,8 @@ def infer_grid(raw: Raw, options: TablesOptions) -> dict[str, Any]:
     With options.step the grid starts at 0. Without, the times have to be multiples of
     their smallest difference, counted from the smallest time.
     """
-    check_times(raw, options.id, options.time)
-    value = number(raw, options.time)
-    dtype = column_types(raw, [options.time])[options.time]
+    check_times(raw, options)
+    value, dtype = number(raw, options.time), time_type(raw, options.time)
     if options.step:
         start, step = 0.0, float(options.step)
         last = float(scalar(value.max()))
@@ -281,6 +361,14 @@ def infer_grid(raw: Raw, options: TablesOptions) -> dict[str, Any]:
         dtype = "double"
     found = {"start": start, "step": step, "num_steps": num_steps}
     return {"time": options.time, "time_dtype": dtype, **found}
+
+
+def time_type(raw: Raw, name: str) -> str:
+    """The dtype of the times; text of whole numbers only is int64."""
+    if not raw.table[name].type().is_string():
+        return column_types(raw, [name])[name]
+    whole = raw.table[name].strip().re_search(INTEGER).all()
+    return "int64" if scalar(whole) else "double"
 
 
 def check_regular(raw: Raw, name: str, times: np.ndarray, step: float) -> None:

@@ -4,12 +4,14 @@ A dated code with numbers becomes a numeric feature, with texts a coded one, els
 constant whose mask carries all. A static code `PREFIX//VALUE` without a number gives
 the coded static feature `PREFIX`; one with a number is numeric. Time 0 of a subject is
 the first code `START`, else its first dated code other than birth; the birth gives
-`age`.
+`age`. A subject is a stay of its own person, unless static codes `PERSON//ID` name the
+persons, as `jaxehr.data.meds_export` writes them.
 """
 
 import contextlib
 import dataclasses
 import importlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -37,11 +39,13 @@ from jaxehr.data.hospital import (
     step,
     without,
 )
+from jaxehr.data.infer import CANONICAL
 from jaxehr.data.parts import Plan, of_plan
 from jaxehr.data.shards import Parts
 
 SUBJECT, TIME, AGE = "subject_id", "hour", "age"
 START, END, LABEL, JOIN = "JAXEHR//START", "JAXEHR//END", "JAXEHR//LABEL", "//"
+PERSON, GROUP = "JAXEHR//PERSON", "person"
 KEYS = Keys(SUBJECT, SUBJECT)
 BIRTH, HOUR, YEAR = "MEDS_BIRTH", 3600, 31_556_952  # seconds
 Split = Literal["all", "train", "tuning", "held_out"]
@@ -102,6 +106,7 @@ def plan(hospital: Hospital, schemas: Any, options: MedsOptions) -> Plan:
     dated = windowed(hospital, events, options)
     people = read_people(hospital, events, dated, bool(options.start))
     label, people = read_label(hospital, events, people, options)
+    group, people = read_persons(hospital, events, people)
     static, people = read_static(hospital, events, people, options)
     plain = dated.filter(~is_special(dated, options))
     rows = tidy(hospital, plain, KEYS, options.hours)
@@ -116,6 +121,7 @@ def plan(hospital: Hospital, schemas: Any, options: MedsOptions) -> Plan:
         time_dtype=time_dtype(options.bin_hours),
         step=float(options.bin_hours),
         label=label,
+        group=group,
     )
     where = (f"{hospital.folder}: static", f"{hospital.folder}: dated")
     return Plan(schema, people, rows, chosen, axes, made, where, ends=True)
@@ -208,9 +214,10 @@ def mapped(hospital: Hospital, rows: Any, options: MedsOptions) -> Any:
 
 
 def is_special(rows: Any, options: MedsOptions) -> Any:
-    """True for codes that are no feature: birth, time 0, the end, the label."""
+    """True for codes that are no feature: birth, time 0, the end, label, person."""
     names = [BIRTH, START, END, *(name for name in (options.start,) if name)]
     special = rows.key.isin(names) | rows.key.startswith(LABEL + JOIN)
+    special = special | rows.key.startswith(PERSON + JOIN)
     if options.label:
         special = special | (rows.key == options.label)
         special = special | rows.key.startswith(options.label + JOIN)
@@ -295,6 +302,32 @@ def read_label(
     people = people.append_column(name, pa.chunked_array([pa.array(classes).take(at)]))
     dtype = "int64" if whole else "string"
     return Label(name=name, classes=tuple(sorted(set(classes))), dtype=dtype), people
+
+
+def read_persons(
+    hospital: Hospital, events: Any, people: pa.Table
+) -> tuple[str | None, pa.Table]:
+    """The name of the group, and the people with its column; None without persons.
+
+    Raises:
+      InputError: a subject without a person, or with several.
+    """
+    inside = events.key.startswith(PERSON + JOIN)
+    pairs = events.filter(inside).select(SUBJECT, "key").distinct()
+    found = fetch(hospital.engine, pairs.order_by([SUBJECT, "key"]))
+    found = found.filter(pc.is_in(found[SUBJECT], value_set=pc.unique(people[SUBJECT])))
+    if not len(found):
+        return None, people
+    at = pc.index_in(people[SUBJECT], value_set=found[SUBJECT].combine_chunks())
+    if at.null_count or len(found) != len(people):
+        raise InputError(
+            f"{hospital.folder}: each of {len(people)} subjects needs one code "
+            f"{PERSON + JOIN}ID; {at.null_count} have none, {len(found)} are there."
+        )
+    names = [key.removeprefix(PERSON + JOIN) for key in found["key"].to_pylist()]
+    whole = all(re.fullmatch(CANONICAL, name) for name in names)
+    persons = pa.array([int(name) for name in names] if whole else names)
+    return GROUP, people.append_column(GROUP, pa.chunked_array([persons.take(at)]))
 
 
 def read_static(

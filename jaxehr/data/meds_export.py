@@ -2,7 +2,10 @@
 
 Time 0 of every subject is `EPOCH`; `START` and `END` mark its first and last row.
 Numbers have 32 bits there. A temporal category is a `text_value`, a static one a code
-`NAME//VALUE`, the label `LABEL//NAME//CLASS`; a column `age` in years is a birth.
+`NAME//VALUE`, the label `LABEL//NAME//CLASS`; a column `age` in years is a birth. Of a
+sparse table only the ones are events, without a value.
+A subject is a stay: how long after another stay of its person it began is not known, so
+the two have no common time line. The static code `PERSON//ID` names the person.
 Subjects whose ids are no whole numbers are numbered from 0.
 """
 
@@ -16,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jaxehr.core.checks import known
-from jaxehr.core.cohort import Dataset, Feature
+from jaxehr.core.cohort import Dataset, Feature, Schema
 from jaxehr.core.files import PathLike, new_folder, write_json
+from jaxehr.core.sparse import SparseTable
 from jaxehr.data.assemble import static_rows, temporal_rows
 from jaxehr.data.columns import pc
 from jaxehr.data.events import DONE
@@ -28,6 +32,7 @@ from jaxehr.data.meds import (
     HOUR,
     JOIN,
     LABEL,
+    PERSON,
     START,
     SUBJECT,
     YEAR,
@@ -88,6 +93,8 @@ def make_events(data: Dataset, subjects: np.ndarray) -> pa.Table:
     if schema.label:
         name = LABEL + JOIN + schema.label.name
         parts.append(value_codes(name, subjects, static[schema.label.name]))
+    if schema.group:
+        parts.append(value_codes(PERSON, subjects, static[schema.group]))
     if schema.temporal:
         parts += dated_events(data, subjects)
     events = pa.concat_tables(parts)
@@ -97,11 +104,36 @@ def make_events(data: Dataset, subjects: np.ndarray) -> pa.Table:
 
 def dated_events(data: Dataset, subjects: np.ndarray) -> list[pa.Table]:
     """The temporal columns, and `START` and `END` of each subject with steps."""
+    schema, table = data.schema, data.cohort.temporal
+    unit = SECONDS[schema.time_unit]
+    if isinstance(table, SparseTable):
+        parts = [ones(schema, table, subjects, unit)]
+    else:
+        parts = column_events(data, subjects, unit)
+    length = np.asarray(data.cohort.length)
+    has = length > 0
+    zero = moments(np.zeros(has.sum()))
+    last = moments((length[has] - 1) * schema.step * unit)
+    parts.append(event_table(subjects[has], zero, START))
+    parts.append(event_table(subjects[has], last, END))
+    return parts
+
+
+def ones(
+    schema: Schema, table: SparseTable, subjects: np.ndarray, unit: int
+) -> pa.Table:
+    """An event without a value for every 1 of a sparse table."""
+    step, column = np.divmod(table.cells, max(table.features, 1))
+    names = pa.array([feature.name for feature in schema.temporal], pa.string())
+    times = moments(step * schema.step * unit)
+    return event_table(np.repeat(subjects, table.counts), times, names.take(column))
+
+
+def column_events(data: Dataset, subjects: np.ndarray, unit: int) -> list[pa.Table]:
+    """The events of each column of a dense temporal table."""
     schema = data.schema
     rows = temporal_rows(data)
-    length = np.asarray(data.cohort.length)
-    owner = np.repeat(subjects, length)
-    unit = SECONDS[schema.time_unit]
+    owner = np.repeat(subjects, np.asarray(data.cohort.length))
     times = moments((rows[schema.time].to_numpy() - schema.start) * unit)
     parts = []
     for feature in schema.temporal:
@@ -117,11 +149,6 @@ def dated_events(data: Dataset, subjects: np.ndarray) -> list[pa.Table]:
                 text=None if feature.is_numeric else words(feature, values),
             )
         )
-    has = length > 0
-    zero = moments(np.zeros(has.sum()))
-    last = moments((length[has] - 1) * schema.step * unit)
-    parts.append(event_table(subjects[has], zero, START))
-    parts.append(event_table(subjects[has], last, END))
     return parts
 
 

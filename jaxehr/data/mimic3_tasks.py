@@ -1,11 +1,11 @@
 """MIMIC-III's static + temporal cohorts in FIDDLE's spirit [fiddle2020].
 
-`mortality48`: the first 48 h of adult MetaVision stays of 48 h or more, one stay in the
-admission and no transfer; label: death in hospital. `arf4`: the first 4 h of adult
-MetaVision stays of 4 h or more; label: acute respiratory failure later in the stay,
-that is PEEP set or mechanical ventilation; stays in which it begins within 4 h are left
-out. Static: PATIENTS, ADMISSIONS, ICUSTAYS; temporal: the other tables of
-[flexgen2024, Table 5], hour by hour.
+`mortality48`: the first 48 h of adult MetaVision stays of 48 h or more without a
+transfer, no other such stay in the admission; label: death in hospital. `arf4`: the
+first 4 h of adult MetaVision stays of 4 h or more; label: acute respiratory failure
+later in the stay, that is PEEP set or mechanical ventilation; stays in which it begins
+within 4 h, or began before them, are left out. Static: PATIENTS, ADMISSIONS, ICUSTAYS;
+temporal: the other tables of [flexgen2024, Table 5], hour by hour.
 
 # Deviation: FIDDLE takes the stays of `mortality48` from a published list; here the
 # rules behind that list are applied. FIDDLE keeps variables that 0.1 % of stays have,
@@ -55,13 +55,13 @@ class Events(NamedTuple):
     text: str = ""
     unit: str = ""
     flag: str = ""  # a row counts unless this column is one of `refused`
-    refused: tuple[str, ...] = ()
+    refused: tuple[str, ...] | tuple[float, ...] = ()
     stay: str = STAY  # or PERSON, where the table does not know ICU stays
 
 
 TABLES = {
     "CHARTEVENTS": Events(
-        "charttime", "itemid", "valuenum", "value", "valueuom", "error", ("1",)
+        "charttime", "itemid", "valuenum", "value", "valueuom", "error", (1.0,)
     ),
     "LABEVENTS": Events(
         "charttime", "itemid", "valuenum", "value", "valueuom", stay=PERSON
@@ -74,7 +74,7 @@ TABLES = {
         refused=("Rewritten",),
     ),
     "OUTPUTEVENTS": Events(
-        "charttime", number="value", unit="valueuom", flag="iserror", refused=("1",)
+        "charttime", number="value", unit="valueuom", flag="iserror", refused=(1.0,)
     ),
     "PROCEDUREEVENTS_MV": Events("starttime"),
     "MICROBIOLOGYEVENTS": Events("charttime", "spec_itemid", stay=PERSON),
@@ -147,50 +147,71 @@ def adults(hospital: Hospital, hours: int) -> Any:
 
 
 def benchmark(hospital: Hospital, stays: Any) -> Any:
-    """Stays of `mortality48`: alone in their admission, no transfer, alive at 48 h."""
-    icu = table(hospital, "ICUSTAYS", {ADMISSION: "int64", STAY: "int64"})
+    """Stays of `mortality48`: no transfer, alone in their admission, alive at 48 h.
+
+    As in the benchmark's extract_subjects.py, a stay with a transfer does not count as
+    another stay of the admission.
+    """
+    words = dict.fromkeys(("first_careunit", "last_careunit"), "string")
+    wards = dict.fromkeys(("first_wardid", "last_wardid"), "int64")
+    icu = unmoved(table(hospital, "ICUSTAYS", {ADMISSION: "int64"} | words | wards))
     single = icu.group_by(ADMISSION).aggregate(n=lambda t: t.count())
     single = single.filter(single.n == 1)
-    stays = step(
-        hospital,
-        "only ICU stay of the admission",
-        stays.semi_join(single, ADMISSION),
-        KEYS,
-    )
-    same = (stays.first_careunit == stays.last_careunit) & (
-        stays.first_wardid == stays.last_wardid
-    )
-    stays = step(hospital, "without a transfer", stays.filter(same), KEYS)
+    stays = step(hospital, "without a transfer", unmoved(stays), KEYS)
+    stays = stays.semi_join(single, ADMISSION)
+    stays = step(hospital, "only such ICU stay of the admission", stays, KEYS)
     dead = seconds(stays.deathtime) < stays.start + HOURS["mortality48"] * HOUR
     stays = stays.filter(~dead.fill_null(False))
     return step(hospital, "alive after 48 h", stays, KEYS)
 
 
+def unmoved(stays: Any) -> Any:
+    """The rows of ICUSTAYS that end in the unit and the ward in which they began."""
+    return stays.filter(
+        (stays.first_careunit == stays.last_careunit)
+        & (stays.first_wardid == stays.last_wardid)
+    )
+
+
 def arf(hospital: Hospital, stays: Any) -> Any:
-    """Stays of `arf4` with the label `ARF`; onset within 4 h leaves a stay out."""
+    """Stays of `arf4` with the label `ARF`, without those of an onset before hour 4."""
     charted = timed(hospital, "CHARTEVENTS", (PEEP,), ("valuenum",))
     charted = charted.filter(charted.valuenum.notnull()).drop("valuenum")
     onsets = ibis.union(charted, timed(hospital, "PROCEDUREEVENTS_MV", VENTILATION))
     onsets = onsets.inner_join(stays.select(STAY, "start", "end"), STAY)
-    inside = (onsets["at"] >= onsets.start) & (onsets["at"] <= onsets.end)
-    first = onsets.filter(inside).group_by(first_stay=STAY)
+    # A sign before the stay counts: who comes ventilated has no onset to foretell.
+    onsets = onsets.filter(onsets["at"] <= onsets.end)
+    first = onsets.group_by(first_stay=STAY)
     first = first.aggregate(onset=lambda t: (t["at"] - t.start).min())
     stays = stays.left_join(first, stays[STAY] == first.first_stay)
     late = stays.onset.isnull() | (stays.onset >= HOURS["arf4"] * HOUR)
     stays = stays.mutate(**{ARF: stays.onset.notnull().cast("int64")}).filter(late)
-    return step(hospital, "without respiratory failure in 4 h", stays, KEYS)
+    return step(hospital, "without respiratory failure before hour 4", stays, KEYS)
 
 
 def timed(
     hospital: Hospital, name: str, items: tuple[int, ...], more: tuple[str, ...] = ()
 ) -> Any:
-    """Stay and second of the rows of `items` of a table."""
+    """Stay and second of the sound rows of `items` of a table."""
     time = TABLES[name].time
     kinds = {STAY: "int64", "itemid": "int64", time: "timestamp"}
-    rows = table(hospital, name, kinds | dict.fromkeys(more, "float64"))
+    rows = read_sound(hospital, name, kinds | dict.fromkeys(more, "float64"))
     rows = rows.filter(rows.itemid.isin(items))
     rows = rows.mutate(at=seconds(rows[time])).select(STAY, "at", *more, BAD)
     return checked(hospital, name, rows)
+
+
+def read_sound(hospital: Hospital, name: str, columns: dict[str, str]) -> Any:
+    """Columns of one of `TABLES`, without the rows that its flag refuses.
+
+    A flag that is a number is read as one, for Parquet files hold it as 1 or as 1.0.
+    """
+    form = TABLES[name]
+    if not form.flag:
+        return table(hospital, name, columns)
+    kind = "string" if isinstance(form.refused[0], str) else "float64"
+    rows = table(hospital, name, columns | {form.flag: kind})
+    return rows.filter(~rows[form.flag].isin(form.refused).fill_null(False))
 
 
 def events(hospital: Hospital, stays: Any, hours: int) -> Any:
@@ -218,10 +239,8 @@ def one_table(hospital: Hospital, name: str, stays: Any, hours: int) -> Any:
     form = TABLES[name]
     kinds = {form.stay: "int64", form.item: "int64", form.time: "timestamp"}
     kinds |= {form.number: "float64"} if form.number else {}
-    words = [column for column in (form.text, form.unit, form.flag) if column]
-    raw = table(hospital, name, kinds | dict.fromkeys(words, "string"))
-    sound = raw[form.flag].isin(form.refused).fill_null(False) if form.flag else None
-    raw = raw if sound is None else raw.filter(~sound)
+    words = [column for column in (form.text, form.unit) if column]
+    raw = read_sound(hospital, name, kinds | dict.fromkeys(words, "string"))
     both = raw.inner_join(stays.select(STAY, PERSON, "start"), form.stay)
     since = (seconds(both[form.time]) - both.start) / HOUR
     rows = both.select(

@@ -105,7 +105,7 @@ def made(hospital: Hospital, plan: Plan, place: np.ndarray) -> Iterator[Piece]:
             series,
             plan.provenance,
             where=plan.where,
-            allow_missing=len(rows) < len(place),  # of the part, not of the cohort
+            allow_missing=True,  # features are those of everybody, not of the part
         )
         yield Piece(data, rows)
 

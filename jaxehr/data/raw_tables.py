@@ -1,7 +1,8 @@
 """The tables a user brings, opened in DuckDB with row numbers: CSV, CSV.GZ, Parquet.
 
 CSV columns are read as text, so that a bad cell can be shown with its row; an empty
-cell and `NA` are missing. Rows count from 1, the header not counted.
+cell is missing, and so is `NA` unless the options name other texts. Rows count from 1,
+the header not counted.
 """
 
 import collections
@@ -19,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jaxehr.core.checks import InputError, positive
+from jaxehr.core.sizes import check_size
 from jaxehr.data.columns import listing, text
 from jaxehr.data.gridding import connect
 
 ROW = "jaxehr_row"
 CSV = "csv"  # the type of every column of a CSV file
-MISSING = ["", "NA"]
 ENDINGS = (".csv", ".csv.gz", ".parquet")
 
 
@@ -52,8 +53,16 @@ class TablesOptions:
     """Length of the window from its start, in the unit of the time column; 0 = all."""
     schema: str = ""
     """An edited schema.json to use in place of the inferred one."""
+    time_unit: str = ""
+    """Unit of the time column, e.g. s, min, h, d, a; empty = h, or as `schema` says."""
     max_categories: int = 20
     """Most values that a text column may have."""
+    missing_values: tuple[str, ...] = ("NA",)
+    """Texts of CSV files that mean a missing value, as an empty cell does."""
+    text_columns: tuple[str, ...] = ()
+    """Columns of words and codes, even where all or most values are numbers."""
+    memory_limit: str = "8GB"
+    """Most memory that the time grid of all stays may need."""
 
     def __post_init__(self) -> None:
         if not self.static and not self.temporal:
@@ -74,6 +83,7 @@ class TablesOptions:
                 f"{self.hours}."
             )
         positive(max_categories=self.max_categories)
+        check_size("memory_limit", self.memory_limit)
 
 
 class Raw(NamedTuple):
@@ -108,13 +118,18 @@ def open_tables(options: TablesOptions) -> Iterator[RawTables]:
     }
     try:
         yield RawTables(
-            *(open_table(connection, name, *rest) for name, rest in wanted.items())
+            *(
+                open_table(connection, name, *rest, options.missing_values)
+                for name, rest in wanted.items()
+            )
         )
     finally:
         connection.disconnect()
 
 
-def open_table(connection: Any, name: str, path: str, columns: list[str]) -> Raw | None:
+def open_table(
+    connection: Any, name: str, path: str, columns: list[str], missing: tuple[str, ...]
+) -> Raw | None:
     """The file as a DuckDB table `name`; None without a path."""
     if not path:
         return None
@@ -123,7 +138,7 @@ def open_table(connection: Any, name: str, path: str, columns: list[str]) -> Raw
     if not path.lower().endswith(ENDINGS):
         raise InputError(f"{path}: the ending must be one of {', '.join(ENDINGS)}.")
     try:
-        view, types = open_view(connection, f"{name}_file", path)
+        view, types = open_view(connection, f"{name}_file", path, missing)
         absent = [column for column in columns if column and column not in types]
         if absent:
             raise InputError(
@@ -141,14 +156,22 @@ def open_table(connection: Any, name: str, path: str, columns: list[str]) -> Raw
     return Raw(path, table, types)
 
 
-def open_view(connection: Any, name: str, path: str) -> tuple[Any, dict[str, str]]:
+def open_view(
+    connection: Any, name: str, path: str, missing: tuple[str, ...]
+) -> tuple[Any, dict[str, str]]:
+    """The rows and the types of a file; decimals become integers or doubles."""
     if path.lower().endswith(".parquet"):
-        types = {}
+        view, types = connection.read_parquet(path, table_name=name), {}
         for field in pq.read_schema(path):
             kind = field.type
             kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if pa.types.is_decimal(kind):
+                whole = kind.scale == 0
+                kind = pa.int64() if whole else pa.float64()
+                value = view[field.name].cast("int64" if whole else "float64")
+                view = view.mutate(**{field.name: value})
             types[field.name] = str(kind)
-        return connection.read_parquet(path, table_name=name), types
+        return view, types
     header, delimiter = read_header(path)
     view = connection.read_csv(
         path,
@@ -158,7 +181,7 @@ def open_view(connection: Any, name: str, path: str) -> tuple[Any, dict[str, str
         delim=delimiter,
         quote='"',
         escape='"',
-        nullstr=MISSING,
+        nullstr=["", *missing],
         columns=dict.fromkeys(header, "VARCHAR"),
     )
     return view, dict.fromkeys(header, CSV)
@@ -200,6 +223,11 @@ def number(raw: Raw, name: str) -> Any:
 def not_finite(value: Any) -> Any:
     """True where a double is NaN or infinite, False where it is null."""
     return (value.isnan() | value.isinf()).fill_null(False)
+
+
+def is_fraction(value: Any) -> Any:
+    """True where a double is no whole number; Ibis rounds to 64-bit integers."""
+    return value % 1 != 0
 
 
 def scalar(expression: Any) -> Any:

@@ -22,7 +22,7 @@ from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Cohort, Dataset, Schema, empty_table, take
 from jaxehr.core.files import read_json, write_json
 from jaxehr.core.sparse import SparseTable
-from jaxehr.data.assemble import to_numpy
+from jaxehr.data.assemble import read_ids, to_numpy
 from jaxehr.data.cohort_files import (
     MARKER,
     PROVENANCE,
@@ -34,7 +34,7 @@ from jaxehr.data.cohort_files import (
     refuse_absent,
     write_tables,
 )
-from jaxehr.data.columns import TYPES, plain
+from jaxehr.data.columns import Place, plain
 from jaxehr.data.schema_json import schema_to_json
 from jaxehr.data.split import hashed_share
 
@@ -180,7 +180,7 @@ def read_people(part: pathlib.Path, schema: Schema) -> tuple[np.ndarray, ...]:
             f"{part / STATIC}: column(s) {', '.join(absent)} missing; prepare the "
             "cohort again."
         )
-    ids = to_numpy(plain(table[schema.id]).cast(TYPES[schema.id_dtype]))
+    ids = to_numpy(read_ids(Place(str(part / STATIC)), schema, table[schema.id]))
     groups = to_numpy(plain(table[schema.group]), keep=True) if schema.group else ids
     return to_numpy(plain(table[ROW])), ids, groups
 

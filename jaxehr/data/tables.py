@@ -7,18 +7,31 @@ comes into memory.
 import pathlib
 from typing import Any
 
+import ibis
 import numpy as np
 import pyarrow as pa
 
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Dataset, Feature, Schema
+from jaxehr.core.cohort import Dataset, Feature, Schema, numeric_features
 from jaxehr.core.files import read_json
+from jaxehr.core.sizes import size_in_bytes
 from jaxehr.data.assemble import assemble, check_distinct
-from jaxehr.data.columns import TYPES, Place, bounds, listing, pc, refuse_rows
-from jaxehr.data.gridding import grid_wide
+from jaxehr.data.columns import (
+    FLOATS,
+    TEXTS,
+    TYPES,
+    Place,
+    bounds,
+    listing,
+    pc,
+    refuse_rows,
+    text,
+)
+from jaxehr.data.gridding import count_steps, grid_wide
 from jaxehr.data.infer import (
     CANONICAL,
     EMPTY,
+    check_ids,
     check_times,
     infer_opened,
     infer_schema,
@@ -30,6 +43,7 @@ from jaxehr.data.raw_tables import (
     RawTables,
     Rule,
     TablesOptions,
+    is_fraction,
     not_finite,
     number,
     open_tables,
@@ -37,11 +51,12 @@ from jaxehr.data.raw_tables import (
     scalar,
 )
 from jaxehr.data.schema_json import schema_from_json
+from jaxehr.data.shards import dense_bytes
 
 __all__ = ["HEADER", "TablesOptions", "infer_schema", "read", "schema_table"]
 
 HEADER = ("column", "table", "kind", "dtype", "values", "missing", "unit")
-MOST_CELLS = 4_000_000_000
+COPIES = 3  # of the arrays of a cohort while it is read: filled, cleared, written
 
 
 def read(options: TablesOptions) -> Dataset:
@@ -54,12 +69,13 @@ def read(options: TablesOptions) -> Dataset:
     with open_tables(options) as raws:
         schema = read_schema(options) if options.schema else infer_opened(raws, options)
         check_features(raws, schema)
-        static = read_static(raws, schema)
+        static, alone = read_static(raws, schema)
         temporal = None
         if raws.temporal:
             if options.schema:
-                check_times(raws.temporal, schema.id, schema.time)
-            check_size(raws.temporal, schema, static.num_rows)
+                check_times(raws.temporal, options)
+                check_window(raws.temporal, schema, options)
+            check_size(raws.temporal, schema, static.num_rows, options.memory_limit)
             temporal = read_temporal(raws.temporal, schema, options)
     files = {
         name: pathlib.Path(path).name
@@ -67,6 +83,7 @@ def read(options: TablesOptions) -> Dataset:
         if (path := getattr(options, name))
     }
     provenance = {"source": "tables", "files": files, "binned": options.step > 0}
+    provenance["unmatched"] = alone
     where = (options.static or options.labels or options.temporal, options.temporal)
     return assemble(schema, static, temporal, provenance, where=where)
 
@@ -81,6 +98,8 @@ def read_schema(options: TablesOptions) -> Schema:
         pairs += [("time", schema.time, options.time)]
     if options.step:
         pairs += [("step", schema.step, options.step)]
+    if options.time_unit:
+        pairs += [("time unit", schema.time_unit, options.time_unit)]
     for name, ours, given in pairs:
         if ours != given:
             raise InputError(
@@ -88,6 +107,24 @@ def read_schema(options: TablesOptions) -> Schema:
                 "options; make them the same."
             )
     return schema
+
+
+def check_window(raw: Raw, schema: Schema, options: TablesOptions) -> None:
+    """Refuses a schema whose grid does not hold what lies in `options.hours`."""
+    if not options.hours:
+        return
+    value = number(raw, schema.time) - schema.start
+    ours, given = schema.num_steps, count_steps(options.hours, schema.step)
+    # 1e-6 of a step, as in `assemble`.
+    after = (value >= (ours - 1e-6) * schema.step) & (
+        value < (given - 1e-6) * schema.step
+    )
+    if ours > given or scalar(after.any()):
+        raise InputError(
+            f"{options.schema}: the window is {ours * schema.step:g} "
+            f"{schema.time_unit} there ({ours} steps) and {options.hours:g} in the "
+            "options; make them the same."
+        )
 
 
 def check_features(raws: RawTables, schema: Schema) -> None:
@@ -123,7 +160,7 @@ def feature_rules(raw: Raw, feature: Feature) -> list[Rule]:
     outside = (value < lower) | (value > upper)
     rules = [Rule(name, strange, "values must be finite numbers", EMPTY)]
     if feature.kind == "integer":
-        rules.append(Rule(name, value != value.round(), "values must be integers"))
+        rules.append(Rule(name, is_fraction(value), "values must be integers"))
     return [*rules, Rule(name, outside, f"values must lie in [{lower}, {upper}]")]
 
 
@@ -137,42 +174,78 @@ def feature_columns(raw: Raw, features: tuple[Feature, ...]) -> dict[str, Any]:
 
 def read_ids(raw: Raw, schema: Schema) -> Any:
     """The id column of a file, in the dtype of the schema."""
-    missing = raw.table[schema.id].isnull()
-    ids = typed(raw, schema.id, schema.id_dtype)
-    rules = [
-        Rule(schema.id, missing, "every row needs an id"),
-        Rule(schema.id, ids.isnull(), f"ids must be {schema.id_dtype}"),
-    ]
-    refuse_any(raw, rules)
+    check_ids(raw, schema.id)
+    ids, broken = raw.table[schema.id], False
+    if raw.types[schema.id] in FLOATS:
+        ids = ids.try_cast("int64")  # also where other ids are text: 7 and not 7.0
+    if schema.id_dtype in TEXTS:
+        ids = ids.cast("string")
+    else:
+        value = number(raw, schema.id)
+        ids = ids.strip() if ids.type().is_string() else ids
+        ids, broken = ids.try_cast(schema.id_dtype), is_fraction(value)
+    rule = f"ids must be {schema.id_dtype}"
+    refuse_any(raw, [Rule(schema.id, ids.isnull() | broken, rule)])
     return ids
 
 
-def read_static(raws: RawTables, schema: Schema) -> pa.Table:
-    """One row a stay of either file: id, group, static features, label."""
-    raw, label = raws.static, schema.label
-    dtype = TYPES[schema.id_dtype]
-    static = pa.table({schema.id: pa.array([], dtype)})
-    if raw:
-        columns = {schema.id: read_ids(raw, schema)}
-        if schema.group:
-            columns[schema.group] = raw_group(raw, schema.group)
-        columns |= feature_columns(raw, schema.static)
-        if label and not raws.labels:
-            columns[label.name] = typed(raw, label.name, label.dtype)
-        static = raw.table.order_by(ROW).select(**columns).to_pyarrow()
-        ids = static[schema.id].cast(dtype)
-        static = static.set_column(0, schema.id, ids)
-        check_distinct(Place(raw.path), schema.id, ids.combine_chunks())
-    if raws.temporal and (raws.labels or not label):
-        table = raws.temporal.table.select(
-            **{schema.id: read_ids(raws.temporal, schema), ROW: ROW}
+def read_static(raws: RawTables, schema: Schema) -> tuple[pa.Table, dict[str, int]]:
+    """One row a stay of either file: id, group, static features, label.
+
+    Returns:
+      The table; and, of two files, how many stays are in one of them only.
+    """
+    static, alone = pa.table({schema.id: pa.array([], TYPES[schema.id_dtype])}), {}
+    if raws.static:
+        static = static_rows(raws.static, schema, bool(raws.labels))
+    if raws.temporal:
+        ids = series_ids(raws.temporal, schema)
+        known = static[schema.id].combine_chunks()
+        new = ids.filter(pc.invert(pc.is_in(ids, value_set=known)))
+        if raws.static:
+            alone = {"static": len(known) + len(new) - len(ids), "temporal": len(new)}
+            refuse_strangers(raws, schema.id, known, ids, len(new))
+        if raws.labels or not schema.label:
+            extra = pa.table({schema.id: new})
+            static = pa.concat_tables([static, extra], promote_options="default")
+    static = join_labels(raws.labels, schema, static) if raws.labels else static
+    return static, alone
+
+
+def static_rows(raw: Raw, schema: Schema, labelled: bool) -> pa.Table:
+    """The rows of the static file; its label too, unless `labelled` elsewhere."""
+    columns, label = {schema.id: read_ids(raw, schema)}, schema.label
+    if schema.group:
+        columns[schema.group] = raw_group(raw, schema.group)
+    columns |= feature_columns(raw, schema.static)
+    if label and not labelled:
+        columns[label.name] = typed(raw, label.name, label.dtype)
+    static = raw.table.order_by(ROW).select(**columns).to_pyarrow()
+    ids = static[schema.id].cast(TYPES[schema.id_dtype])  # string to large_string
+    check_distinct(Place(raw.path), schema.id, ids.combine_chunks())
+    return static.set_column(0, schema.id, ids)
+
+
+def series_ids(raw: Raw, schema: Schema) -> Any:
+    """The ids of the temporal file in order of appearance, each once."""
+    table = raw.table.select(**{schema.id: read_ids(raw, schema), ROW: ROW})
+    first = table.group_by(schema.id).aggregate(**{ROW: table[ROW].min()})
+    ids = first.order_by(ROW).select(schema.id).to_pyarrow()[schema.id]
+    return ids.cast(TYPES[schema.id_dtype]).combine_chunks()
+
+
+def refuse_strangers(
+    raws: RawTables, name: str, known: Any, ids: Any, new: int
+) -> None:
+    """Raises InputError when no stay of the static file is in the temporal one."""
+    if new == len(ids):
+        assert raws.static is not None
+        assert raws.temporal is not None
+        raise InputError(
+            f"{raws.static.path} and {raws.temporal.path}: column {name!r}: no id is "
+            f"in both, e.g. {text(known[0].as_py())} there and {text(ids[0].as_py())} "
+            "here; give a stay the same id in both files, or prepare one of them alone."
         )
-        first = table.group_by(schema.id).aggregate(**{ROW: table[ROW].min()})
-        ids = first.order_by(ROW).select(schema.id).to_pyarrow()[schema.id].cast(dtype)
-        new = pc.invert(pc.is_in(ids, value_set=static[schema.id].combine_chunks()))
-        extra = pa.table({schema.id: ids.filter(new)})
-        static = pa.concat_tables([static, extra], promote_options="default")
-    return join_labels(raws.labels, schema, static) if raws.labels else static
 
 
 def raw_group(raw: Raw, name: str) -> Any:
@@ -208,15 +281,22 @@ def join_labels(raw: Raw, schema: Schema, static: pa.Table) -> pa.Table:
     return static.append_column(label.name, labels[label.name].take(place))
 
 
-def check_size(raw: Raw, schema: Schema, stays: int) -> None:
-    """Refuses a grid that no memory holds: usually one wrong time, or a tiny step."""
-    cells = stays * schema.num_steps * max(len(schema.temporal), 1)
-    if cells > MOST_CELLS:
-        last = schema.start + (schema.num_steps - 1) * schema.step
-        raise InputError(
-            f"{raw.path}: {stays} stays of {schema.num_steps} steps (times up to "
-            f"{last:g}) do not fit in memory; pass --hours, or a larger --step."
-        )
+def check_size(raw: Raw, schema: Schema, stays: int, limit: str) -> None:
+    """Refuses a grid that takes too much memory: one wrong time, or a tiny step."""
+    need = COPIES * dense_bytes(schema, stays)
+    if need <= size_in_bytes("memory_limit", limit):
+        return
+    time = number(raw, schema.time)
+    rows = raw.table.select(id=raw.table[schema.id], time=time, row=raw.table[ROW])
+    last = rows.order_by([ibis.desc("time"), "row"]).limit(1).to_pyarrow()
+    found = last.to_pylist()[0]
+    raise InputError(
+        f"{raw.path}: {stays} stays of {schema.num_steps} steps need "
+        f"{need / 1e9:.1f} GB, more than --memory-limit {limit}; the longest is id "
+        f"{text(found['id'])} with the time {found['time']:g} at data row "
+        f"{found['row']}. Correct it, or pass --hours, a larger --step or a larger "
+        "--memory-limit."
+    )
 
 
 def read_temporal(raw: Raw, schema: Schema, options: TablesOptions) -> pa.Table:
@@ -244,16 +324,18 @@ def schema_table(schema: Schema, data: Dataset | None = None) -> list[list[str]]
     """Rows under `HEADER` to print a schema for review.
 
     Args:
-      data: the cohort, for the share of missing values; without it that cell is empty.
+      data: the cohort, for the range of numbers, which is in no schema, and the share
+        of missing values; without it they are not shown.
     """
     rows = []
     for part in ("static", "temporal"):
         features = getattr(schema, part)
         shares = missing_shares(data, part) if data else {}
+        ranges = seen_ranges(data, part) if data else {}
         for f in features:
             values = listing(f.categories, 6)
             if f.is_numeric:
-                values = f"{ends(f.lower)} .. {ends(f.upper)}"
+                values = " ".join([*ranges.get(f.name, []), *allowed(f)])
             share = shares.get(f.name, "")
             rows.append([f.name, part, f.kind, f.dtype, values, share, f.unit])
     if schema.label:
@@ -264,8 +346,24 @@ def schema_table(schema: Schema, data: Dataset | None = None) -> list[list[str]]
     return rows
 
 
-def ends(value: float | None) -> str:
-    return "" if value is None else f"{value:g}"
+def allowed(feature: Feature) -> list[str]:
+    """The bounds of a numeric feature, if it has any."""
+    lower, upper = feature.lower, feature.upper
+    if lower is None and upper is None:
+        return []
+    if upper is None:
+        return [f"(>= {lower:g})"]
+    return [f"(<= {upper:g})" if lower is None else f"({lower:g} to {upper:g})"]
+
+
+def seen_ranges(data: Dataset, part: str) -> dict[str, list[str]]:
+    """The smallest and the largest value of each numeric feature."""
+    table, found = getattr(data.cohort, part), {}
+    for at, feature in enumerate(numeric_features(getattr(data.schema, part))):
+        values = table.numeric[..., at][table.observed[..., at]]
+        if values.size:
+            found[feature.name] = [f"{values.min():g} .. {values.max():g}"]
+    return found
 
 
 def missing_shares(data: Dataset, part: str) -> dict[str, str]:

@@ -36,6 +36,7 @@ class QuantileNormal(NamedTuple):
     decimals: Any  # Int   [D]: the inverse is rounded to so many; -1 = not rounded
     lower: Any  # Float [D]: the inverse is clipped to [lower, upper]
     upper: Any  # Float [D]
+    single: Any = False  # Bool [D]: the values are those of 32 bits; False in old runs
 
 
 def fit_quantile_normal(
@@ -88,6 +89,13 @@ def add_tallies(one: Tally, other: Tally) -> Tally:
     return Tally(values, counts)
 
 
+def as_single(found: Tally) -> Tally:
+    """The tally with its values as 32 bits hold them."""
+    values, place = np.unique(found.values.astype(np.float32), return_inverse=True)
+    counts = np.bincount(place, found.counts, len(values)).astype(np.int64)
+    return Tally(values.astype(np.float64), counts)
+
+
 def fit_tallies(
     tallies: Sequence[Tally], features: tuple[Feature, ...], max_knots: int = 1000
 ) -> QuantileNormal:
@@ -111,12 +119,21 @@ def fit_tallies(
         else np.zeros((0, longest))
         for part in (0, 1)
     ]
-    scalars = np.array([row[2:] for row in rows], np.float64).reshape(len(rows), 6).T
+    scalars = np.array([row[2:] for row in rows], np.float64).reshape(len(rows), 7).T
     size = np.array([len(row[0]) for row in rows], np.int64)
-    count, mean, std, decimals, lower, upper = scalars
-    count, decimals = count.astype(np.int64), decimals.astype(np.int64)
-    levels, knots = stack
-    return QuantileNormal(levels, knots, size, count, mean, std, decimals, lower, upper)
+    (levels, knots), (count, mean, std, decimals, lower, upper, single) = stack, scalars
+    return QuantileNormal(
+        levels,
+        knots,
+        size,
+        count.astype(np.int64),
+        mean,
+        std,
+        decimals.astype(np.int64),
+        lower,
+        upper,
+        single.astype(bool),
+    )
 
 
 def forward(params: QuantileNormal, values: np.ndarray) -> np.ndarray:
@@ -124,7 +141,7 @@ def forward(params: QuantileNormal, values: np.ndarray) -> np.ndarray:
     values = np.asarray(values)
     z = np.empty(values.shape, np.float64)
     for d in range(values.shape[-1]):
-        x = _round(values[..., d].astype(np.float64), int(params.decimals[d]))
+        x = _round(params, d, values[..., d].astype(np.float64))
         u = _levels(params, d, x)
         z[..., d] = (ndtri(u) - params.mean[d]) / params.std[d]
     return z.astype(np.result_type(values.dtype, np.float32))
@@ -138,17 +155,19 @@ def inverse(params: QuantileNormal, z: np.ndarray) -> np.ndarray:
         knots = slice(0, int(params.size[d]))
         u = ndtr(z[..., d] * params.std[d] + params.mean[d])
         x = np.interp(u, params.levels[d, knots], params.values[d, knots])
-        x = _round(x, int(params.decimals[d]))
+        x = _round(params, d, x)
         values[..., d] = np.clip(x, params.lower[d], params.upper[d])
     return values
 
 
 def _fit_one(found: Tally, feature: Feature, max_knots: int) -> tuple[Any, ...]:
-    """(levels, values, count, mean, std, decimals, lower, upper) of one feature."""
+    """(levels, values) of one feature, and its fields from `count` on."""
+    single = feature.dtype == "float"
+    found = as_single(found) if single else found
     (distinct, counts), n = found, int(found.counts.sum())
     if not n:
         zero = np.zeros(1)
-        return zero + 0.5, zero, 0, 0.0, 1.0, -1, *_bounds(feature, 0.0, 0.0)
+        return zero + 0.5, zero, 0, 0.0, 1.0, -1, *_bounds(feature, 0.0, 0.0), single
     top = np.cumsum(counts) / n
     bottom = (np.cumsum(counts) - counts) / n
     middle = (bottom + top) / 2
@@ -162,7 +181,7 @@ def _fit_one(found: Tally, feature: Feature, max_knots: int) -> tuple[Any, ...]:
     levels = np.repeat(np.where(atom, bottom, middle)[kept], repeats)
     last = np.cumsum(repeats) - 1
     levels[last] = np.where(atom, top, middle)[kept]
-    decimals = 0 if feature.kind == "integer" else _decimals(distinct)
+    decimals = 0 if feature.kind == "integer" else _decimals(distinct, single)
     bounds = _bounds(feature, distinct[0], distinct[-1])
     knots = QuantileNormal(
         levels[None],
@@ -178,7 +197,7 @@ def _fit_one(found: Tally, feature: Feature, max_knots: int) -> tuple[Any, ...]:
     mean = np.average(normal, weights=counts)
     variance = np.average((normal - mean) ** 2, weights=counts)
     std = np.sqrt(variance) if len(distinct) > 1 else 1.0
-    return levels, values, n, mean, std, decimals, *bounds
+    return levels, values, n, mean, std, decimals, *bounds, single
 
 
 def _levels(params: QuantileNormal, d: int, x: np.ndarray) -> np.ndarray:
@@ -215,16 +234,25 @@ def _spread(middle: np.ndarray, free: np.ndarray, most: int) -> np.ndarray:
     return kept
 
 
-def _decimals(distinct: np.ndarray) -> int:
-    """Smallest d <= 6 with every value a multiple of 10^-d; -1 when there is none."""
+def _decimals(distinct: np.ndarray, single: bool) -> int:
+    """Smallest d <= 6 with every value a multiple of 10^-d; -1 when there is none.
+
+    Values of 32 bits are compared as such: 36.6 is then 36.599998.
+    """
+    dtype = np.float32 if single else np.float64
     for d in range(MOST_DECIMALS + 1):
-        if np.array_equal(np.round(distinct, d), distinct):
+        rounded = np.round(distinct, d)
+        if np.array_equal(rounded.astype(dtype), distinct.astype(dtype)):
             return d
     return -1
 
 
-def _round(x: np.ndarray, decimals: int) -> np.ndarray:
-    return np.round(x, decimals) + 0.0 if decimals >= 0 else x
+def _round(params: QuantileNormal, d: int, x: np.ndarray) -> np.ndarray:
+    """x with the decimals of feature d, and as its dtype holds it."""
+    decimals = int(params.decimals[d])
+    x = np.round(x, decimals) + 0.0 if decimals >= 0 else x
+    single = np.broadcast_to(params.single, np.shape(params.decimals))[d]
+    return x.astype(np.float32).astype(np.float64) if single else x
 
 
 def _bounds(feature: Feature, low: float, high: float) -> tuple[float, float]:

@@ -34,6 +34,7 @@ def test_prepare_fiddle_says_which_split_the_data_have(here, capsys):
     assert "2 patients, 1 static and 2 temporal features, 4 steps of 1 h" in said
     assert "(6.2% ones); label ARF_LABEL (0: 1, 1: 1)" in said
     assert "partition in ARF_4h.csv (test 1, train 1)" in said
+    assert said.endswith("; persons unknown: split by stay\n")
     assert main([*words, "--partition", "train,val", "--out", "train"]) == 0
     assert load_cohort("train").ids.tolist() == [1]
 

@@ -174,6 +174,18 @@ def test_respiratory_failure(tables):
     assert data.schema.label.name == "respiratory_failure"
 
 
+def test_who_comes_ventilated_is_not_without_onset(tmp_path):
+    care = ["1,1,20,Oral ETT,0", "2,2,20,Oral ETT,-30", "3,3,20,Oral ETT,240"]
+    some = {"respiratoryCare": care, "respiratoryCharting": ["1,4,-60,PEEP,5"]}
+    path = "pulmonary|ventilation and oxygenation|mechanical ventilation"
+    some |= {"treatment": [f"1,5,-5,{path}"]}
+    write(tmp_path, patient=[patient(n) for n in range(1, 6)], **some)
+    options = EicuOptions(task="arf4", tables=("respiratoryCare",), min_share=0.0)
+    data = read([tmp_path], options)
+    assert data.ids.tolist() == [1, 3]
+    assert data.cohort.label.tolist() == [0, 1]
+
+
 def test_refusals(tables, tmp_path):
     with pytest.raises(InputError, match="table vitalPeriodic is missing; looked for"):
         read([tables], EicuOptions(task="mortality48"))

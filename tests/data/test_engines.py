@@ -7,6 +7,7 @@ import types
 import ibis
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from mimic3_tables import chart, write_tables
 from small_cohorts import assert_cohorts
@@ -17,6 +18,7 @@ from jaxehr.core.cohort import Feature
 from jaxehr.data import engines
 from jaxehr.data import mimic3_vitals as vitals
 from jaxehr.data.engines import EngineOptions, open_engine
+from jaxehr.data.events import with_last_rows
 from jaxehr.data.gridding import grid_long
 from jaxehr.data.hospital import typed
 from jaxehr.data.mimic3 import Mimic3Options, open_parts, read
@@ -153,3 +155,24 @@ def test_too_little_memory_is_told(tmp_path):
     folder = write_tables(tmp_path, CHARTEVENTS=draws(rows=20_000))
     with pytest.raises(InputError, match=r"Out of Memory .* Raise --memory-limit"):
         read([folder], Mimic3Options(memory_limit="2MB"))
+
+
+def test_csv_in_the_name_of_a_folder_is_no_csv_file(tmp_path):
+    path = tmp_path / "made.from.csv.files" / "x.parquet"
+    path.parent.mkdir()
+    pq.write_table(pa.table({"A": [1, 2]}), path)
+    assert engines.column_names(str(path)) == ["A"]
+    with open_engine(EngineOptions()) as engine:
+        assert engines.fetch(engine, engines.scan(engine, str(path))).num_rows == 2
+    with engines.numbered(str(path)) as rows:
+        assert rows.to_pyarrow()["a"].to_pylist() == [1, 2]
+    assert engines.is_csv("a/B.CSV.GZ")
+
+
+def test_the_last_row_is_in_the_bin_of_its_time():
+    """0.3 / 0.1 is a little less than 3."""
+    axes = {"id": "id", "time": "hour", "start": 0.0, "step": 0.1, "num_steps": 10}
+    table = pa.table({"id": [1], "hour": [0.0], "x": [5.0]})
+    ends = pa.table({"id": [1], "end": [0.3]})
+    found = with_last_rows(table, axes, ends)
+    assert found["hour"].to_pylist() == [0.0, 3 * 0.1]

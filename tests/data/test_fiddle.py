@@ -170,6 +170,27 @@ def test_persons_and_partition_of_the_table_of_stays(release):
     assert data.provenance["partition"]["source"] == "prep/icustays_MV.csv"
 
 
+def test_persons_are_known_whole_or_not_at_all(release):
+    assert read([release]).provenance["persons"] == "unknown: split by stay"
+    (release / "prep").mkdir()
+    path = release / "prep" / "icustays.csv"
+    path.write_text("SUBJECT_ID,ICUSTAY_ID\n50,3\n50,7\n")
+    with pytest.raises(
+        InputError,
+        match=r"icustays\.csv: person missing for 1 of 3 stays, e\.g\. ID 12",
+    ):
+        read([release])
+    path.write_text("SUBJECT_ID,ICUSTAY_ID\n50,3\n50,7\n51,12\n51,x\n")  # ids as text
+    data = read([release])
+    assert data.groups.tolist() == [50, 50, 51]
+    assert data.provenance["persons"] == "person"
+    path.with_name("icustays_MV.csv").write_text("SUBJECT_ID,ICUSTAY_ID\n50,3\n")
+    assert read([release]).groups.tolist() == [50, 50, 51]  # the file that has all
+    path.with_name("icustays_MV.csv").unlink()
+    path.write_text("SUBJECT_ID,ICUSTAY_ID\n50,300\n")  # of other stays
+    assert read([release]).schema.group is None
+
+
 def test_output_folder_without_a_population(release, tmp_path):
     folder = tmp_path / "output"
     shutil.copytree(release / "features" / "ARF_4h", folder)

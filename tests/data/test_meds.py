@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from small_cohorts import sparse_cohort, sparse_schema
 
 from jaxehr.cli import main
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Table
+from jaxehr.core.cohort import Dataset, Table
 from jaxehr.data.meds import MedsOptions, read
 from jaxehr.data.meds_export import save_meds
 from jaxehr.data.simulate import SimulateOptions, simulate
@@ -138,6 +139,40 @@ def test_round_trip_keeps_values_times_and_labels(tmp_path):
     save_meds(second, tmp_path / "b")
     tables = [pq.read_table(tmp_path / name / "data") for name in "ab"]
     assert tables[0].equals(tables[1])
+
+
+def test_persons_of_several_stays_come_back(tmp_path):
+    data = simulate(SimulateOptions(n=40, steps=3))
+    for kind in (int, str):
+        groups = (data.ids // 2 + 1000).astype(kind)
+        named = data._replace(schema=data.schema.replace(group="mrn"), groups=groups)
+        out = tmp_path / kind.__name__
+        save_meds(named, out)
+        again = read([out], MedsOptions(hours=3, min_share=0.0))
+        assert again.schema.group == "person"
+        names = [f.name for f in (*again.schema.static, *again.schema.temporal)]
+        assert not any("PERSON" in name for name in names)
+        np.testing.assert_array_equal(again.ids, data.ids)
+        np.testing.assert_array_equal(again.groups.astype(kind), groups)
+    codes = [(1, None, "JAXEHR//PERSON//7", None, None)]
+    with pytest.raises(InputError, match=r"each of 3 subjects .*PERSON//ID; 2 have no"):
+        read([write(tmp_path / "some", [*EVENTS, *codes])], MedsOptions(**SOME))
+
+
+def test_the_ones_of_a_sparse_cohort_become_codes(tmp_path):
+    schema = sparse_schema(3, 4)
+    thin, whole = sparse_cohort(schema, count=30)
+    data = Dataset(schema, thin, np.arange(30), np.arange(30), {})
+    save_cohort(data, tmp_path / "cohort")
+    words = ["export", "meds", str(tmp_path / "cohort"), "--out", str(tmp_path / "a")]
+    assert main(words) == 0
+    again = read([tmp_path / "a"], MedsOptions(hours=4, min_share=0.0))
+    np.testing.assert_array_equal(again.cohort.length, whole.length)
+    found = {f.name: f.categories for f in again.schema.temporal}
+    assert found == {"x0": ("done",), "x1": ("done",), "x2": ("done",)}
+    order = [list(found).index(f"x{i}") for i in range(3)]
+    seen = again.cohort.temporal.observed[..., order]
+    np.testing.assert_array_equal(seen, whole.temporal.codes == 1)
 
 
 def column(data, part, name):

@@ -105,11 +105,26 @@ def cells(data, name):
 def test_steps_leave_out_each_for_its_rule(mortality):
     steps = {row["step"]: row["stays"] for row in mortality.provenance["steps"]}
     assert list(steps.values()) == [10, 9, 8, 6, 5, 4, 3, 3, 3, 3]
-    assert list(steps)[5] == "without a transfer"
+    assert list(steps)[4] == "without a transfer"
     assert mortality.ids.tolist() == [100, 200, 300]
     assert mortality.groups.tolist() == [1, 2, 3]
     assert mortality.cohort.label.tolist() == [0, 1, 0]
     assert mortality.cohort.length.tolist() == [48, 48, 48]
+
+
+def test_a_transferred_stay_is_no_other_stay_of_the_admission(tmp_path):
+    """extract_subjects.py drops transfers first, then admissions of several stays."""
+    again = (
+        "4,1,10,101,metavision,MICU,SICU,7,7,2101-01-06 02:00:00,2101-01-07 00:00:00"
+    )
+    twice = (
+        "5,2,20,201,metavision,MICU,MICU,7,7,2101-01-06 02:00:00,2101-01-07 00:00:00"
+    )
+    stays = [stay(1), stay(2), stay(3), again, twice]
+    tables = {"ADMISSIONS": ADMITTED, "ICUSTAYS": stays, "PATIENTS": PEOPLE}
+    write_tables(tmp_path, **tables, CHARTEVENTS=CHARTED, **OTHER)
+    data = read([tmp_path], Mimic3Options(task="mortality48", min_share=0.0))
+    assert data.ids.tolist() == [100, 300]
 
 
 def test_events_of_every_table(mortality):
@@ -141,6 +156,32 @@ def test_arf_excludes_early_onsets_and_labels_late_ones(folder):
     assert data.schema.num_steps == 4
 
 
+def test_who_comes_ventilated_is_not_without_onset(tmp_path):
+    ventilated = [f"1,100,{DAY} 01:30:00,225792", f"2,200,{DAY} 06:00:00,225794"]
+    peep = [f"20,3,30,300,220339,{DAY} 01:59:59,5,5,cmH2O,0", CHARTED[0], CHARTED[4]]
+    wrong = [f"21,6,60,600,220339,{DAY} 03:00:00,5,5,cmH2O,1"]  # an error
+    tables = {"ADMISSIONS": ADMITTED, "ICUSTAYS": STAYS, "PATIENTS": PEOPLE}
+    tables |= OTHER | {"PROCEDUREEVENTS_MV": ventilated, "CHARTEVENTS": peep + wrong}
+    write_tables(tmp_path, **tables)
+    data = read([tmp_path], Mimic3Options(task="arf4", min_share=0.0))
+    assert data.ids.tolist() == [200, 600, 700, 800, 900]
+    assert data.cohort.label.tolist() == [1, 0, 0, 0, 0]
+
+
+def test_flags_of_errors_may_be_doubles(folder, mortality, tmp_path):
+    """As in Parquet files in which a missing flag made the column floating."""
+    for path in folder.glob("*.csv"):
+        flag = {"CHARTEVENTS": "error", "OUTPUTEVENTS": "iserror"}.get(path.stem)
+        text = f"* REPLACE ({flag}::DOUBLE AS {flag})" if flag else "*"
+        duckdb.sql(
+            f"COPY (SELECT {text} FROM read_csv('{path}')) "
+            f"TO '{tmp_path / path.stem}.parquet'"
+        )
+    data = read([tmp_path], Mimic3Options(task="mortality48", min_share=0.0))
+    name = "Heart Rate [220045]"
+    assert cells(data, name) == cells(mortality, name)
+
+
 def test_choice_of_variables(folder):
     options = Mimic3Options(task="mortality48", min_share=0.5, max_categories=1)
     data = read([folder], options)
@@ -170,7 +211,9 @@ def test_options_of_another_task_are_refused():
 
 DEMO = """
 WITH icu AS (
-  SELECT *, count(*) OVER (PARTITION BY hadm_id) AS n FROM '{csv}/ICUSTAYS.csv'
+  SELECT *, count(*) FILTER (first_careunit = last_careunit
+    AND first_wardid = last_wardid) OVER (PARTITION BY hadm_id) AS n
+  FROM '{csv}/ICUSTAYS.csv'
 ), stays AS (
   SELECT icu.* FROM icu JOIN '{csv}/PATIENTS.csv' USING (subject_id)
   JOIN '{csv}/ADMISSIONS.csv' AS a USING (hadm_id)
@@ -222,13 +265,13 @@ WITH stays AS (
   SELECT icustay_id::INT AS icustay_id, charttime::TIMESTAMP AS t
   FROM read_csv('{csv}/CHARTEVENTS.csv', all_varchar=true, quote='"')
   WHERE itemid = '220339' AND TRY_CAST(valuenum AS DOUBLE) IS NOT NULL
-    AND icustay_id IS NOT NULL
+    AND icustay_id IS NOT NULL AND error IS DISTINCT FROM '1'
   UNION ALL
   SELECT icustay_id, starttime FROM '{csv}/PROCEDUREEVENTS_MV.csv'
   WHERE itemid IN (225792, 225794)
 ), onset AS (
   SELECT icustay_id, min(t) AS t FROM signs JOIN stays USING (icustay_id)
-  WHERE t BETWEEN intime AND outtime GROUP BY 1
+  WHERE t <= outtime GROUP BY 1
 )
 SELECT icustay_id, (t IS NOT NULL)::INT FROM stays LEFT JOIN onset USING (icustay_id)
 WHERE t IS NULL OR t >= intime + INTERVAL 4 HOUR ORDER BY 1
@@ -258,6 +301,21 @@ def test_shards_hold_the_same_cohort(demo, tmp_path):
     np.testing.assert_array_equal(again.ids, data.ids)
     np.testing.assert_array_equal(again.groups, data.groups)
     assert_cohorts(again.cohort, data.cohort)
+
+
+def test_a_part_may_lack_a_variable_in_any_number_of_shards(folder, mortality):
+    """Item 225792 is of stay 300 alone, so that the part without that stay lacks it."""
+    fields = {"task": "mortality48", "min_share": 0.0, "test_fraction": 0.5}
+    sizes = []
+    for part in ("train", "test"):
+        options = Mimic3Options(part=part, **fields)
+        for number in (1, 2):
+            with open_parts([folder], options, number) as made:
+                data = [piece.data for piece in made.pieces]
+            assert data[0].schema == mortality.schema
+            sizes.append(sum(len(piece.ids) for piece in data))
+    assert sizes[0] == sizes[1] > 0
+    assert sizes[2] == sizes[3] == 3 - sizes[0] > 0
 
 
 def test_a_cohort_in_memory_is_filled_block_by_block(demo, monkeypatch):

@@ -208,6 +208,22 @@ def test_2012_a_bad_row_is_named_with_its_file(stays, text, match):
         physionet2012.read([stays])
 
 
+@pytest.mark.parametrize(
+    ("byte", "value", "match"),
+    [(0, 1, "encrypted, password required"), (2, 9, "compression method is not")],
+)
+def test_a_zip_that_python_cannot_open(stays, byte, value, match):
+    """A password, and Deflate64: written into both headers of every member."""
+    path = stays.parent / "set.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(stays / "1.txt", "1.txt")
+    content = bytearray(path.read_bytes())
+    content[6 + byte] = content[content.index(b"PK\x01\x02") + 8 + byte] = value
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"set.zip: cannot be read as .*{match}"):
+        physionet2012.read([path])
+
+
 def test_damaged_archive_missing_column_and_empty_folder(stays):
     broken = stays.parent / "set.tar.xz"
     broken.write_bytes(lzma.compress(b"x" * 5000)[:-20])

@@ -7,6 +7,7 @@ import pytest
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import take
+from jaxehr.data.hospital import PartOptions, select_part
 from jaxehr.data.simulate import SimulateOptions, simulate
 from jaxehr.data.split import fewer, hashed_share, split
 
@@ -66,3 +67,17 @@ def test_fewer_are_taken_by_the_hash_of_the_person():
     order = np.random.default_rng(0).permutation(100)
     np.testing.assert_array_equal(fewer(groups[order], rows[order], 10), few[order])
     np.testing.assert_array_equal(fewer(groups, rows, 99), rows)
+
+
+@pytest.mark.parametrize("by", ["person", "stay"])
+def test_train_holds_out_a_share_of_a_part(by):
+    """The default hold-out of `train` and `discretize` inside our own split."""
+    data = simulate(SimulateOptions(n=400, steps=3))
+    data = data._replace(groups=data.ids // 2)
+    for part, most in (("train", 0.8), ("test", 0.2)):
+        options = PartOptions(part=part, split_by=by)
+        chosen = select_part(data, options)
+        error = np.sqrt(0.16 / 200)  # standard error of a share of the people
+        assert abs(len(chosen.ids) / 400 - most) < 4 * error
+        _, holdout = split(chosen, 0.2)
+        assert abs(len(holdout.ids) / len(chosen.ids) - 0.2) < 4 * error / np.sqrt(most)

@@ -118,6 +118,33 @@ def test_single_precision_keeps_atoms_and_dtype():
     np.testing.assert_array_equal(inverse(params, z), values)
 
 
+def test_columns_of_32_bits_keep_their_decimals_and_atoms():
+    """36.6 is 36.599998 there; what comes back is so, too, and to one decimal."""
+    draw = np.random.default_rng(5)
+    tenths = np.round(draw.normal(37, 0.7, 3000), 1)
+    values = np.stack([tenths, draw.normal(80, 12, 3000)], -1).astype(np.float32)
+    columns = numeric("temp", "continuous", dtype="float")
+    for given in (values, tenths[:, None]):  # also doubles not yet cut to 32 bits
+        given = given.astype(np.float64)
+        features = columns[: given.shape[1]]
+        params = fit_quantile_normal(given, np.ones_like(given, bool), features)
+        assert params.decimals[0] == 1
+        back = inverse(params, forward(params, given))
+        np.testing.assert_array_equal(back[:, 0], values[:, 0].astype(np.float64))
+        drawn = inverse(params, draw.standard_normal((500, given.shape[1])))
+        np.testing.assert_array_equal(drawn, drawn.astype(np.float32))
+        tenth = np.round(drawn[:, 0], 1).astype(np.float32)
+        np.testing.assert_array_equal(drawn[:, 0], tenth.astype(np.float64))
+
+
+def test_parameters_of_old_runs_know_no_32_bits():
+    values = np.array([[1.25], [2.5], [2.5]])
+    params = fit_quantile_normal(values, values > 0, numeric("x"))
+    old = {k: v for k, v in params._asdict().items() if k != "single"}
+    again = QuantileNormal(**old)
+    np.testing.assert_array_equal(inverse(again, forward(again, values)), values)
+
+
 def test_missing_values_and_their_placeholders_do_not_count():
     values = np.array([[1.0, 0], [2, 0], [0, 0], [4, 0]])
     observed = np.array([[1, 0], [1, 0], [0, 0], [1, 0]], bool)

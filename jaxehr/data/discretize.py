@@ -28,6 +28,7 @@ from jaxehr.core.cohort import (
     Feature,
     Table,
     column_order,
+    empty_table,
     make_cohort,
     num_steps,
     valid_steps,
@@ -123,20 +124,22 @@ def apply(rule: dict[str, Any], data: Dataset) -> Dataset:
     (patients,), places = ones(rule, data, "static")
     static[patients, places] = 1
     seen = np.repeat(np.asarray(cohort.has_static)[:, None], static.shape[1], 1)
-    temporal = cohort.temporal
+    temporal, length = cohort.temporal, cohort.length
+    steps = data.schema.num_steps
     if kept["temporal"]:
         cells, places = ones(rule, data, "temporal")
         shape = (count, num_steps(temporal), len(kept["temporal"]))
-        temporal = from_cells((*cells, places), cohort.length, shape)
-    else:
-        shape = (count, num_steps(temporal))
-        temporal = Table(*(np.zeros((*shape, 0), leaf.dtype) for leaf in temporal))
+        temporal = from_cells((*cells, places), length, shape)
+    else:  # no series, and so no steps
+        temporal = empty_table((count, 0), ())
+        steps, length = 0, np.zeros_like(cohort.length)
     made = make_cohort(
-        Table(np.zeros((count, 0)), static, seen), temporal, cohort.length, cohort.label
+        Table(np.zeros((count, 0)), static, seen), temporal, length, cohort.label
     )
     schema = data.schema.replace(
         static=features(kept["static"]),
         temporal=features(kept["temporal"]),
+        num_steps=steps,
         rules=(),  # their columns are gone
     )
     return data._replace(

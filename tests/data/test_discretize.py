@@ -244,6 +244,8 @@ def test_rare_columns_are_dropped():
 def test_a_static_cohort_keeps_an_empty_temporal_table(tmp_path):
     made = discretize(static_only(), ALL)
     assert isinstance(made.cohort.temporal, Table)
+    assert made.schema.num_steps == 0  # `cdmt` would look for series in them
+    assert made.cohort.temporal.observed.shape == (5, 0, 0)
     save_cohort(made, tmp_path / "cohort")
     assert load_cohort(tmp_path / "cohort").schema == made.schema
 

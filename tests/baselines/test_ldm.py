@@ -144,7 +144,7 @@ def test_sums_of_a_sparse_table():
         ({"scale": "max"}, "unknown scale 'max'; known: std, whiten"),
         ({"betas": "long"}, "unknown betas 'long'; known: scaled, paper, code, sqrt"),
         ({"diffusion_steps": 0}, "diffusion_steps must be positive, got 0"),
-        ({"label_drop": 1.5}, r"label_drop must lie in \[0.0, 1.0\], got 1.5"),
+        ({"label_drop": 1.5}, r"label_drop must lie in \[0.0, 0.99\], got 1.5"),
         ({"rows": "long"}, "unknown rows 'long'"),
     ],
 )

@@ -80,9 +80,9 @@ def test_layouts_are_equal_and_hashable():
         ({"categorical_norm": "k"}, "unknown categorical_norm 'k'"),
         ({"time_input": "sigma"}, "unknown time_input 'sigma'"),
         ({"rho_kind": "free"}, "unknown rho_kind 'free'"),
-        ({"label_drop": 1.5}, r"label_drop must lie in \[0.0, 1.0\], got 1.5"),
+        ({"label_drop": 1.5}, r"label_drop must lie in \[0.0, 0.99\], got 1.5"),
         ({"sigma_min": 90.0}, "sigma_min 90.0 must lie below sigma_max 80.0"),
-        ({"rho": 5.0}, "must exceed rho_floor 5.0; got 5.0 and 7.0"),
+        ({"rho": 5.0}, "must exceed rho_floor 5.0; got 5.0 and 11.0"),
         ({"rho_floor": 0.0}, "rho_floor must be positive, got 0.0"),
         (
             {"rho_embedding": 0.1, "rho_floor": 0.1},

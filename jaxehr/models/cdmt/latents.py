@@ -100,7 +100,8 @@ def encode(latents: Latents, gaps: Gaps) -> np.ndarray:
     """Series with drawn values in gaps and at padding, and latents: float32
     [N, T, D + P]."""
     known = known_of(latents.panels, latents.ends, gaps)
-    seeds = told_apart(gaps.seeds)
+    told = gaps.valid.any(1)  # all that is drawn of the others is cut off
+    seeds = np.where(told, told_apart(gaps.seeds), gaps.seeds)
     drawn = completion.draw(latents.law, known, gaps.label, seeds)
     # The lower end of an interval is the code before it.
     above = np.nextafter(known.low, np.float32(np.inf))

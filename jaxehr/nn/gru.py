@@ -134,13 +134,16 @@ def _over_time(
     reverse: bool,
     unroll: int,
 ) -> tuple[Any, Any]:
-    """`lax.scan` that skips the steps behind the longest record; zeros are kept there.
+    """`lax.scan` that skips the steps behind the longest record, on a CPU, and keeps
+    zeros there.
 
     A condition inside, not a loop that ends: of several trainings side by side (`vmap`)
     a loop of their own lengths would choose between whole arrays at every step.
     """
     options = {"reverse": reverse, "unroll": unroll}
-    if length is None:
+    # An accelerator takes thousands of records at once, one of which is long, and its
+    # host would have to be asked at every step.
+    if length is None or jax.default_backend() != "cpu":
         return lax.scan(step, carry, inputs, **options)
     longest = length.max()
 
@@ -164,11 +167,12 @@ def blocked_direction(
     reverse: bool,
     how: How = USUAL,
 ) -> jax.Array:
-    """`plain_direction` with its backward pass by hand, up to the longest record.
+    """`plain_direction` with its backward pass by hand.
 
     The forward pass keeps the states and, unless they are made again, four arrays
     [B, H] a step; the backward pass adds up the weights' gradients inside one loop, so
-    that everything it touches stays in cache. States are 0 behind the longest record.
+    that everything it touches stays in cache. On a CPU both end with the longest
+    record, and states behind it are 0.
     """
     how = how._replace(recompute=True)  # nothing but the states
     return _blocked_forward(weights, x, length, reverse, how)[0]

@@ -187,12 +187,12 @@ def test_version(capsys):
         ("demo --out full", ["full: is not empty and holds no demo"]),
         ("demo --steps 0", ["steps must be positive"]),
         (
-            "train timediff c --backbone transformer --hidden 51",
+            "train timediff c --out x --backbone transformer --hidden 51",
             ["hidden 51 must be even"],
         ),
-        ("train cdmt c --label-drop 1", ["label_drop must lie in [0.0, 0.99]"]),
+        ("train cdmt c --out x --label-drop 1", ["label_drop must lie in [0.0, 0.99]"]),
         (
-            "train cdmt c --categorical mask --embedding-bias",
+            "train cdmt c --out x --categorical mask --embedding-bias",
             ["embedding_bias is one of embeddings"],
         ),
     ],

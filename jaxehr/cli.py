@@ -50,7 +50,7 @@ COMMANDS = {
 }
 
 
-OUT_OF_MEMORY = "out of memory; use a smaller cohort or --batch-size"
+OUT_OF_MEMORY = "out of memory; use a smaller cohort, --batch-size"
 LOST = (
     "another process of this job has ended; start the job again: a training goes on "
     "from its last checkpoint."
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         return 128 + signal.SIGPIPE
     except MemoryError:
-        return fail(OUT_OF_MEMORY, 1)
+        return fail(f"{OUT_OF_MEMORY} or --n", 1)
     except OSError as error:
         if error.errno is None:
             raise
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(f"{place}: {error.strerror}; free space or choose another place", 2)
     except (RuntimeError, ValueError) as error:  # JAX raises both
         if "RESOURCE_EXHAUSTED" in str(error):
-            return fail(f"the device is {OUT_OF_MEMORY} or --chunk-rows", 1)
+            return fail(f"{OUT_OF_MEMORY} or --chunk-rows", 1)
         if not partner_lost(error):
             raise
         return fail(LOST, 1)

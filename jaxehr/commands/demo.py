@@ -1,6 +1,7 @@
 """`jaxehr demo`: prepare, train, sample and evaluate on a small real cohort."""
 
 import pathlib
+from typing import Any
 
 from jaxehr.commands.flags import flag, read_flags
 from jaxehr.core.checks import InputError, positive
@@ -40,13 +41,11 @@ def run(words: list[str]) -> int:
     from jaxehr.training.config import TrainConfig
 
     out = arguments.out
-    if not holds_cohort(out / "real"):
+    if holds_cohort(out / "real"):
+        check_size(out, load_cohort(out / "real").provenance, arguments.n)
+    else:
         save_cohort(nafld(NafldOptions(n=arguments.n)), out / "real")
     real = load_cohort(out / "real")
-    if (held := num_patients(real.cohort)) != arguments.n:
-        raise InputError(
-            f"{out}: holds a demo of {held} people; take --n {held}, or another --out."
-        )
     print(summary(real, out / "real"))
     settings = TrainConfig(
         steps=arguments.steps,
@@ -71,6 +70,15 @@ def run(words: list[str]) -> int:
         folder=out / "synthetic",
     )
     return 0
+
+
+def check_size(out: pathlib.Path, made: dict[str, Any], asked: int) -> None:
+    """Raises where an earlier demo was asked for more or fewer people."""
+    held = made.get("options", {}).get("n", asked)
+    if held != asked:
+        raise InputError(
+            f"{out}: holds a demo of {held} people; take --n {held}, or another --out."
+        )
 
 
 def check_folder(path: pathlib.Path) -> None:

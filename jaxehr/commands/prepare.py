@@ -253,7 +253,7 @@ def notes(data: Dataset) -> str:
             text += f"; persons {data.provenance['persons']}"
     alone = data.provenance.get("unmatched") or {"static": 0, "temporal": 0}
     if any(alone.values()):
-        text += f"; {alone['static']} stays only in static, "
-        text += f"{alone['temporal']} only in temporal"
+        text += f"; only in static: {alone['static']} stays, "
+        text += f"only in temporal: {alone['temporal']}"
     rule = data.provenance.get("discretize")
     return text + (f"; bins fitted on {rule['fitted_on']} patients" if rule else "")

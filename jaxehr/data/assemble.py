@@ -62,7 +62,8 @@ def assemble(
       temporal: times lie on schema.start + k * schema.step, 0 <= k < schema.num_steps.
         A sparse table is taken as it is; its patients are the rows of `static`.
       where: names of the two tables in messages, usually their files.
-      allow_missing: whether a feature may have no value (a small synthetic cohort).
+      allow_missing: whether a feature may have no value (a small synthetic cohort, a
+        part of one whose features were chosen on everybody).
 
     Raises:
       InputError: missing column, null or repeated id or (id, time), time off the grid,

@@ -48,7 +48,7 @@ class Known(NamedTuple):
 def law_of(found: gaussian.Moments, steps: int = 1) -> Law:
     """The law with these moments, of so many steps, around the means of the classes."""
     blocks, width = found.square.shape[:2]
-    covariance = gaussian.covariance(found, within=True) + LEAST * np.eye(width)
+    covariance = gaussian.covariance(found) + LEAST * np.eye(width)
     inverse = np.linalg.inv(covariance)
     own = np.diagonal(inverse, axis1=1, axis2=2)  # [G, n]
     weight = -inverse / own[..., None] * (1.0 - np.eye(width))
@@ -102,6 +102,8 @@ def learn(
       latent: the number of columns, from the last one, that are latents.
     """
     steps, columns = known.low.shape[1:]
+    if not (known.low < known.high).any():
+        return law_of(gaussian.moments(known.low, label, classes), steps)
     law, x = alone(*gaussian.blocks_of(steps, columns), classes), None
     total = None
     for sweep in range(LEARN):

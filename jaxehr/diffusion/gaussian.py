@@ -77,19 +77,13 @@ def means(found: Moments) -> np.ndarray:
     return found.total / np.maximum(found.count, 1.0)[:, None] / UNITS
 
 
-def covariance(found: Moments, *, within: bool = False) -> np.ndarray:
-    """[blocks, n, n], shrunk to a multiple of the unit matrix by the oracle
-    approximation [chen2010], so that it is never singular.
-
-    Args:
-      within: around the means of the classes instead of the mean of all.
-    """
+def covariance(found: Moments) -> np.ndarray:
+    """[blocks, n, n] around the means of the classes, shrunk to a multiple of the unit
+    matrix by the oracle approximation [chen2010], so that it is never singular."""
     people = found.count.sum()
     blocks, width = found.square.shape[:2]
-    around = means(found) if within else found.total.sum(0)[None] / people / UNITS
-    count = found.count if within else np.array([people])
-    each = around.reshape(-1, blocks, width).swapaxes(0, 1)  # [blocks, C, n]
-    moved = (each * count[:, None]).swapaxes(1, 2) @ each
+    each = means(found).reshape(-1, blocks, width).swapaxes(0, 1)  # [blocks, C, n]
+    moved = (each * found.count[:, None]).swapaxes(1, 2) @ each
     cov = (found.square / UNITS**2 - moved) / people
     level = np.trace(cov, axis1=1, axis2=2) / width  # [blocks]
     square = np.mean(cov**2, axis=(1, 2))
@@ -103,7 +97,7 @@ def fit(found: Moments) -> Normal:
     """The law with these moments, its covariance, that within classes, shrunk."""
     mean = found.total.sum(0) / found.count.sum() / UNITS
     # From the smallest one.
-    variance, basis = np.linalg.eigh(covariance(found, within=True))
+    variance, basis = np.linalg.eigh(covariance(found))
     variance = np.maximum(variance, 1e-4)
     part = np.cumsum(variance, 1) / variance.sum(1, keepdims=True)
     cut = int((part <= REST).sum(1).min())

@@ -18,6 +18,7 @@ from jaxehr.training.turns import (
     Fed,
     Layout,
     Turn,
+    alike,
     batches,
     chunk_of,
     count_of,
@@ -164,7 +165,7 @@ def mean_loss(
 ) -> jax.Array:
     """Mean loss over `data` with the same noise at every call.
 
-    Rows are taken in chunks of `chunk_of(config)`; the last chunk wraps around to the
+    Rows are taken in chunks of `chunk_of(config)`; the last draw wraps around to the
     first rows, so every chunk is full and the set of draws is fixed, for any number of
     devices.
     """
@@ -174,13 +175,14 @@ def mean_loss(
     wanted = per_pass * config.valid_draws
     total = -(-wanted // devices)  # chunks on each device
     device = jax.lax.axis_index(axis) if axis else 0
-    order = jnp.argsort(objective.lengths(data)) if objective.lengths else None
+    places = jnp.arange(wanted * rows) % count
+    if objective.lengths:
+        places = places[alike(objective.lengths(data)[places], rows)]
+    places = places.reshape(wanted, rows)
 
     def one(i: jax.Array) -> jax.Array:
         chunk = i * devices + device
-        index = (chunk * rows + jnp.arange(rows)) % count
-        if order is not None:  # see `alike`
-            index = jnp.sort(order[index])
+        index = places[jnp.minimum(chunk, wanted - 1)]
         batch = objective.take(data, index)
         loss = objective.loss(params, jax.random.fold_in(key, chunk), batch)[0]
         return jnp.where(chunk < wanted, loss, 0.0)  # the last device may have none

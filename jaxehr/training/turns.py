@@ -156,8 +156,8 @@ def accumulate(
 def alike(lengths: jax.Array, rows: int) -> jax.Array:
     """Int [N / rows, rows]: places of N patients, those of like length together.
 
-    Within a chunk they keep their order, which is one of chance: diffusion times are
-    dealt out by it.
+    Within a chunk they keep their order: diffusion times are dealt out by it, and not
+    by length.
     """
     return jnp.sort(jnp.argsort(lengths).reshape(-1, rows), axis=1)
 

@@ -10,7 +10,11 @@ from cli_tools import SMALL, TABLES
 
 from jaxehr import progress
 from jaxehr.cli import main
-from jaxehr.runs.folder import FORMAT, PARAMS, RUN_FILE, outdated
+from jaxehr.core.checks import InputError
+from jaxehr.core.configs import replace
+from jaxehr.data.store import load_cohort
+from jaxehr.runs.folder import FORMAT, PARAMS, RUN_FILE, load_run
+from jaxehr.runs.training import train_run
 
 # Runs
 
@@ -50,19 +54,35 @@ def test_the_same_command_again_changes_nothing(made, run, capsys):
     assert (run / "params.npz").read_bytes() == before
 
 
-def test_new_steps_take_the_end_of_an_old_training_away(tmp_path):
-    """Parameters of 4 steps would else stand beside the numbers of later ones."""
-    (tmp_path / PARAMS).write_bytes(b"of the end before")
-    forget = outdated(tmp_path)
-    forget(6, {"loss": 1.0})
-    forget(8, {"loss": 1.0})
-    assert not (tmp_path / PARAMS).exists()
+def test_new_steps_take_the_end_of_an_old_training_away(made, here):
+    """Its parameters would else stand beside the numbers of later steps."""
+    words = [
+        "train",
+        "cdmt",
+        str(made / "cohort"),
+        "--out",
+        "longer",
+        *SMALL[:-1],
+        "9999",
+    ]
+    assert main([*words, "--max-minutes", "1e-9"]) == 0
+    assert (here / "longer" / PARAMS).is_file()
+
+    def stop(step, told):
+        raise KeyboardInterrupt
+
+    run, data = load_run("longer"), load_cohort(made / "cohort")
+    more = replace(run.config, {"train": {"max_minutes": 0.0}})
+    with pytest.raises(KeyboardInterrupt):
+        train_run("cdmt", data, "longer", more, callbacks=[stop])
+    with pytest.raises(InputError, match="training has not ended"):
+        load_run("longer")
 
 
 def test_a_run_that_was_killed_at_its_first_file_goes_on(made, here):
-    (here / "run").mkdir()
-    (here / "run" / f".{RUN_FILE}.x1y2").write_text('{"form')
-    words = ["train", "cdmt", str(made / "cohort"), "--out", "run", *SMALL]
+    (here / "first").mkdir()
+    (here / "first" / f".{RUN_FILE}.x1y2").write_text('{"form')
+    words = ["train", "cdmt", str(made / "cohort"), "--out", "first", *SMALL]
     assert main(words) == 0
 
 

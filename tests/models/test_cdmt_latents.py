@@ -202,22 +202,22 @@ def test_patients_who_differ_in_anything_are_drawn_differently():
     assert latents.seeds_of(numeric[:1], label[:1])[0] == seeds[0]
 
 
-def test_equal_patients_are_drawn_apart():
-    """Of whom nothing is seen all are alike, but their gaps are not one draw."""
+def test_those_of_whom_nothing_is_seen_are_drawn_apart():
     model, params, _ = at_start()
     one = jax.tree.map(lambda leaf: np.asarray(leaf)[:1], people())
     unseen = np.zeros_like(one.temporal.observed)
     one = one._replace(temporal=one.temporal._replace(observed=unseen))
     copies = jax.tree.map(lambda leaf: np.repeat(leaf, 50, 0), one)
-    found = preprocessing.encode(params["fitted"], model.layout, copies).numeric
-    alone = preprocessing.encode(params["fitted"], model.layout, one).numeric
-    np.testing.assert_array_equal(found[:1], alone)
+    asked = params["fitted"], model.layout, copies
+    alone = preprocessing.encode(*asked).numeric
+    assert len(np.unique(alone[:, 0, 0])) == 1  # when a patient is scored
+    found = preprocessing.encode(*asked, np.arange(50)).numeric
     assert len(np.unique(found[:, 0, 0])) == 50
-    seeds = np.array([7, 5, 7, 5, 9], np.uint32)
-    apart = latents.told_apart(seeds)
-    np.testing.assert_array_equal(apart[[0, 1, 4]], seeds[[0, 1, 4]])
-    assert len(set(apart.tolist())) == 5
-    assert not len(latents.told_apart(seeds[:0]))
+    whole = [
+        preprocessing.encode(*asked[:2], people(), n) for n in (None, np.arange(800))
+    ]
+    seen = people().temporal.observed.any((1, 2))
+    np.testing.assert_array_equal(*(batch.numeric[seen] for batch in whole))
 
 
 def test_a_latent_is_in_its_interval_even_where_the_law_puts_no_mass():

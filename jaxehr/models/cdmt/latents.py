@@ -100,12 +100,13 @@ def encode(latents: Latents, gaps: Gaps) -> np.ndarray:
     """Series with drawn values in gaps and at padding, and latents: float32
     [N, T, D + P]."""
     known = known_of(latents.panels, latents.ends, gaps)
-    told = gaps.valid.any(1)  # all that is drawn of the others is cut off
-    seeds = np.where(told, told_apart(gaps.seeds), gaps.seeds)
-    drawn = completion.draw(latents.law, known, gaps.label, seeds)
+    free = known.low < known.high
+    if not free.any():
+        return known.low
+    drawn = completion.draw(latents.law, known, gaps.label, gaps.seeds)
     # The lower end of an interval is the code before it.
     above = np.nextafter(known.low, np.float32(np.inf))
-    return np.where(known.low < known.high, np.clip(drawn, above, known.high), drawn)
+    return np.where(free, np.clip(drawn, above, known.high), known.low)
 
 
 def shares(fitted: dict[str, Any]) -> np.ndarray:
@@ -122,16 +123,16 @@ def decode(latents: Latents, z: np.ndarray) -> np.ndarray:
     return panels.missing_of(latents.panels, np.minimum(codes, sizes - 1))
 
 
-def told_apart(seeds: np.ndarray) -> np.ndarray:
-    """Other seeds for all but the first of equal patients, of whom one draw each would
-    make one point of the law where it has many."""
-    order = np.argsort(seeds, kind="stable")
-    place = np.arange(len(seeds))
-    first = np.diff(seeds[order], prepend=~seeds[order[:1]]) != 0
-    rank = place - np.maximum.accumulate(np.where(first, place, 0))
-    found = np.empty_like(seeds)
-    found[order] = seeds[order] + rank.astype(np.uint32) * np.uint32(MIX)
-    return found
+def told_apart(gaps: Gaps, numbers: np.ndarray) -> Gaps:
+    """Other seeds for those of whom no value is seen: one is like the other, and one
+    draw for all of them would make one point of the law where it has many.
+
+    Args:
+      numbers: Int [N], another one for each patient.
+    """
+    seen = (gaps.valid[..., None] & ~gaps.missing).any((1, 2))
+    own = gaps.seeds + numbers.astype(np.uint32) * np.uint32(MIX)
+    return gaps._replace(seeds=np.where(seen, gaps.seeds, own))
 
 
 def seeds_of(*leaves: np.ndarray) -> np.ndarray:

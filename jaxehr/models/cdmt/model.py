@@ -66,8 +66,11 @@ def fit(
     accelerator = jax.default_backend() != "cpu"
     fitted, batch = preprocessing.fit_encoded(schema, layout, config, cohort)
     model = fitted_model(model, fitted)
-    judge = None if valid is None else preprocessing.encode(fitted, layout, valid)
-    lengths = [batch.length] if judge is None else [batch.length, judge.length]
+    lengths, judge = [batch.length], None
+    if valid is not None:
+        numbers = np.arange(num_patients(valid))
+        judge = preprocessing.encode(fitted, layout, valid, numbers)
+        lengths.append(judge.length)
     trained = train(
         key,
         make_objective(model, fitted, *lengths),

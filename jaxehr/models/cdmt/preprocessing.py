@@ -71,7 +71,7 @@ def fit_encoded(
     chosen = rows_of(cohort, learners(layout, len(cohort.label)))
     fitted |= fit_latents(layout, config, fitted, chosen)
     layout = completed(layout, fitted)
-    batch = encode(fitted, layout, cohort)
+    batch = encode(fitted, layout, cohort, np.arange(len(cohort.label)))
     found = count(layout, config, batch)
     return fitted | fit_counted(layout, config, found), batch
 
@@ -121,7 +121,8 @@ def learners(layout: Layout, count: int) -> np.ndarray:
 def fit_latents(
     layout: Layout, config: CdmtConfig, fitted: dict[str, Any], cohort: Cohort
 ) -> dict[str, Any]:
-    """What `encode` needs beside `fit_seen` if gaps are latents, from `learners`."""
+    """What `encode` needs beside `fit_seen` if series follow a normal law, from
+    `learners`."""
     if not (latent(config) and layout.temporal.features):
         return {}
     gaps, _ = series_of(fitted, layout, to_dense(host(cohort)))
@@ -195,14 +196,25 @@ def count_frames(schema: Schema, cohort: Cohort) -> np.ndarray:
     return counts
 
 
-def encode(fitted: dict[str, Any], layout: Layout, cohort: Cohort) -> Batch:
+def encode(
+    fitted: dict[str, Any],
+    layout: Layout,
+    cohort: Cohort,
+    numbers: np.ndarray | None = None,
+) -> Batch:
     """Patients as `Batch` of NumPy arrays; padding is 0.
 
-    But where gaps are latents, series go on behind a patient's end: the law of a step
-    is that of all patients, not of those who come so far.
+    But where series follow a normal law, they go on behind a patient's end: the law of
+    a step is that of all patients, not of those who come so far.
+
+    Args:
+      numbers: Int [N], for training: see `latents.told_apart`. Without them a patient
+        is encoded alike in any company.
     """
     cohort = to_dense(host(cohort))
     gaps, codes = series_of(fitted, layout, cohort)
+    if numbers is not None:
+        gaps = latents.told_apart(gaps, numbers)
     valid, numeric = gaps.valid, gaps.series
     if "latents" in fitted:
         numeric = latents.encode(latents.of_fitted(fitted["latents"]), gaps)

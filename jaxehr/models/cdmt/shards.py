@@ -146,9 +146,12 @@ def encoded(
     counted: list[preprocessing.Counted] = []
     judged: list[Batch] = []
 
+    # Those of memory: of who learns, and of who judges.
+    numbers = np.where(rows[0], np.cumsum(rows[0]), np.cumsum(rows[1])) - 1
+
     def learned() -> Iterator[Batch]:
         for data, places in pieces(shards, rows[0] | rows[1]):
-            batch = preprocessing.encode(fitted, layout, data.cohort)
+            batch = preprocessing.encode(fitted, layout, data.cohort, numbers[places])
             mine = gather(batch, rows[0][places])
             judged.append(gather(batch, rows[1][places]))
             found = [*counted, preprocessing.count(layout, model.config, mine)]

@@ -251,7 +251,11 @@ def run_metrics(
             progress(name, done, len(metrics))
         if seen is None and not metric.sparse:
             seen = dense_tables(compared)
-        given = {"model": model, "keep": keep and functools.partial(keep, name)}
+        given = {
+            "model": model,
+            "keep": keep and functools.partial(keep, name),
+            "learned": model.learned if isinstance(model, Attacked) else None,
+        }
         values = run_one(name_key(key, name), metric, compared, seen, given)
         results += [
             Result(number, metric.group, definition, values[number])

@@ -21,7 +21,7 @@ from jaxehr.metrics.evaluate import fingerprints
 from jaxehr.metrics.inference import blocks_of, combined, linked, secrets_of
 from jaxehr.metrics.nearest_membership import membership_cosine, quintile_records
 from jaxehr.metrics.neighbours import nearest, unit
-from jaxehr.metrics.singling import ABOVE, BELOW, EQUAL, Condition, distinct, matches
+from jaxehr.metrics.singling import ABOVE, BELOW, EQUAL, Condition, distinct, fitting
 
 
 def generator(seed=0):
@@ -128,8 +128,8 @@ def test_adversarial_accuracy_by_hand():
     # d_TS = .4, .6, .2 against d_TT = 1, 1, 9; d_ST = .4, .2, 10 against d_SS = 9.8.
     assert accuracy(real, synthetic) == (pytest.approx(1 / 6), 6)
     assert accuracy(real, real)[0] == 0.0
-    twice = np.repeat(real, 2, 0)  # ties: 0 > 0 does not hold
-    assert accuracy(twice, twice)[0] == 0.0
+    twice = np.repeat(real, 2, 0)  # ties count a half
+    assert accuracy(twice, twice)[0] == 0.5
     assert accuracy(real, real + 1000.0)[0] == 1.0
 
 
@@ -151,9 +151,10 @@ def test_difference_of_proportions():
 def test_conditions_by_hand():
     rows = np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 6.0]])
     condition = lambda *parts: Condition(*map(np.asarray, zip(*parts, strict=True)))
-    assert matches(condition((1, EQUAL, 5.0)), rows) == 2
-    assert matches(condition((1, EQUAL, 5.0), (0, ABOVE, 2.0)), rows) == 1
-    assert matches(condition((0, BELOW, 0.5)), rows) == 0
+    who = lambda *parts: fitting(condition(*parts), rows).tolist()
+    assert who((1, EQUAL, 5.0)) == [0, 1]
+    assert who((1, EQUAL, 5.0), (0, ABOVE, 2.0)) == [1]
+    assert who((0, BELOW, 0.5)) == []
     one = condition((0, ABOVE, 2.0), (1, EQUAL, 5.0))
     turned = condition((1, EQUAL, 5.0), (0, ABOVE, 2.0))
     assert len(distinct([one, turned])) == 1

@@ -11,6 +11,7 @@ from model_builders import Toy
 from jaxehr.core.contracts import Comparison
 from jaxehr.metrics.evaluate import MetricConfig, run_metrics
 from jaxehr.metrics.model_loss import NO_CONTROL, membership_loss, suspicion
+from jaxehr.metrics.people import numbered
 from jaxehr.metrics.shadows import (
     NOT_TOGETHER,
     Shadows,
@@ -21,7 +22,6 @@ from jaxehr.metrics.shadows import (
     leave_out,
     likelihood_ratio,
     membership_shadow,
-    numbered,
     rows_inside,
 )
 

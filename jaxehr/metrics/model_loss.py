@@ -23,6 +23,7 @@ from jaxehr.core.cohort import Cohort, concatenate, map_patients
 from jaxehr.core.contracts import (
     Attacked,
     Comparison,
+    GenerativeModel,
     Metric,
     Params,
     Scored,
@@ -70,10 +71,20 @@ def in_two(pool: Pool, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return others[:middle], others[middle:]
 
 
-def unfit(real: Comparison, model: Attacked) -> str:
-    """Why the model cannot be attacked, or an empty text."""
-    if model.model.losses is None:
+def unfit_kind(model: GenerativeModel, *, shadows: bool = False) -> str:
+    """Why no model of its kind can be attacked, with shadow models or without; or an
+    empty text."""
+    if model.losses is None:
         return "this kind of model has no losses of single patients"
+    if shadows and model.fit_many is None:
+        return "this kind of model cannot train shadow models together; cdmt can"
+    return ""
+
+
+def unfit(real: Comparison, model: Attacked, *, shadows: bool = False) -> str:
+    """Why the model cannot be attacked, or an empty text."""
+    if reason := unfit_kind(model.model, shadows=shadows):
+        return reason
     if model.learned.sum() < MIN_PATIENTS:
         return f"the model learned from fewer than {MIN_PATIENTS} patients"
     return too_few(real.train, real.holdout)

@@ -44,7 +44,6 @@ from jaxehr.metrics.model_loss import (
 from jaxehr.metrics.people import numbered
 from jaxehr.metrics.ranking import counts_of, roc_area
 
-NOT_TOGETHER = "this kind of model cannot train shadow models together; cdmt can"
 RIDGE = 1e-3  # added to the covariance of the losses, of its mean variance
 PREFIXES = ("membership_shadow", "membership_shadow_run")
 
@@ -240,10 +239,8 @@ def membership_shadow(config: MetricConfig = DEFAULT) -> Metric:
     def run(
         key: jax.Array, real: Comparison, *, model: Attacked, keep: Any = None
     ) -> dict[str, Value]:
-        if reason := unfit(real, model):
+        if reason := unfit(real, model, shadows=True):
             return undefined(names, reason)
-        if model.model.fit_many is None:
-            return undefined(names, NOT_TOGETHER)
         keys, rng = jax.random.split(key, 3), generator(key)
         pool = pool_of(rng, real, model)
         tasks = tasks_of(pool, config)

@@ -153,7 +153,9 @@ def made(
     )
     text = [
         "The reference of a metric is the same number computed between real data and "
-        "other real data: what a perfect generator would reach at these sample sizes. "
+        "other real data: what a perfect generator would reach at these sample sizes; "
+        "where training and synthetic patients differ in number, as many of each are "
+        "drawn for distances from the hold-out. "
         "Figures compare the synthetic data with the real training data."
     ]
     return Section("made", "How the data and the numbers were made", text, blocks)

@@ -29,7 +29,8 @@ from jaxehr.metrics.membership import clopper_pearson
 from jaxehr.metrics.people import halves, mixed, numbered
 from jaxehr.metrics.views import too_few
 
-TRIES = 1000  # conditions that are drawn
+TRIES = 4000  # conditions that are drawn
+NARROW = 2  # columns more than leave one patient: hardly anybody fits by chance
 LEAST = 20  # conditions that fit one synthetic patient
 EQUAL, ABOVE, BELOW = 0, 1, 2
 KINDS = ("univariate", "multivariate")
@@ -81,7 +82,7 @@ def multivariate(
     Each column keeps a quarter of the patients on average; log_4 N columns leave one
     of N, of the training patients (`people`) if these are more than the rows.
     """
-    count = math.ceil(math.log(max(len(rows), people), 4))
+    count = math.ceil(math.log(max(len(rows), people), 4)) + NARROW
     count = min(count, rows.shape[1])
     median, found = np.median(rows, 0), []
     for _ in range(TRIES):

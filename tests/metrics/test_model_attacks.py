@@ -1,5 +1,6 @@
 """Attacks that look into the model: what remembers is caught, what does not is not."""
 
+import dataclasses
 import json
 
 import jax
@@ -93,6 +94,17 @@ def test_members_are_those_who_were_learned_from(name):
     np.testing.assert_array_equal(np.sort(scored.rows), np.flatnonzero(LEARNED))
     assert len(scored.members) == len(scored.rows)
     assert np.median(scored.members) > np.median(scored.others)
+
+
+def test_no_number_depends_on_whether_all_are_ranked():
+    few = dataclasses.replace(WORK, pooled_rows=60)
+    model, kept = Toy(0.5).attacked(REAL.train.cohort, LEARNED), []
+    run = membership_loss(few).run
+    without = run(KEY, REAL, model=model)
+    assert run(KEY, REAL, model=model, keep=kept.append) == without
+    assert len(kept[0].members) == LEARNED.sum()
+    assert len(kept[0].others) == 60
+    assert without["membership_loss_auroc"].detail["records"] == 60
 
 
 @pytest.mark.parametrize("name", ATTACKS)

@@ -14,6 +14,7 @@ from jaxehr.core.contracts import Attacked, Comparison, Result, Scored
 from jaxehr.core.files import PathLike
 from jaxehr.metrics.evaluate import NO_MODEL, MetricConfig, comparison, run_metrics
 from jaxehr.metrics.exposure import beyond, exposure_of, neighbours
+from jaxehr.metrics.model_loss import unfit_kind
 from jaxehr.metrics.release import (
     Policy,
     Verdict,
@@ -32,9 +33,18 @@ from jaxehr.report import write_report
 from jaxehr.report.audit import Findings, write_audit
 from jaxehr.report.croissant import hashes
 from jaxehr.runs import Run
-from jaxehr.runs.attacked import attacked, refuse_unknown
+from jaxehr.runs.attacked import attacked, doubt, left_out, refuse_unknown
 
+SHADOWS = "membership_shadow"
 MOST_EXPOSED = 20  # training patients that an audit lists
+IN_DOUBT = (
+    "Until then no attack on privacy is made, for none can be judged, and numbers that "
+    "compare with the hold-out may be too favourable."
+)
+OTHER_COHORT = (
+    "The run that drew the synthetic patients was trained on another cohort than the "
+    "real one: make sure that nobody of the hold-out was in it."
+)
 
 
 class Report(NamedTuple):
@@ -101,7 +111,9 @@ def evaluate(
 
     Args:
       real: the training cohort. Without `holdout`, the people that training leaves out
-        (a hashed share of it, see `jaxehr.train`) are the hold-out.
+        (a hashed share of it, see `jaxehr.train`) are the hold-out. Where it is not
+        known that the model never saw the hold-out, a note says so, and attacks on the
+        synthetic patients are not defined.
       metrics: names of metric families (`jaxehr list metrics`); None = all but those
         on request.
       run: a description of the model for the report, from `describe_run`.
@@ -113,7 +125,13 @@ def evaluate(
     pair, notes = compare(real, synthetic, holdout)
     inside: Attacked | str = attacked(model, real, pair) if model else NO_MODEL
     results = run_metrics(
-        jax.random.key(seed), pair, chosen, model=inside, keep=keep, progress=progress
+        jax.random.key(seed),
+        pair,
+        chosen,
+        model=inside,
+        doubt=doubt(real, synthetic, holdout),
+        keep=keep,
+        progress=progress,
     )
     return Report(pair, results, run, notes)
 
@@ -122,17 +140,15 @@ def compare(
     real: Dataset, synthetic: Dataset, holdout: Dataset | None
 ) -> tuple[Comparison, list[str]]:
     """The data side by side, and what is doubtful of that."""
-    made = synthetic.provenance.get("run", {})
-    fraction = made.get("holdout_fraction") or 0.2
+    share = left_out(real, synthetic)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        pair = comparison(real, synthetic, holdout, holdout_fraction=fraction)
+        pair = comparison(real, synthetic, holdout, holdout_fraction=share or 0.2)
     notes = [str(w.message) for w in caught if w.category is UserWarning]
-    if holdout is None and made.get("holdout_fraction") == 0.0:
-        notes.append(
-            "The model was trained on all of these people: its hold-out is not new to "
-            "it, and the comparison with the hold-out is too favourable."
-        )
+    if reason := doubt(real, synthetic, holdout):
+        notes.insert(0, f"{reason[:1].upper()}{reason[1:]} {IN_DOUBT}")
+    elif share is None and "cohort" in synthetic.provenance.get("run", {}):
+        notes.insert(0, OTHER_COHORT)
     return pair, notes
 
 
@@ -169,7 +185,8 @@ def audit(
         are the hold-out; the synthetic patients must then be drawn by a run on `real`.
       policy: number -> {"max": limit on the upper end of its interval, "max_excess":
         the same for its excess over real patients}; None = the part of
-        `default_policy` that is measured.
+        `default_policy` that is measured, without attacks that this kind of model does
+        not allow; a note names these.
       model: the run itself, trained on `real`, for attacks on it.
       shadow: make `membership_shadow` too, which trains `config.shadows` models.
 
@@ -177,8 +194,9 @@ def audit(
       InputError: it is not known who is new to the model; a bad policy.
     """
     metrics = [n for n in privacy_metrics() if shadow or n not in ON_REQUEST]
+    said: list[str] = []
     if policy is None:
-        policy = measured_limits(metrics, model)
+        policy, said = measured_limits(metrics, model)
     check_policy(policy, attack_numbers())
     refuse_unknown(real, synthetic, holdout)
     scored: dict[str, Scored] = {}
@@ -195,6 +213,7 @@ def audit(
         progress=progress,
     )
     verdicts = judge(found.results, policy)
+    found = found._replace(notes=[*found.notes, *said])
     return Audit(findings_of(found, verdicts, scored))
 
 
@@ -218,13 +237,21 @@ def privacy_metrics() -> list[str]:
     return [name for name, path in METRICS.items() if find(path)().group == "privacy"]
 
 
-def measured_limits(metrics: list[str], model: Run | None) -> Policy:
-    """The default limits on these families; on a model only where there is one."""
-    limits, names = default_policy(), []
+def measured_limits(metrics: list[str], model: Run | None) -> tuple[Policy, list[str]]:
+    """The default limits on these families, on a model only where there is one that
+    can be attacked so; and sentences on those that a model of its kind leaves out."""
+    limits, names, said = default_policy(), [], []
     for family in metrics:
-        metric = find(METRICS[family])()
-        names += metric.names if model or "model" not in metric.takes else ()
-    return {name: limits[name] for name in names if name in limits}
+        metric, reason = find(METRICS[family])(), ""
+        if "model" in metric.takes:
+            if model is None:
+                continue
+            reason = unfit_kind(model.model, shadows=family == SHADOWS)
+        if reason:
+            said.append(f"The default policy sets no limit on {family}: {reason}.")
+        else:
+            names += metric.names
+    return {name: limits[name] for name in names if name in limits}, said
 
 
 def attack_numbers() -> list[str]:

@@ -1,12 +1,13 @@
 """The same from Python: read, train, sample, evaluate, save and load."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import jaxehr
-from jaxehr.api import compare
+from jaxehr.api import compare, measured_limits, privacy_metrics
 from jaxehr.core.cohort import num_patients
 from jaxehr.core.rules import Order
 from jaxehr.data.simulate import SimulateOptions, simulate
@@ -195,12 +196,42 @@ def test_evaluation_takes_the_people_that_training_left_out(data, trained, tmp_p
     assert (tmp_path / "report" / "report.html").is_file()
 
 
-def test_a_model_trained_on_everybody_is_told(data, trained):
+def test_who_is_new_to_the_model_is_asked(data, trained, tmp_path):
+    """Where it is in doubt a note says so, and only attacks are not made."""
     run, _ = trained
-    info = run.info | {"holdout_fraction": 0.0}
-    made = jaxehr.sample(run._replace(info=info), 60, options=SAMPLING)
-    found = jaxehr.evaluate(data, made, metrics=["tvd"])
-    assert any("its hold-out is not new to it" in note for note in found.notes)
+    made, held = other_people(8), other_people(7)
+    everyone = run._replace(info=run.info | {"holdout_fraction": 0.0})
+    elsewhere = run._replace(info=run.info | {"cohort": "0", "holdout_fraction": 0.5})
+    both = jaxehr.split(data, 0.9)[1]
+    for synthetic, holdout, text in (
+        (made, None, "It is not known whom the model never saw"),
+        (drawn_by(elsewhere, made), None, "It is not known whom the model never saw"),
+        (drawn_by(everyone, made), None, "its hold-out is not new to it"),
+        (drawn_by(run, made), held, "training left out 0.2 of the real patients"),
+        (made, both, f"{len(both.ids)} people are in the training and in the"),
+    ):
+        metrics = ["tvd", "mir", "copies"]
+        found = jaxehr.evaluate(data, synthetic, holdout, metrics=metrics)
+        assert text.lower() in found.notes[0].lower()
+        assert "no attack on privacy is made" in found.notes[0]
+        assert found.value("tvd") is not None
+        for name in ("mir", "exact_copies"):
+            (value,) = [r.value for r in found.results if r.name == name]
+            assert value.value is None
+            assert text.lower() in value.reason.lower()
+        # no share of a run on other people
+        assert len(found.comparison.holdout.ids) != 150
+    found.save(tmp_path / "report")
+    page = (tmp_path / "report" / "report.html").read_text()
+    lead = page[: page.index("Not assessed: privacy attacks")]
+    assert "no attack on privacy is made" in lead
+    for synthetic, notes in ((made, 0), (drawn_by(everyone, made), 0)):
+        found = jaxehr.evaluate(data, synthetic, held, metrics=["tvd", "mir"])
+        assert len(found.notes) == notes
+        assert found.value("mir") is not None
+    found = jaxehr.evaluate(data, drawn_by(elsewhere, made), held, metrics=["mir"])
+    assert found.value("mir") is not None
+    assert "was trained on another cohort than the real one" in found.notes[0]
 
 
 def other_people(seed, count=300):
@@ -255,6 +286,36 @@ def test_an_evaluation_attacks_the_model_it_is_given(data, trained, monkeypatch)
     assert "membership_loss_tpr" in {v.name for v in audit.findings.verdicts}
     assert "membership_loss" in audit.findings.beyond
     assert audit.findings.run["model"] == "cdmt"
+
+
+def test_the_default_policy_asks_no_more_than_the_model_allows(
+    data, trained, monkeypatch
+):
+    run, _ = trained
+    made = drawn_by(run, other_people(8))
+    for without, shadow, left in (
+        (["losses"], False, ["membership_loss"]),
+        (["losses"], True, ["membership_loss", "membership_shadow"]),
+        (["fit_many"], True, ["membership_shadow"]),
+    ):
+        model = run.model._replace(**dict.fromkeys(without))
+        policy, notes = measured_limits(
+            [n for n in privacy_metrics() if shadow or n != "membership_shadow"],
+            SimpleNamespace(model=model),
+        )
+        assert [n.split(":")[0].split()[-1] for n in notes] == left
+        assert not any(name.startswith(tuple(left)) for name in policy)
+        assert "mir" in policy
+    model = run.model._replace(losses=None)
+    monkeypatch.setattr(jaxehr.runs.model.Run, "model", property(lambda _: model))
+    found = jaxehr.audit(data, made, model=run, config=QUICK).findings
+    assert "no losses of single patients" in found.notes[-1]
+    assert not any(v.name.startswith("membership_loss") for v in found.verdicts)
+    own = {"membership_loss_tpr": {"max": 1.0}}
+    found = jaxehr.audit(data, made, model=run, config=QUICK, policy=own).findings
+    assert found.verdicts[0].reason == (
+        "not defined: this kind of model has no losses of single patients"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -355,7 +416,7 @@ def test_an_audit_must_know_who_is_new_to_the_model(data, trained):
     with refused("not known whom the model never saw.* give --holdout"):
         jaxehr.audit(data, made)
     everyone = run._replace(info=run.info | {"holdout_fraction": 0.0})
-    with refused("not known whom the model never saw"):
+    with refused("was trained on all of these people.* give --holdout"):
         jaxehr.audit(data, drawn_by(everyone, made))
     with refused("300 people are in the training and in the hold-out cohort"):
         jaxehr.audit(data, made, data)

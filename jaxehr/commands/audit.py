@@ -184,6 +184,8 @@ def show(found: Any) -> None:
             print(f"{start} {number(verdict.reached):>9}   {limit}")
         if not limits:
             print(f"{start} {'-':>9}   {values[name].reason}".rstrip())
+    for note in found.notes:
+        print(f"note: {note}")
     print(sentence(found))
 
 

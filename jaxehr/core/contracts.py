@@ -143,7 +143,8 @@ class Metric(NamedTuple):
     names: dict[str, "Definition"]
     sparse: bool = False  # takes a `SparseTable` as it is; others see a dense one
     # What `run` gets by name beside the data: "model", an `Attacked` (without one the
-    # metric is not defined), "keep", a function or None that receives a `Scored`.
+    # metric is not defined), "keep", a function or None that receives a `Scored`,
+    # "learned", that of the `Attacked` or None.
     takes: tuple[str, ...] = ()
 
 

@@ -1,8 +1,7 @@
 """NNAA and MIR, the two privacy numbers of TimeDiff [timediff2023].
 
 Patients are flattened series with their static columns and the label; d is the
-Euclidean distance to the nearest row. T training, H hold-out, S synthetic rows, as many
-of each.
+Euclidean distance to the nearest row. T training, H hold-out, S synthetic rows.
 """
 
 import math
@@ -11,11 +10,21 @@ import jax
 import numpy as np
 
 from jaxehr.core.contracts import Comparison, Definition, Metric, Value
-from jaxehr.metrics.attacks import NO_COLUMN, Interval, constant, in_place, labels
+from jaxehr.metrics.attacks import (
+    NO_COLUMN,
+    Interval,
+    by_role,
+    constant,
+    in_place,
+    labels,
+    learned_from,
+    roles_of,
+)
 from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
 from jaxehr.metrics.fidelity import generator, undefined
 from jaxehr.metrics.membership import clopper_pearson
 from jaxehr.metrics.neighbours import nearest
+from jaxehr.metrics.people import cut, mixed
 from jaxehr.metrics.views import fit_lens, flat, too_few
 
 NEAR_SHARE = 0.1  # of the range of distances: called a training patient
@@ -35,17 +44,26 @@ def rows_of(real: Comparison) -> list[np.ndarray]:
     return [r[:, varies] for r in rows]
 
 
-def accuracy(real: np.ndarray, synthetic: np.ndarray) -> tuple[float, int]:
+def accuracy(
+    real: np.ndarray, synthetic: np.ndarray, most: int | None = None
+) -> tuple[float, int]:
     """AA(T, S) = 1/2 [mean 1(d_TS > d_TT) + mean 1(d_ST > d_SS)], and 2 n.
 
-    Own points are excluded inside a set; 0 = copies, 0.5 = alike, 1 = apart.
+    Own points are excluded inside a set; 0 = copies, 0.5 = alike, 1 = apart. The means
+    are over the first n rows of each side, the nearest row is one of all.
     """
-    across = nearest(real, synthetic).distance[:, 0]
-    back = nearest(synthetic, real).distance[:, 0]
-    within = nearest(real, real, exclude_self=True).distance[:, 0]
-    other = nearest(synthetic, synthetic, exclude_self=True).distance[:, 0]
-    found = ((across > within).mean() + (back > other).mean()) / 2
-    return float(found), len(real) + len(synthetic)
+    # Deviation: TimeDiff draws as many rows of each side, so that few copies meet their
+    # original. Among N and M rows of one law the nearest one is of the own kind with
+    # chance (N - 1) / (N + M - 1) and (M - 1) / (N + M - 1), on average 1/2 for all
+    # sizes if equal distances count a half (TimeDiff: not at all).
+    size = min(len(real), len(synthetic), most or len(real))
+    found = []
+    for own, other in ((real, synthetic), (synthetic, real)):
+        across = nearest(own[:size], other).distance[:, 0]
+        within = nearest(own[:size], own, exclude_self=True).distance[:, 0]
+        tied = np.isclose(across, within, rtol=1e-5, atol=1e-6)  # up to rounding
+        found.append((tied / 2 + ((across > within) & ~tied)).mean())
+    return float(np.mean(found)), 2 * size
 
 
 def proportion(value: float, count: int) -> Interval:
@@ -95,31 +113,31 @@ def nnaa(config: MetricConfig = DEFAULT) -> Metric:
     """Nearest-neighbour adversarial accuracy on training and hold-out patients."""
     names = nnaa_definitions()
 
-    def once(rng, train, holdout, synthetic) -> dict[str, Interval]:
-        size = min(len(train), len(holdout), len(synthetic), config.pooled_rows)
-        draw = lambda rows: rows[rng.permutation(len(rows))[:size]]
-        draws = min(math.ceil(len(train) / size), config.draws)
-        found = [
-            [accuracy(draw(real), draw(synthetic))[0] for real in (train, holdout)]
-            for _ in range(draws)
+    def once(train, holdout, synthetic) -> dict[str, Interval]:
+        ours = [
+            proportion(*accuracy(real, synthetic, config.pooled_rows))
+            for real in (train, holdout)
         ]
-        ours = [proportion(float(mean), 2 * size) for mean in np.mean(found, 0)]
         numbers = {"nnaa_train": ours[0], "nnaa_holdout": ours[1]}
         return numbers | {"nnaa_loss": difference(ours[1], ours[0])}
 
-    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+    def run(
+        key: jax.Array, real: Comparison, *, learned: np.ndarray | None = None
+    ) -> dict[str, Value]:
+        real = learned_from(real, learned)
         if reason := too_few(*real):
             return undefined(names, reason)
-        train, holdout, synthetic = rows_of(real)
-        if constant(train):
+        rows = rows_of(real)
+        if constant(rows[0]):
             return undefined(names, NO_COLUMN)
         rng = generator(key)
-        mixed = rng.permutation(len(holdout))
-        asked, fresh = (holdout[part] for part in np.array_split(mixed, 2))
-        copied = train[rng.permutation(len(train))[: len(asked)]]
-        found = once(rng, train, holdout, synthetic)
-        reference = once(rng, train, asked, fresh)
-        control = once(rng, copied, asked, copied)
+        orders = [mixed(rng, data.groups) for data in real]
+        train, holdout, synthetic = (r[o] for r, o in zip(rows, orders, strict=True))
+        middle = cut(real.holdout.groups[orders[1]], len(holdout) // 2)
+        copied = np.concatenate([train[: len(synthetic)], synthetic[len(train) :]])
+        found = once(train, holdout, synthetic)
+        reference = once(train, holdout[:middle], holdout[middle:])
+        control = once(train, holdout, rng.permutation(copied))
         out = {}
         for name in names:
             three = [found[name], reference[name], control[name]]
@@ -132,7 +150,7 @@ def nnaa(config: MetricConfig = DEFAULT) -> Metric:
         out["nnaa_loss"].detail["absolute"] = abs(found["nnaa_loss"].value)
         return out
 
-    return Metric(run, "privacy", names)
+    return Metric(run, "privacy", names, takes=("learned",))
 
 
 def mir_definitions() -> dict[str, Definition]:
@@ -220,26 +238,24 @@ def mir(config: MetricConfig = DEFAULT) -> Metric:
     """Membership inference risk with TimeDiff's rule, and with a common scale."""
     names = mir_definitions()
 
-    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+    def run(
+        key: jax.Array, real: Comparison, *, learned: np.ndarray | None = None
+    ) -> dict[str, Value]:
+        real = learned_from(real, learned)
         if reason := too_few(*real):
             return undefined(names, reason)
         # TimeDiff scales to [0, 1] by column; standardised columns do the same work.
-        train, holdout, synthetic = rows_of(real)
-        if constant(train):
+        rows = rows_of(real)
+        if constant(rows[0]):
             return undefined(names, NO_COLUMN)
         rng = generator(key)
-        mixed = rng.permutation(len(holdout))
-        held, fresh = (holdout[part] for part in np.array_split(mixed, 2))
-        size = min(len(held), len(train), config.pooled_rows)
-        members = train[rng.permutation(len(train))[:size]]
-        others = held[:size]
         # Deviation: all synthetic patients are searched, not as many as are asked; a
         # sample of them hides copies.
-        seen = {"synthetic": synthetic, "fresh": fresh, "leak": members}
+        tables = by_role(roles_of(rng, real, config.pooled_rows), *rows)
         far = lambda rows, table: nearest(rows, table).distance[:, 0] ** 2
         found = {
-            kind: (far(members, table), far(others, table))
-            for kind, table in seen.items()
+            kind: (far(tables.members, table), far(tables.others, table))
+            for kind, table in tables.seen.items()
         }
         out = {}
         for name in names:
@@ -249,7 +265,7 @@ def mir(config: MetricConfig = DEFAULT) -> Metric:
                 for kind in ("synthetic", "fresh")
             ]
             risks.append(risk(*found["leak"], common))
-            out[name] = in_place(risks, size)
+            out[name] = in_place(risks, len(tables.members))
         return out
 
-    return Metric(run, "privacy", names)
+    return Metric(run, "privacy", names, takes=("learned",))

@@ -3,7 +3,8 @@
 An attack gives every record a score, higher for "training patient". As many training
 as hold-out records are asked. The same attack is made three times: on the synthetic
 patients, on fresh real ones in their place (half of the hold-out; the reference, which
-must not be caught), and on copies of training patients (the control, which has to be).
+must not be caught), and on a release of the same size that copies training patients
+(the control, which has to be). People are dealt out, not stays.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,12 +15,12 @@ import numpy as np
 import scipy.sparse
 from scipy import stats
 
-from jaxehr.core.cohort import Dataset
+from jaxehr.core.cohort import Dataset, take
 from jaxehr.core.contracts import Comparison, Definition, Metric, Scored, Value
 from jaxehr.metrics.evaluate import MetricConfig
 from jaxehr.metrics.fidelity import generator, undefined
 from jaxehr.metrics.membership import clopper_pearson, median_rule
-from jaxehr.metrics.neighbours import TABLE
+from jaxehr.metrics.people import cut, halves, mixed, one_each
 from jaxehr.metrics.pooled import fit_frame, profile, vectors
 from jaxehr.metrics.views import too_few
 
@@ -33,10 +34,11 @@ Scores = Callable[[str], tuple[np.ndarray, np.ndarray]]
 class Roles(NamedTuple):
     """Rows of each data set by what they are for."""
 
-    members: np.ndarray  # training patients asked about
+    members: np.ndarray  # training patients asked about, one stay of a person
     others: np.ndarray  # as many hold-out patients asked about
-    fresh: np.ndarray  # hold-out patients that stand for synthetic ones
-    table: np.ndarray  # synthetic patients the attacker sees
+    fresh: np.ndarray  # stays of other hold-out people, who stand for synthetic ones
+    middle: int  # the people of `fresh` before this place are others than those after
+    table: np.ndarray  # synthetic patients the attacker sees: all
     leak: np.ndarray  # training patients that are copied; the members come first
 
 
@@ -49,18 +51,32 @@ class Interval(NamedTuple):
 
 def roles_of(rng: np.random.Generator, real: Comparison, most: int) -> Roles:
     """At most `most` patients are asked about; half of the hold-out is kept fresh."""
-    trained, held, made = (len(data.cohort.label) for data in real)
-    half = held // 2
-    asked = min(half, trained, most)
-    train, holdout = rng.permutation(trained), rng.permutation(held)
-    leak = max(asked, min(made, trained, TABLE))
+    train, held = real.train.groups, real.holdout.groups
+    everyone = mixed(rng, train)
+    asked, fresh = halves(rng, held)
+    members, others = one_each(train, everyone), one_each(held, asked)
+    size = min(len(members), len(others), most)
+    members, made = members[:size], len(real.synthetic.ids)
+    rest = everyone[~np.isin(everyone, members)]
     return Roles(
-        train[:asked],
-        holdout[:asked],
-        holdout[half:],
-        rng.permutation(made)[:TABLE],
-        train[:leak],
+        members,
+        others[:size],
+        fresh,
+        cut(held[fresh], len(fresh) // 2),
+        rng.permutation(made),
+        np.concatenate([members, rest])[: max(size, made)],
     )
+
+
+def learned_from(real: Comparison, learned: np.ndarray | None) -> Comparison:
+    """Without the training patients who only chose the weights, where that is known.
+
+    Args:
+      learned: Bool [training patients], of `Attacked`; None = not known.
+    """
+    if learned is None:
+        return real
+    return real._replace(train=take(real.train, learned))
 
 
 def measure(
@@ -200,16 +216,29 @@ class Tables(NamedTuple):
     members: np.ndarray  # [n, D]
     others: np.ndarray  # [n, D]
     seen: dict[str, np.ndarray]  # what the attacker sees: synthetic, fresh, leak
+    middle: int  # of the fresh ones, see `Roles`
 
 
 def by_role(roles: Roles, train: Any, holdout: Any, synthetic: Any) -> Tables:
-    """Rows [N, D] of the three data sets, dealt out."""
+    """Rows [N, D] of the three data sets, dealt out.
+
+    The leak is a release of the same size: copies, and where it is larger than the
+    training data synthetic patients, among whom the copies have to be found.
+    """
+    made = synthetic[roles.table]
     seen = {
-        "synthetic": synthetic[roles.table],
+        "synthetic": made,
         "fresh": holdout[roles.fresh],
-        "leak": train[roles.leak],
+        "leak": stacked(train[roles.leak], made[len(roles.leak) :]),
     }
-    return Tables(train[roles.members], holdout[roles.others], seen)
+    return Tables(train[roles.members], holdout[roles.others], seen, roles.middle)
+
+
+def stacked(one: Any, other: Any) -> Any:
+    """Rows below rows, arrays or CSR."""
+    if scipy.sparse.issparse(one):
+        return scipy.sparse.csr_array(scipy.sparse.vstack([one, other]))
+    return np.concatenate([one, other])
 
 
 def records(real: Comparison) -> tuple[np.ndarray, ...]:
@@ -248,7 +277,14 @@ def attack(
     """A metric from the vectors of patients and the score of a record."""
     prefix = next(iter(names)).removesuffix("_advantage")
 
-    def run(key: jax.Array, real: Comparison, *, keep: Any = None) -> dict[str, Value]:
+    def run(
+        key: jax.Array,
+        real: Comparison,
+        *,
+        keep: Any = None,
+        learned: np.ndarray | None = None,
+    ) -> dict[str, Value]:
+        real = learned_from(real, learned)
         if reason := too_few(*real):
             return undefined(names, reason)
         rows = rows_of(real)
@@ -258,8 +294,9 @@ def attack(
         if keep is not None:
             everyone = np.arange(len(real.train.ids))
             asked = by_role(roles._replace(members=everyone), *rows)
-            keep(Scored(everyone, *scores(asked)("synthetic")))
+            places = everyone if learned is None else np.flatnonzero(learned)
+            keep(Scored(places, *scores(asked)("synthetic")))
         chosen = scores(by_role(roles, *rows))
         return three_times(jax.random.fold_in(key, 1), prefix, roles, chosen)
 
-    return Metric(run, "privacy", names, sparse=True, takes=("keep",))
+    return Metric(run, "privacy", names, sparse=True, takes=("keep", "learned"))

@@ -9,10 +9,18 @@ import numpy as np
 
 from jaxehr.core.contracts import Comparison, Definition, Metric, Value
 from jaxehr.metrics.adversarial import proportion
-from jaxehr.metrics.attacks import NO_COLUMN, Interval, constant, in_place, records
+from jaxehr.metrics.attacks import (
+    NO_COLUMN,
+    Interval,
+    constant,
+    in_place,
+    learned_from,
+    records,
+)
 from jaxehr.metrics.evaluate import DEFAULT, MetricConfig, fingerprints
 from jaxehr.metrics.fidelity import generator, undefined
 from jaxehr.metrics.neighbours import nearest
+from jaxehr.metrics.people import cut, mixed
 from jaxehr.metrics.views import too_few
 
 ONLY = "A diagnostic only: a good number does not show that nothing leaks."
@@ -70,7 +78,9 @@ def copies(config: MetricConfig = DEFAULT) -> Metric:
     """Exact copies, DCR and NNDR."""
     names = definitions()
 
-    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+    def run(
+        key: jax.Array, real: Comparison, *, learned: np.ndarray | None = None
+    ) -> dict[str, Value]:
         if reason := too_few(*real):
             return undefined(names, reason)
         prints = [fingerprints(data) for data in real]
@@ -79,13 +89,15 @@ def copies(config: MetricConfig = DEFAULT) -> Metric:
         three = [proportion(float(hits.mean()), len(hits)) for hits in found]
         out = {"exact_copies": in_place(three, len(found[0]))}
         out["exact_copies"].detail["count"] = int(found[0].sum())
-        train, holdout, synthetic = records(real)
-        if constant(train):
+        real = learned_from(real, learned)
+        rows = records(real)
+        if constant(rows[0]):
             return out | undefined(("dcr_share", "nndr"), NO_COLUMN)
-        rng = generator(key)
-        draw = lambda rows: rows[rng.permutation(len(rows))[: config.pooled_rows]]
-        train, holdout, synthetic = map(draw, (train, holdout, synthetic))
-        asked, fresh = np.array_split(holdout, 2)
+        rng, most = generator(key), config.pooled_rows
+        orders = [mixed(rng, data.groups)[:most] for data in real]
+        train, holdout, synthetic = (r[o] for r, o in zip(rows, orders, strict=True))
+        middle = cut(real.holdout.groups[orders[1]], len(holdout) // 2)
+        asked, fresh = holdout[:middle], holdout[middle:]
         sets = (synthetic, holdout), (fresh, asked), (train[: len(asked)], asked)
         got = [closest(seen, train, others, rng) for seen, others in sets]
         for i, (name, nothing) in enumerate((("dcr_share", 0.5), ("nndr", None))):
@@ -96,4 +108,4 @@ def copies(config: MetricConfig = DEFAULT) -> Metric:
         out["dcr_share"].detail.update(got[0][1])
         return out
 
-    return Metric(run, "privacy", names, sparse=True)
+    return Metric(run, "privacy", names, sparse=True, takes=("learned",))

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from scipy.special import gammaln
 
+from jaxehr.core.cohort import Dataset
 from jaxehr.core.contracts import Comparison, Definition, Metric, Value
 from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
 from jaxehr.metrics.fidelity import (
@@ -24,7 +25,8 @@ from jaxehr.metrics.fidelity import (
 )
 from jaxehr.metrics.membership import clopper_pearson
 from jaxehr.metrics.mmd import squared_distances
-from jaxehr.metrics.pooled import Profile, fit_frame, group_sums, profile, vectors
+from jaxehr.metrics.people import as_many
+from jaxehr.metrics.pooled import fit_frame, group_sums, profile, vectors
 from jaxehr.metrics.views import distinct, too_few
 
 NEIGHBOURS = 5
@@ -233,16 +235,16 @@ def rare_categories(config: MetricConfig = DEFAULT) -> Metric:
         if reason := too_few(*real):
             return undefined(names, reason)
         rng, sums, columns = generator(key), {}, []
-        for side, data in zip(Comparison._fields, real, strict=True):
-            columns, sums[side] = owners(profile(data), rng)
-        share = sums["train"]["owners"].sum(0) / len(real.train.ids)
+        share = owners(real.train, rng)[1]["owners"].sum(0) / len(real.train.ids)
         chosen = (share > 0) & (share < RARE)
         if not chosen.any():
             return undefined(
                 names, "no value that fewer than 1 % of real patients have"
             )
-        for side in sums.values():
-            side["owners"] = side["owners"][:, chosen]
+        real = as_many(rng, real)
+        for side, data in real._asdict().items():
+            columns, sums[side] = owners(data, rng)
+            sums[side]["owners"] = sums[side]["owners"][:, chosen]
         columns = [name for name, kept in zip(columns, chosen, strict=True) if kept]
         size = min(len(real.holdout.ids), len(real.synthetic.ids))
         apart = lambda a, b: rare_distance(columns, size, a, b)
@@ -259,14 +261,14 @@ def rare_categories(config: MetricConfig = DEFAULT) -> Metric:
 
 
 def owners(
-    whole: Profile, rng: np.random.Generator
+    data: Dataset, rng: np.random.Generator
 ) -> tuple[list[str], dict[str, np.ndarray]]:
     """Names of values, and how many patients of each group ever have them.
 
     Returns:
       names [D] and {"owners": [GROUPS, D], "patients": [GROUPS]}.
     """
-    group = groups_of(rng, len(whole.share))
+    group, whole = groups_of(rng, data.groups), profile(data)
     found, names = [], []
     for pooled in (whole.temporal, whole.static):
         count = pooled.columns.numbers

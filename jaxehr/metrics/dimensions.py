@@ -23,6 +23,7 @@ from jaxehr.metrics.fidelity import (
     groups_of,
     undefined,
 )
+from jaxehr.metrics.people import as_many
 from jaxehr.metrics.pooled import (
     Columns,
     any_missing,
@@ -86,16 +87,16 @@ def dimensions(config: MetricConfig = DEFAULT) -> Metric:
     def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
         if reason := too_few(*real):
             return undefined(names, reason)
-        profiles = dict(zip(Comparison._fields, map(profile, real), strict=True))
+        profiles = [profile(data) for data in real]
         scales = {}
         for part in PARTS:
-            tables = [getattr(p, part) for p in profiles.values()]
+            tables = [getattr(p, part) for p in profiles]
             low, span = value_range(real.train, part)
             masked = any_missing(tables)
             scales[part] = Scale(tables[0].columns, low, span, masked)
         rng, sets = generator(key), {}
-        for name, whole in profiles.items():
-            group = groups_of(rng, len(whole.share))
+        for name, data in as_many(rng, real)._asdict().items():
+            group, whole = groups_of(rng, data.groups), profile(data)
             sets[name] = {
                 part: group_sums(getattr(whole, part), group, GROUPS) for part in PARTS
             }

@@ -24,6 +24,7 @@ from jaxehr.metrics.learners import (
     network,
 )
 from jaxehr.metrics.mmd import from_draws
+from jaxehr.metrics.people import cut, mixed
 from jaxehr.metrics.ranking import counts_of, roc_area
 from jaxehr.metrics.views import Place, fit_lens, flat, flat_places, sequences, too_few
 
@@ -59,12 +60,13 @@ def two_sample(
     def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
         if reason := too_few(*real):
             return undefined(names, reason)
-        (table, places), sizes = view(real), [len(data.ids) for data in real]
+        (table, places), people = view(real), [data.groups for data in real]
         if table.x.shape[-1] == 0:
             return undefined(names, "no column that varies")
-        size = min(*sizes, *([config.max_rows] if config.max_rows else []))
+        size = min(map(len, people))
+        size = min(size, config.max_rows or size)
         rng, seeds = generator(key), config.seeds
-        jobs = draw_jobs(rng, sizes, size, seeds)
+        jobs = draw_jobs(rng, people, size, seeds)
         fold = jax.vmap(jax.random.fold_in, (None, 0))
         keys = fold(jax.random.fold_in(key, 1), np.arange(2 * seeds) % seeds)
         models = learner.fit(config, keys, 2, table, jobs.train)
@@ -99,30 +101,48 @@ def definition(title: str, config: MetricConfig, note: str) -> Definition:
 
 
 def draw_jobs(
-    rng: np.random.Generator, sizes: list[int], size: int, seeds: int
+    rng: np.random.Generator, people: list[np.ndarray], size: int, seeds: int
 ) -> Jobs:
     """Synthetic against hold-out for each seed, then training against hold-out."""
-    pairs = [draw_pair(rng, sizes, size) for _ in range(seeds)]
+    pairs = [draw_pair(rng, people, size) for _ in range(seeds)]
     both = [Jobs(*map(np.stack, zip(*side))) for side in zip(*pairs)]
     return Jobs(*map(np.concatenate, zip(*both)))
 
 
 def draw_pair(
-    rng: np.random.Generator, sizes: list[int], size: int
+    rng: np.random.Generator, people: list[np.ndarray], size: int
 ) -> tuple[Jobs, Jobs]:
-    """One seed: `size` patients of each set, 70/30 in each; the hold-out is shared."""
-    starts = np.cumsum([0, *sizes])
-    parts = [starts[i] + rng.permutation(sizes[i])[:size] for i in range(3)]
-    train, holdout, synthetic = parts
-    test = round(TEST_SHARE * size)
+    """One seed: `size` patients of each set, 70/30 in each; the hold-out is shared.
 
-    def pair(other: np.ndarray) -> Jobs:
-        learn = np.concatenate([other[test:], holdout[test:]])
-        return Jobs(
-            rng.permutation(learn), np.concatenate([other[:test], holdout[:test]])
-        )
+    Args:
+      people: whose stay each row is, of train, hold-out and synthetic patients.
+    """
+    starts = np.cumsum([0, *map(len, people)])
+    train, holdout, synthetic = (
+        deal(rng, person, size, start)
+        for person, start in zip(people, starts[:3], strict=True)
+    )
+
+    def pair(other: Jobs) -> Jobs:
+        learn, test = map(np.concatenate, zip(other, holdout, strict=True))
+        return Jobs(rng.permutation(learn), test)
 
     return pair(synthetic), pair(train)
+
+
+def deal(rng: np.random.Generator, person: np.ndarray, size: int, start: int) -> Jobs:
+    """`size` rows of one set, numbered from `start`; nobody is on both sides.
+
+    A side that gets fewer rows than its share, for people are not cut, has a few twice.
+    """
+    # Equal synthetic patients may be on both: they are separate draws, and only who has
+    # seen the patient whom a collapsed generator draws again and again can tell.
+    rows, test = mixed(rng, person), round(TEST_SHARE * size)
+    middle = cut(person[rows], round(TEST_SHARE * len(rows)))
+    return Jobs(
+        start + np.resize(rows[middle:], size - test),
+        start + np.resize(rows[:middle], test),
+    )
 
 
 def over_seeds(found: Any, reference: Any, detail: dict[str, Any]) -> Value:

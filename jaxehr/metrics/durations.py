@@ -24,6 +24,7 @@ from jaxehr.metrics.fidelity import (
     undefined,
 )
 from jaxehr.metrics.marginals import by_column, largest_gap, shares
+from jaxehr.metrics.people import as_many
 from jaxehr.metrics.temporal import why_not
 from jaxehr.metrics.views import Coded, coded_columns, fit_lens, too_few
 
@@ -50,9 +51,9 @@ def length_of_stay(config: MetricConfig = DEFAULT) -> Metric:
         steps, rng, sets = real.schema.num_steps, generator(key), {}
         if all((np.asarray(d.cohort.length) == steps).all() for d in real):
             return undefined([name], "all stays have the length of the time grid")
-        for side, data in zip(Comparison._fields, real, strict=True):
+        for side, data in as_many(rng, real)._asdict().items():
             length = np.asarray(data.cohort.length, int)
-            sets[side] = by_group(groups_of(rng, len(length)), length, steps + 1)
+            sets[side] = by_group(groups_of(rng, data.groups), length, steps + 1)
         moved = lambda a, b: Distance(
             {name: float(np.abs(shares(a) - shares(b)).sum())}, {}
         )
@@ -107,8 +108,8 @@ def each_state(
         if reason := why_not(real, 2, False):
             return undefined(names, reason)
         lens, rng, sets = fit_lens(*real), generator(key), {}
-        for side, data in zip(Comparison._fields, real, strict=True):
-            group, valid = groups_of(rng, len(data.ids)), valid_steps(data.cohort)
+        for side, data in as_many(rng, real)._asdict().items():
+            group, valid = groups_of(rng, data.groups), valid_steps(data.cohort)
             coded = coded_columns(lens.temporal, data.cohort.temporal, valid)
             sets[side] = {c.name: count(c, group) for c in coded}
         if not sets["train"]:

@@ -233,6 +233,7 @@ def run_metrics(
     metrics: Mapping[str, Metric],
     *,
     model: Attacked | str = NO_MODEL,
+    doubt: str = "",
     keep: Callable[[str, Scored], None] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Result]:
@@ -241,6 +242,7 @@ def run_metrics(
     Args:
       metrics: name in the registry -> metric.
       model: the model that attacks may look into, or why there is none.
+      doubt: why attacks on the synthetic patients cannot be judged, if they cannot.
       keep: receives (name, scores of all training patients) from membership attacks.
       progress: called with (name, metrics done, metrics in all) before each metric, and
         with ("", all, all) at the end.
@@ -251,8 +253,15 @@ def run_metrics(
             progress(name, done, len(metrics))
         if seen is None and not metric.sparse:
             seen = dense_tables(compared)
-        given = {"model": model, "keep": keep and functools.partial(keep, name)}
-        values = run_one(name_key(key, name), metric, compared, seen, given)
+        given = {
+            "model": model,
+            "keep": keep and functools.partial(keep, name),
+            "learned": model.learned if isinstance(model, Attacked) else None,
+        }
+        if doubt and metric.group == "privacy" and "model" not in metric.takes:
+            values = {number: Value(None, reason=doubt) for number in metric.names}
+        else:
+            values = run_one(name_key(key, name), metric, compared, seen, given)
         results += [
             Result(number, metric.group, definition, values[number])
             for number, definition in metric.names.items()

@@ -3,7 +3,9 @@
 The paper names these metrics without formulas; the definitions here are ours.
 
 Correlation and total variation are functions of sums over patients. The patients are
-put into random groups and the groups are resampled, which gives the interval.
+put into random groups and the groups are resampled, which gives the interval. Such
+distances are larger the smaller the samples are, so that as many synthetic as training
+patients are compared with the hold-out (`jaxehr.metrics.people.as_many`).
 """
 
 from collections.abc import Callable, Mapping
@@ -16,6 +18,7 @@ from scipy.stats import rankdata
 from jaxehr.core.cohort import Dataset, valid_steps
 from jaxehr.core.contracts import Comparison, Definition, Metric, Value
 from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
+from jaxehr.metrics.people import as_many, numbered
 from jaxehr.metrics.views import (
     Coded,
     Lens,
@@ -49,9 +52,14 @@ def undefined(names: Any, reason: str) -> dict[str, Value]:
     return {name: Value(None, reason=reason) for name in names}
 
 
-def groups_of(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Int [count]: the group of each patient, sizes equal within one."""
-    return rng.permutation(count) % GROUPS
+def groups_of(rng: np.random.Generator, person: np.ndarray) -> np.ndarray:
+    """Int [N]: the group of each stay; as many people in each, within one.
+
+    Args:
+      person: [N], `Dataset.groups`; the stays of a person are in one group.
+    """
+    number = numbered(person)
+    return (rng.permutation(int(number.max(initial=-1)) + 1) % GROUPS)[number]
 
 
 def from_sums(
@@ -164,9 +172,9 @@ def pairwise(
             reason = f"{len(columns)} numeric column(s); two are needed"
             return undefined([name], reason)
         rng, sets = generator(key), {}
-        for side, data in zip(Comparison._fields, real, strict=True):
+        for side, data in as_many(rng, real)._asdict().items():
             x, valid = sequences_of_numbers(lens, data)
-            group = groups_of(rng, len(data.ids))
+            group = groups_of(rng, data.groups)
             sets[side] = moments(view(x, valid), valid, group)
         distance = lambda a, b: correlation_distance(name, columns, a, b)
         return from_sums(jax.random.fold_in(key, 1), sets, distance, config.resamples)
@@ -255,8 +263,8 @@ def tvd(config: MetricConfig = DEFAULT) -> Metric:
             return undefined(names, reason)
         lens, rng = fit_lens(*real), generator(key)
         sets = {}
-        for name, data in zip(Comparison._fields, real, strict=True):
-            group = groups_of(rng, len(data.ids))
+        for name, data in as_many(rng, real)._asdict().items():
+            group = groups_of(rng, data.groups)
             sets[name] = {c.name: counts(c, group) for c in coded_pairs(lens, data)}
         if not sets["train"]:
             return undefined(names, NO_CODES)

@@ -15,7 +15,6 @@ from jaxehr.core.contracts import Comparison, Definition, Metric, Value
 from jaxehr.metrics.attacks import (
     NO_COLUMN,
     Interval,
-    Roles,
     Scores,
     Tables,
     by_role,
@@ -23,6 +22,7 @@ from jaxehr.metrics.attacks import (
     definitions,
     in_place,
     labels,
+    learned_from,
     roles_of,
     three_times,
 )
@@ -148,8 +148,8 @@ def attribute_definitions() -> dict[str, Definition]:
     found["attribute_inference_success"] = Definition(
         "Attribute inference: success",
         f"Threat model: {threat} Share of guesses about training patients that are "
-        "right, mean over the hidden columns; the reference guesses from fresh real "
-        "patients.",
+        "right, mean over the hidden columns; the reference is the same about hold-out "
+        "patients, from the same synthetic ones.",
         "lower",
         0.0,
     )
@@ -160,7 +160,10 @@ def attribute_inference(config: MetricConfig = DEFAULT) -> Metric:
     """A hidden value, guessed from the nearest synthetic patient."""
     names = attribute_definitions()
 
-    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+    def run(
+        key: jax.Array, real: Comparison, *, learned: np.ndarray | None = None
+    ) -> dict[str, Value]:
+        real = learned_from(real, learned)
         if reason := too_few(*real):
             return undefined(names, reason)
         blocks = blocks_of(real)
@@ -170,7 +173,7 @@ def attribute_inference(config: MetricConfig = DEFAULT) -> Metric:
         most = min(config.pooled_rows, config.mmd_rows)  # one search a hidden column
         roles = roles_of(generator(key), real, most)
         rows = by_role(roles, *blocks.rows)
-        success: dict[str, dict[str, Interval]] = {}
+        success: dict[str, list[dict[str, Interval]]] = {}
 
         def scores(kind: str) -> tuple[np.ndarray, np.ndarray]:
             sides: list[list[Any]] = [[], []]
@@ -178,20 +181,24 @@ def attribute_inference(config: MetricConfig = DEFAULT) -> Metric:
                 values = by_role(roles, *secret.values)
                 for side, found in zip(sides, guesses(secret, rows, values, kind)):
                     side.append(found)
-            success[kind] = {
-                s.name: share(right, known)
-                for s, (right, known, _) in zip(secrets, sides[0], strict=True)
-                if known.any()
-            }
+            success[kind] = [
+                {
+                    s.name: share(right, known)
+                    for s, (right, known, _) in zip(secrets, side, strict=True)
+                    if known.any()
+                }
+                for side in sides
+            ]
             members, others = (combined(side) for side in sides)
             return members, others
 
         key = jax.random.fold_in(key, 1)
         out = three_times(key, "attribute_inference", roles, scores)
-        out["attribute_inference_success"] = success_value(success, roles)
+        count = len(roles.members)
+        out["attribute_inference_success"] = success_value(success, count)
         return out
 
-    return Metric(run, "privacy", names, sparse=True)
+    return Metric(run, "privacy", names, sparse=True, takes=("learned",))
 
 
 def share(right: np.ndarray, known: np.ndarray) -> Interval:
@@ -208,17 +215,23 @@ def combined(found: list[Any]) -> np.ndarray:
     return right / np.maximum(known, 1) - 1e-3 * far / (1.0 + far)
 
 
-def success_value(success: dict[str, dict[str, Interval]], roles: Roles) -> Value:
-    """Mean over columns; the ends are means of exact ends, so wider than 95 %."""
-    three = []
-    for kind in ("synthetic", "fresh", "leak"):
-        ends = np.mean([found[:3] for found in success[kind].values()], 0)
-        three.append(Interval(*map(float, ends)))
-    value = in_place(three, len(roles.members))
-    value.detail["by_column"] = {
-        name: list(found[:3]) for name, found in success["synthetic"].items()
-    }
-    value.detail["patients_seen"] = [len(roles.table), len(roles.fresh)]
+def success_value(success: dict[str, list[dict[str, Interval]]], count: int) -> Value:
+    """Mean over columns; the ends are means of exact ends, so wider than 95 %.
+
+    Args:
+      success: kind of patients seen -> (members, others) -> column -> right guesses.
+      count: how many members are asked about.
+    """
+    (members, others), (copied, _) = success["synthetic"], success["leak"]
+    names = [name for name in members if name in others]
+    if not names:
+        return Value(None, reason="no hidden value is known of hold-out patients")
+    three = [
+        Interval(*map(float, np.mean([side[name][:3] for name in names], 0)))
+        for side in (members, others, copied)
+    ]
+    value = in_place(three, count)
+    value.detail["by_column"] = {name: list(members[name][:3]) for name in names}
     return value
 
 
@@ -256,7 +269,10 @@ def linkability(config: MetricConfig = DEFAULT) -> Metric:
         "",
     )
 
-    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+    def run(
+        key: jax.Array, real: Comparison, *, learned: np.ndarray | None = None
+    ) -> dict[str, Value]:
+        real = learned_from(real, learned)
         if reason := too_few(*real):
             return undefined(names, reason)
         blocks = blocks_of(real)
@@ -271,4 +287,4 @@ def linkability(config: MetricConfig = DEFAULT) -> Metric:
         scores = scores_link(*tables)
         return three_times(jax.random.fold_in(key, 1), "linkability", roles, scores)
 
-    return Metric(run, "privacy", names, sparse=True)
+    return Metric(run, "privacy", names, sparse=True, takes=("learned",))

@@ -19,6 +19,7 @@ from jaxehr.metrics.fidelity import (
     nanmean,
     undefined,
 )
+from jaxehr.metrics.people import as_many
 from jaxehr.metrics.temporal import why_not
 from jaxehr.metrics.views import fit_lens, numeric_names, step_numbers
 
@@ -42,9 +43,9 @@ def lag_correlation(config: MetricConfig = DEFAULT) -> Metric:
             return undefined([name], reason)
         lens, rng, sets = fit_lens(*real), generator(key), {}
         columns = numeric_names(lens.temporal)
-        for side, data in zip(Comparison._fields, real, strict=True):
+        for side, data in as_many(rng, real)._asdict().items():
             x, length = step_numbers(lens, data), np.asarray(data.cohort.length)
-            sets[side] = lagged(x, length, groups_of(rng, len(length)))
+            sets[side] = lagged(x, length, groups_of(rng, data.groups))
         distance = lambda a, b: lag_distance(name, columns, a, b)
         return from_sums(jax.random.fold_in(key, 1), sets, distance, config.resamples)
 

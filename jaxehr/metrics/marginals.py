@@ -25,10 +25,20 @@ from jaxehr.metrics.fidelity import (
     nanmean,
     undefined,
 )
+from jaxehr.metrics.people import as_many
 from jaxehr.metrics.views import TINY, distinct, too_few
 
 CUTS = 512
 TAILS = (0.01, 0.05, 0.95, 0.99)
+SAME = 1e-6  # of a constant: rounding noise of generators in single precision
+ABSENT = (
+    "A column that no synthetic patient has counts as if all of its values lay at the "
+    "far end of the real range."
+)
+NO_SCALE = (
+    "no deviation to measure by: {} is constant among training patients and is not so "
+    "among synthetic ones"
+)
 Spread = tuple[np.ndarray, np.ndarray]  # values ascending, share of data at or below
 Gap = Callable[[Spread, Spread], float]
 
@@ -57,23 +67,37 @@ def samples(data: Dataset) -> dict[str, Sample]:
     return dict(zip(names, found[0] + found[1], strict=True))
 
 
-def standardised(real: Comparison) -> dict[str, dict[str, Sample]]:
-    """Set -> column -> values; columns that are constant in training are left out.
+class Columns(NamedTuple):
+    """Set -> column -> standardised values."""
 
-    The scale of such a column is unknown.
+    sets: dict[str, dict[str, Sample]]
+    unscaled: list[str]  # what no deviation is known of
+
+
+def standardised(whole: Dataset, real: Comparison) -> Columns:
+    """The columns of `real` by means and deviations of the training patients `whole`.
+
+    A column that is constant in `whole` is left out where synthetic patients hold that
+    constant too. Where they do not, only its mean is taken off.
     """
-    sets = dict(zip(Comparison._fields, map(samples, real), strict=True))
-    out: dict[str, dict[str, Sample]] = {name: {} for name in sets}
-    for column, train in sets["train"].items():
-        if not train.values.size:
+    out: dict[str, dict[str, Sample]] = {side: {} for side in real._fields}
+    sets, unscaled = {side: samples(d) for side, d in real._asdict().items()}, []
+    for column, train in samples(whole).items():
+        seen = any(columns[column].values.size for columns in sets.values())
+        if not train.values.size or not seen:
             continue
         mean, std = train.values.mean(), train.values.std()
-        if std <= TINY * max(np.abs(train.values).max(), 1e-300):
-            continue
-        for name, columns in sets.items():
+        largest = max(np.abs(train.values).max(), 1e-300)
+        if std <= TINY * largest:
+            made = np.abs(sets["synthetic"][column].values - mean)
+            if made.size and made.max() <= SAME * largest:
+                continue
+            unscaled.append(column)
+            std = 1.0
+        for side, columns in sets.items():
             one = columns[column]
-            out[name][column] = one._replace(values=(one.values - mean) / std)
-    return out
+            out[side][column] = one._replace(values=(one.values - mean) / std)
+    return Columns(out, unscaled)
 
 
 def by_column(name: str, of: dict[str, float], worst_text: str = "_worst") -> Distance:
@@ -92,13 +116,23 @@ def each_number(
     gap: Gap,
     config: MetricConfig,
     bounds: dict[str, tuple[float, float]] | None = None,
+    *,
+    free: bool = False,
 ) -> Metric:
-    """A metric that compares the distributions of every numeric column by `gap`."""
+    """A metric that compares the distributions of every numeric column by `gap`.
+
+    Args:
+      free: the gap has no unit, so that a column without a deviation has one too.
+    """
 
     def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
         if reason := too_few(*real):
             return undefined(names, reason)
-        sets = standardised(real)
+        rng, whole = generator(key), real.train
+        real = as_many(rng, real)
+        sets, unscaled = standardised(whole, real)
+        if unscaled and not free:
+            return undefined(names, NO_SCALE.format(", ".join(unscaled)))
         if not sets["train"]:
             found = any(
                 f.is_numeric for f in (*real.schema.static, *real.schema.temporal)
@@ -114,9 +148,9 @@ def each_number(
             apart(exact["train"], exact["holdout"]),
         )
         cuts = {c: cut_points([exact[k][c] for k in sets]) for c in sets["train"]}
-        rng, sums = generator(key), {}
-        for side, data in zip(Comparison._fields, real, strict=True):
-            group = groups_of(rng, len(data.ids))
+        sums = {}
+        for side, data in real._asdict().items():
+            group = groups_of(rng, data.groups)
             sums[side] = {c: binned(s, cuts[c], group) for c, s in sets[side].items()}
         coarse = lambda a, b: apart(
             *({c: (cuts[c], shares(side[c])) for c in side} for side in (a, b))
@@ -181,18 +215,30 @@ def largest_gap(a: Spread, b: Spread) -> float:
 
 
 def area_between(a: Spread, b: Spread) -> float:
-    """Integral of |F - G|; NaN if a side has no value."""
+    """Integral of |F - G|; NaN if b has no value, `largest_of` b if only a has none."""
     if is_empty(a) or is_empty(b):
-        return float("nan")
+        return largest_of(area_between, b)
     grid, gap = between(a, b)
     return float((np.abs(gap[:-1]) * np.diff(grid)).sum())
 
 
 def tail_gap(a: Spread, b: Spread) -> float:
-    """Mean absolute difference of the four quantiles; NaN if a side has no value."""
+    """Mean absolute difference of the four quantiles; as the area without values."""
     if is_empty(a) or is_empty(b):
-        return float("nan")
+        return largest_of(tail_gap, b)
     return float(np.abs(quantiles(a) - quantiles(b)).mean())
+
+
+def largest_of(gap: Gap, real: Spread) -> float:
+    """The gap to values that all lie at an end of the range of the real ones, at the
+    worse one; NaN if there are none.
+
+    It stands for a column that no synthetic patient has: left out, it would help.
+    """
+    if is_empty(real):
+        return float("nan")
+    ends = quantiles(real, (1e-9, 1.0))
+    return max(gap((end[None], np.ones(1)), real) for end in ends)
 
 
 def quantiles(side: Spread, chance: Any = TAILS) -> np.ndarray:
@@ -222,12 +268,15 @@ def ks(config: MetricConfig = DEFAULT) -> Metric:
     text = "Largest difference of the cumulative shares of a number, between 0 and 1."
     names = defined("ks", "Kolmogorov-Smirnov distance", text, "[massey1951]")
     bounds = dict.fromkeys(names, (0.0, 1.0))
-    return each_number("ks", names, largest_gap, config, bounds)
+    return each_number("ks", names, largest_gap, config, bounds, free=True)
 
 
 def wasserstein(config: MetricConfig = DEFAULT) -> Metric:
     """First Wasserstein distance, the integral of |F - G|, in standard deviations."""
-    text = "How far values must be moved on average, in real standard deviations."
+    text = (
+        "How far values must be moved on average, in real standard deviations. "
+        f"{ABSENT}"
+    )
     names = defined("wasserstein", "Wasserstein distance", text, "[vallender1974]")
     return each_number("wasserstein", names, area_between, config)
 
@@ -236,7 +285,8 @@ def tails(config: MetricConfig = DEFAULT) -> Metric:
     """Errors of the 1, 5, 95 and 99 % quantiles, in standard deviations."""
     text = (
         "Mean absolute difference of the 1, 5, 95 and 99 % quantiles of a number, in "
-        "real standard deviations: are very low and very high values as far out?"
+        "real standard deviations: are very low and very high values as far out? "
+        f"{ABSENT}"
     )
     names = defined("tail_error", "Tail error", text, "")
     return each_number("tail_error", names, tail_gap, config)

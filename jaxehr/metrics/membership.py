@@ -14,7 +14,8 @@ from scipy import stats
 from jaxehr.core.checks import InputError
 from jaxehr.metrics.ranking import counts_of, roc_area
 
-BLOCK = 512  # records whose distances to all synthetic ones are held at once
+BLOCK = 512  # records whose distances to a table of synthetic ones are held at once
+TABLE = 20_000  # synthetic records in a table
 
 
 class Attack(NamedTuple):
@@ -33,17 +34,19 @@ def nearest_hamming(records: Any, synthetic: Any) -> np.ndarray:
     |a| + |b| - 2 a.b for binary rows, CSR or dense; Int [n].
     """
     rows: Any = scipy.sparse.csr_array(records, dtype=np.float32)
-    others = scipy.sparse.csr_array(synthetic, dtype=np.float32)
-    sizes = np.asarray(others.sum(1)).reshape(-1)
-    # Sparse times dense: the synthetic side is made dense once, in single precision.
-    table = others.toarray().T
-    found = []
-    for first in range(0, rows.shape[0], BLOCK):
-        block = rows[first : first + BLOCK]
-        common = block @ table
-        own = np.asarray(block.sum(1)).reshape(-1, 1)
-        found.append((own + sizes - 2.0 * common).min(1))
-    return np.concatenate(found).round().astype(np.int64)
+    others: Any = scipy.sparse.csr_array(synthetic, dtype=np.float32)
+    found = np.full(rows.shape[0], np.inf)
+    own = np.asarray(rows.sum(1)).reshape(-1, 1)
+    for start in range(0, others.shape[0], TABLE):
+        part = others[start : start + TABLE]
+        sizes = np.asarray(part.sum(1)).reshape(-1)
+        # Sparse times dense: the synthetic side is made dense, in single precision.
+        table = part.toarray().T
+        for first in range(0, len(found), BLOCK):
+            here = slice(first, first + BLOCK)
+            near = (own[here] + sizes - 2.0 * (rows[here] @ table)).min(1)
+            found[here] = np.minimum(found[here], near)
+    return found.round().astype(np.int64)
 
 
 def median_rule(

@@ -32,6 +32,7 @@ from jaxehr.metrics.fidelity import (
     nanmean,
     undefined,
 )
+from jaxehr.metrics.people import as_many
 from jaxehr.metrics.resampling import auroc, measured, one_vs_rest, trial
 from jaxehr.metrics.utility import no_label
 from jaxehr.metrics.views import distinct, too_few
@@ -71,7 +72,7 @@ def gaps(data: Dataset) -> Gaps:
 
 def with_gaps(real: Comparison) -> dict[str, Gaps]:
     """Gaps of each set, of the columns that have one in some set."""
-    sets = dict(zip(Comparison._fields, map(gaps, real), strict=True))
+    sets = {side: gaps(data) for side, data in real._asdict().items()}
     temporal = np.any([g.temporal.any((0, 1)) for g in sets.values()], axis=0)
     static = np.any([g.static.any(0) for g in sets.values()], axis=0)
     kept = np.concatenate([temporal, static])
@@ -108,12 +109,14 @@ def missing_rate(config: MetricConfig = DEFAULT) -> Metric:
     def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
         if reason := too_few(*real):
             return undefined(names, reason)
-        found, rng, sums = with_gaps(real), generator(key), {}
+        rng, sums = generator(key), {}
+        real = as_many(rng, real)
+        found = with_gaps(real)
         columns = found["train"].names
         if not columns:
             return undefined(names, COMPLETE)
         for side, g in found.items():
-            group = groups_of(rng, len(g.valid))
+            group = groups_of(rng, getattr(real, side).groups)
             parts = {"temporal": g.temporal, "static": g.static, "valid": g.valid}
             sums[side] = {k: group_totals(leaf, group) for k, leaf in parts.items()}
             sums[side]["patients"] = np.bincount(group, minlength=GROUPS).astype(float)
@@ -185,7 +188,9 @@ def co_missing(config: MetricConfig = DEFAULT) -> Metric:
     def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
         if reason := too_few(*real):
             return undefined([name], reason)
-        found, rng, sums = with_gaps(real), generator(key), {}
+        rng, sums = generator(key), {}
+        real = as_many(rng, real)
+        found = with_gaps(real)
         columns = found["train"].names
         if len(columns) < 2:
             reason = f"{len(columns)} column(s) with missing values; two are needed"
@@ -195,7 +200,8 @@ def co_missing(config: MetricConfig = DEFAULT) -> Metric:
                 g.static[:, None], (*g.valid.shape, g.static.shape[1])
             )
             x = np.concatenate([g.temporal, still], -1)
-            sums[side] = moments(x, g.valid, groups_of(rng, len(x)))
+            group = groups_of(rng, getattr(real, side).groups)
+            sums[side] = moments(x, g.valid, group)
         apart = lambda a, b: joint_distance(name, columns, a, b)
         key, bounds = jax.random.fold_in(key, 1), {name: (0.0, 1.0)}
         return from_sums(key, sums, apart, config.resamples, bounds)

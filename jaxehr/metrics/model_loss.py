@@ -23,6 +23,7 @@ from jaxehr.core.cohort import Cohort, concatenate, map_patients
 from jaxehr.core.contracts import (
     Attacked,
     Comparison,
+    GenerativeModel,
     Metric,
     Params,
     Scored,
@@ -31,6 +32,7 @@ from jaxehr.core.contracts import (
 from jaxehr.metrics.attacks import Interval, all_in_place, definitions, measure
 from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
 from jaxehr.metrics.fidelity import generator, undefined
+from jaxehr.metrics.people import cut, mixed
 from jaxehr.metrics.views import MIN_PATIENTS, too_few
 
 CONTROL = 64  # patients that the control is trained on
@@ -46,24 +48,43 @@ class Pool(NamedTuple):
     cohort: Cohort  # training patients as in the comparison, then hold-out patients
     learned: np.ndarray  # Int: the model learned from them
     judged: np.ndarray  # Int: they chose its best weights
-    held: np.ndarray  # Int: it never saw them
+    held: np.ndarray  # Int: it never saw them; the stays of a person are side by side
+    person: np.ndarray  # whose stay each row of `cohort` is
 
 
 def pool_of(rng: np.random.Generator, real: Comparison, model: Attacked) -> Pool:
     """The training and the hold-out patients of a comparison, in random order."""
-    held = len(model.learned) + np.arange(len(real.holdout.ids))
+    held = len(model.learned) + mixed(rng, real.holdout.groups)
     return Pool(
         concatenate([real.train.cohort, real.holdout.cohort]),
         rng.permutation(np.flatnonzero(model.learned)),
         np.flatnonzero(~model.learned),
-        rng.permutation(held),
+        held,
+        np.concatenate([real.train.groups, real.holdout.groups]),
     )
 
 
-def unfit(real: Comparison, model: Attacked) -> str:
-    """Why the model cannot be attacked, or an empty text."""
-    if model.model.losses is None:
+def in_two(pool: Pool, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What is known of the first of `pool.held` [m, ...], by two halves of people."""
+    person = pool.person[pool.held[: len(others)]]
+    middle = cut(person, len(others) // 2)
+    return others[:middle], others[middle:]
+
+
+def unfit_kind(model: GenerativeModel, *, shadows: bool = False) -> str:
+    """Why no model of its kind can be attacked, with shadow models or without; or an
+    empty text."""
+    if model.losses is None:
         return "this kind of model has no losses of single patients"
+    if shadows and model.fit_many is None:
+        return "this kind of model cannot train shadow models together; cdmt can"
+    return ""
+
+
+def unfit(real: Comparison, model: Attacked, *, shadows: bool = False) -> str:
+    """Why the model cannot be attacked, or an empty text."""
+    if reason := unfit_kind(model.model, shadows=shadows):
+        return reason
     if model.learned.sum() < MIN_PATIENTS:
         return f"the model learned from fewer than {MIN_PATIENTS} patients"
     return too_few(real.train, real.holdout)
@@ -78,15 +99,25 @@ def ask(
 ) -> np.ndarray:
     """Losses [N, Q] under `params` as normal scores of their ranks among the patients:
     without units, and alike for models that are trained for longer."""
+    return normal_scores(losses_of(key, model, params, people, config))
+
+
+def losses_of(
+    key: jax.Array,
+    model: Attacked,
+    params: Params,
+    people: Cohort,
+    config: MetricConfig,
+) -> np.ndarray:
+    """Losses [N, Q] under `params`."""
     assert model.model.losses is not None
-    found = model.model.losses(
+    return model.model.losses(
         key,
         params,
         people,
         levels=config.loss_levels,
         repeats=config.loss_repeats,
     )
-    return normal_scores(found)
 
 
 def rows_of(people: Cohort, rows: np.ndarray) -> Cohort:
@@ -114,6 +145,12 @@ def suspicion(
         model.fit(rows[third == known], label[third == known])
         scores[asked] = normal_scores(model.decision_function(rows[asked]))
     return scores[:count], scores[count:]
+
+
+def together(members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Normal scores of the ranks among all, [n, Q] and [m, Q]."""
+    found = normal_scores(np.concatenate([members, others]))
+    return found[: len(members)], found[len(members) :]
 
 
 def normal_scores(values: np.ndarray) -> np.ndarray:
@@ -156,21 +193,26 @@ def membership_loss(config: MetricConfig = DEFAULT) -> Metric:
             return undefined(names, reason)
         keys, rng = jax.random.split(key, 3), generator(key)
         pool = pool_of(rng, real, model)
-        size = min(len(pool.learned), len(pool.held), config.pooled_rows)
-        asked = pool.learned if keep else pool.learned[: config.pooled_rows]
+        count = min(len(pool.learned), config.pooled_rows)
+        size = min(count, len(pool.held))
+        asked = pool.learned if keep else pool.learned[:count]
         people = rows_of(pool.cohort, np.concatenate([asked, pool.held[:size]]))
-        found = ask(keys[0], model, model.params, people, config)
-        members, others = found[: len(asked)], found[len(asked) :]
+        found = losses_of(keys[0], model, model.params, people, config)
+        members, others = np.split(found, [len(asked)])
         overfitted = control(keys[1:], model, pool, config)
-        sides = (members, others), np.array_split(others, 2), overfitted
+        few = together(members[:count], others)
+        sides = few, in_two(pool, few[1]), overfitted
         scores = [suspicion(rng, *side) for side in sides if side is not None]
-        if keep:
-            keep(Scored(asked, *scores[0]))
         three = [*(compared(rng, *side) for side in scores), None][:3]
         values = all_in_place("membership_loss", three, size)
         if overfitted is None:
             for value in values.values():
                 value.detail["control"] = NO_CONTROL
+        if keep:  # last, so that no number depends on it
+            every = scores[0]
+            if len(asked) > count:
+                every = suspicion(rng, *together(members, others))
+            keep(Scored(asked, *every))
         return values
 
     return Metric(run, "privacy", names, sparse=True, takes=("model", "keep"))

@@ -88,7 +88,7 @@ def scores_domias(tables: Tables) -> Scores:
     # Deviation: [domias2023] fits kernel densities or flows; a kernel needs a width,
     # and with tens of columns its ratio is that of the nearest patients.
     fresh = tables.seen["fresh"]
-    known, stand_in = fresh[0::2], fresh[1::2]
+    known, stand_in = fresh[: tables.middle], fresh[tables.middle :]
     seen = tables.seen | {"fresh": stand_in}
     logs = lambda x, table: np.log(np.maximum(nearest(x, table).distance[:, 0], NEAR))
 

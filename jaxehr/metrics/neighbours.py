@@ -4,6 +4,7 @@ N, M patients, D columns, k neighbours.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,8 +15,8 @@ from jaxehr.core.blocks import blocks_of
 from jaxehr.training.sharding import compiled_rows, make_mesh, replicate
 
 BLOCK = 512  # patients whose distances to all of the table are held at once
+CELLS = 2**25  # distances that are held at once; a large table takes smaller blocks
 MOST_BYTES = 2**30  # of all copies of the table
-TABLE = 20_000  # at most so many patients are searched for neighbours
 
 
 class Nearest(NamedTuple):
@@ -25,14 +26,14 @@ class Nearest(NamedTuple):
     row: np.ndarray  # Int [N, k]; fewer columns where the table has fewer rows
 
 
-@functools.lru_cache(maxsize=16)
-def program(count: int, exclude_self: bool, devices: int) -> Any:
+def search(count: int, exclude_self: bool) -> Callable[..., jax.Array]:
     """(table [M, D], rows [B, D], their own numbers [B]) -> numbers of the nearest rows
-    [B, k], by |a|^2 + |b|^2 - 2 a.b; compiled."""
+    [B, k], by |a|^2 + |b|^2 - 2 a.b."""
 
     def run(table: jax.Array, rows: jax.Array, own: jax.Array) -> jax.Array:
         square = (rows**2).sum(1)[:, None] + (table**2).sum(1)[None, :]
-        square = square - 2.0 * rows @ table.T
+        # Accelerators round factors to 8 to 11 bits: near rows would change places
+        square = square - 2.0 * jnp.matmul(rows, table.T, precision="highest")
         if exclude_self:
             same = own[:, None] == jnp.arange(len(table))
             square = jnp.where(same, jnp.inf, square)
@@ -40,7 +41,13 @@ def program(count: int, exclude_self: bool, devices: int) -> Any:
             return jnp.argmin(square, 1)[:, None]
         return jax.lax.top_k(-square, count)[1]
 
-    return compiled_rows(run, devices)
+    return run
+
+
+@functools.lru_cache(maxsize=16)
+def program(count: int, exclude_self: bool, devices: int) -> Any:
+    """`search`, compiled."""
+    return compiled_rows(search(count, exclude_self), devices)
 
 
 def nearest(
@@ -52,7 +59,8 @@ def nearest(
     that a copy has distance 0.
 
     Args:
-      exclude_self: `rows` is `table`, and a row is not its own neighbour.
+      exclude_self: `rows` is `table`, or its first rows, and a row is not its own
+        neighbour.
     """
     centre = table.mean(0)  # smaller numbers, smaller rounding errors
     a = np.asarray(rows - centre, np.float32)
@@ -63,7 +71,8 @@ def nearest(
         devices = min(devices, max(MOST_BYTES // max(b.nbytes, 1), 1))
     run, parts = program(found, exclude_self, devices), []
     everywhere = replicate(b, make_mesh(devices))
-    for rows_now, kept in blocks_of(len(a), BLOCK * devices):
+    block = min(max(CELLS // max(len(b), 1), 1), BLOCK)
+    for rows_now, kept in blocks_of(len(a), block * devices):
         parts.append(np.asarray(run(everywhere, a[rows_now], rows_now))[kept])
     row = np.concatenate(parts)
     distance = np.stack(

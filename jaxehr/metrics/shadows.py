@@ -36,13 +36,14 @@ from jaxehr.metrics.model_loss import (
     Pool,
     ask,
     compared,
+    in_two,
     pool_of,
     rows_of,
     unfit,
 )
+from jaxehr.metrics.people import numbered
 from jaxehr.metrics.ranking import counts_of, roc_area
 
-NOT_TOGETHER = "this kind of model cannot train shadow models together; cdmt can"
 RIDGE = 1e-3  # added to the covariance of the losses, of its mean variance
 PREFIXES = ("membership_shadow", "membership_shadow_run")
 
@@ -238,13 +239,11 @@ def membership_shadow(config: MetricConfig = DEFAULT) -> Metric:
     def run(
         key: jax.Array, real: Comparison, *, model: Attacked, keep: Any = None
     ) -> dict[str, Value]:
-        if reason := unfit(real, model):
+        if reason := unfit(real, model, shadows=True):
             return undefined(names, reason)
-        if model.model.fit_many is None:
-            return undefined(names, NOT_TOGETHER)
         keys, rng = jax.random.split(key, 3), generator(key)
         pool = pool_of(rng, real, model)
-        tasks = tasks_of(real, pool, config)
+        tasks = tasks_of(pool, config)
         whole, control = (
             train_shadows(k, model, pool, task, config) for k, task in zip(keys, tasks)
         )
@@ -262,8 +261,8 @@ def membership_shadow(config: MetricConfig = DEFAULT) -> Metric:
         members, others = np.split(scores, [len(pool.learned)])
         if keep:
             keep(Scored(pool.learned, members, others))
-        halves = np.array_split(others, 2)
-        against = [compared(rng, *side) for side in ((members, others), halves)]
+        sides = (members, others), in_two(pool, others)
+        against = [compared(rng, *side) for side in sides]
         values = all_in_place(PREFIXES[0], three, len(scores))
         size = min(len(members), len(others))
         return values | all_in_place(PREFIXES[1], [*against, three[2]], size)
@@ -271,20 +270,13 @@ def membership_shadow(config: MetricConfig = DEFAULT) -> Metric:
     return Metric(run, "privacy", names, sparse=True, takes=("model", "keep"))
 
 
-def tasks_of(real: Comparison, pool: Pool, config: MetricConfig) -> tuple[Task, Task]:
+def tasks_of(pool: Pool, config: MetricConfig) -> tuple[Task, Task]:
     """The attack: all patients that the model learned from or never saw. The control:
     a few, for long."""
-    person = np.concatenate([real.train.groups, real.holdout.groups])
     asked = np.concatenate([pool.learned, pool.held])
     few = pool.learned[: 2 * CONTROL]
     judged = pool.judged if len(pool.judged) else None
     return (
-        Task(asked, numbered(person[asked]), judged, config.shadow_steps),
-        Task(few, numbered(person[few]), None, config.control_steps),
+        Task(asked, numbered(pool.person[asked]), judged, config.shadow_steps),
+        Task(few, numbered(pool.person[few]), None, config.control_steps),
     )
-
-
-def numbered(person: np.ndarray) -> np.ndarray:
-    """People as numbers 0, 1, ... in the order they come, whatever their names."""
-    first, place = np.unique(person, return_index=True, return_inverse=True)[1:]
-    return np.argsort(np.argsort(first))[place.reshape(-1)]

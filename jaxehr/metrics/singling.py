@@ -1,8 +1,10 @@
 """Singling out: a condition read off the synthetic patients that fits one person.
 
-Conditions that fit exactly one synthetic patient are tried on the training patients;
-the same conditions on as many hold-out patients, from whom nothing can leak, give the
-rate at which conditions of this weight single someone out by chance.
+Conditions that fit exactly one synthetic patient are tried on all N training patients
+and on M hold-out patients, from whom nothing can leak. If nothing leaks, each of these
+N + M people is as likely as any other to be the only one of them whom a condition
+fits: N/M times as many conditions single out a training patient as a hold-out patient,
+whatever the weights of the conditions. What goes beyond that is leaked.
 """
 
 import math
@@ -10,16 +12,25 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from scipy import stats
 
 from jaxehr.core.contracts import Comparison, Definition, Metric, Value
 from jaxehr.metrics.adversarial import difference
-from jaxehr.metrics.attacks import Interval, constant, in_place, records
+from jaxehr.metrics.attacks import (
+    Interval,
+    constant,
+    in_place,
+    learned_from,
+    records,
+)
 from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
 from jaxehr.metrics.fidelity import generator, undefined
 from jaxehr.metrics.membership import clopper_pearson
+from jaxehr.metrics.people import halves, mixed, numbered
 from jaxehr.metrics.views import too_few
 
-TRIES = 1000  # conditions that are drawn
+TRIES = 4000  # conditions that are drawn
+NARROW = 2  # columns more than leave one patient: hardly anybody fits by chance
 LEAST = 20  # conditions that fit one synthetic patient
 EQUAL, ABOVE, BELOW = 0, 1, 2
 KINDS = ("univariate", "multivariate")
@@ -33,20 +44,25 @@ class Condition(NamedTuple):
     value: np.ndarray  # [c]
 
 
-def matches(condition: Condition, rows: np.ndarray) -> int:
-    """How many rows [N, D] fit."""
-    fits = np.ones(len(rows), bool)
+def fitting(condition: Condition, rows: np.ndarray) -> np.ndarray:
+    """The numbers of the rows [N, D] that fit."""
+    found: Any = slice(None)
     for column, operator, value in zip(*condition, strict=True):
-        x = rows[:, column]
+        x = rows[:, column][found]
         if operator == EQUAL:
-            fits &= x == value
+            fits = x == value
         else:
-            fits &= x >= value if operator == ABOVE else x <= value
-    return int(fits.sum())
+            fits = x >= value if operator == ABOVE else x <= value
+        fits = np.flatnonzero(fits)
+        found = fits if isinstance(found, slice) else found[fits]
+    return found
 
 
-def univariate(rng: np.random.Generator, rows: np.ndarray) -> list[Condition]:
+def univariate(
+    rng: np.random.Generator, rows: np.ndarray, people: int
+) -> list[Condition]:
     """The largest and the smallest value of each column, and values drawn."""
+    del people  # how many there are plays no part
     one = lambda *parts: Condition(*(np.asarray([part]) for part in parts))
     found = []
     for column in rng.permutation(rows.shape[1])[: TRIES // 4]:
@@ -58,12 +74,16 @@ def univariate(rng: np.random.Generator, rows: np.ndarray) -> list[Condition]:
     return found
 
 
-def multivariate(rng: np.random.Generator, rows: np.ndarray) -> list[Condition]:
+def multivariate(
+    rng: np.random.Generator, rows: np.ndarray, people: int
+) -> list[Condition]:
     """A patient drawn, some columns of it: on its side of the median or beyond.
 
-    Each column keeps a quarter of the patients on average; log_4 N columns leave one.
+    Each column keeps a quarter of the patients on average; log_4 N columns leave one
+    of N, of the training patients (`people`) if these are more than the rows.
     """
-    count = min(math.ceil(math.log(len(rows), 4)), rows.shape[1])
+    count = math.ceil(math.log(max(len(rows), people), 4)) + NARROW
+    count = min(count, rows.shape[1])
     median, found = np.median(rows, 0), []
     for _ in range(TRIES):
         row = rows[rng.integers(len(rows))]
@@ -96,8 +116,9 @@ def definitions() -> dict[str, Definition]:
         )
         found[f"singling_out_{kind}_advantage"] = Definition(
             f"Singling out, {kind}: advantage",
-            f"{threat} Share that fit exactly one training patient, less the share "
-            "that fit exactly one of as many hold-out patients.",
+            f"{threat} Share that fit a training patient and nobody else of the real "
+            "ones, less the share that do so by chance: that of conditions that fit a "
+            "hold-out patient and nobody else, times training over hold-out patients.",
             "lower",
             0.0,
             "[giomi2023]",
@@ -105,37 +126,77 @@ def definitions() -> dict[str, Definition]:
     return found
 
 
+class People(NamedTuple):
+    """Real patients on whom conditions are tried."""
+
+    rows: np.ndarray  # [N, D]
+    person: np.ndarray  # Int [N]
+
+
 class Sides(NamedTuple):
     """The patients conditions are read from, and those they are tried on."""
 
     seen: np.ndarray
-    train: np.ndarray
-    others: np.ndarray
+    train: People
+    others: People
 
 
 def rates(
     rng: np.random.Generator, kind: str, sides: Sides
 ) -> tuple[Interval, Interval] | None:
-    """Success on training patients, and that less the success on others; None where
-    too few conditions fit one patient."""
+    """Success on training patients, and what is left of it over chance; None where too
+    few conditions fit one patient."""
     draw = univariate if kind == "univariate" else multivariate
-    drawn = distinct(draw(rng, sides.seen))
-    kept = [c for c in drawn if matches(c, sides.seen) == 1]
+    drawn = distinct(draw(rng, sides.seen, len(sides.train.rows)))
+    kept = [c for c in drawn if len(fitting(c, sides.seen)) == 1]
     if len(kept) < LEAST:
         return None
-    found = []
-    for rows in (sides.train, sides.others):
-        hits = sum(matches(c, rows) == 1 for c in kept)
-        ends = clopper_pearson(hits, len(kept))
-        found.append(Interval(hits / len(kept), *ends))
-    return found[0], difference(found[0], found[1])
+    hits, members, others = 0, [], []  # who fits alone of all real people
+    for condition in kept:
+        one = fitting(condition, sides.train.rows)
+        other = fitting(condition, sides.others.rows)
+        hits += len(one) == 1
+        if len(one) == 1 and not len(other):
+            members.append(sides.train.person[one[0]])
+        if len(other) == 1 and not len(one):
+            others.append(sides.others.person[other[0]])
+    count, ratio = len(kept), len(sides.train.rows) / len(sides.others.rows)
+    over = difference(share_of(members, count), chance_of(others, count, ratio))
+    return Interval(hits / count, *clopper_pearson(hits, count)), over
+
+
+def together(people: list[int]) -> float:
+    """How many conditions go together, for they fit the same person: sum of squares of
+    the conditions of each over their sum; 1 if each fits another one."""
+    count = np.unique(people, return_counts=True)[1]
+    return float((count**2).sum() / count.sum()) if count.size else 1.0
+
+
+def share_of(people: list[int], count: int) -> Interval:
+    """The share of `count` conditions that fit one of `people`, with an interval that
+    counts conditions that go together as one."""
+    share, alone = len(people) / count, max(round(count / together(people)), 1)
+    return Interval(share, *clopper_pearson(round(share * alone), alone))
+
+
+def chance_of(people: list[int], count: int, ratio: float) -> Interval:
+    """The same times `ratio`; the exact interval of a Poisson number."""
+    size = together(people)
+    hits, unit = len(people) / size, ratio * size / count
+    low = stats.chi2.ppf(0.025, 2 * hits) / 2 if hits else 0.0
+    high = stats.chi2.ppf(0.975, 2 * hits + 2) / 2
+    return Interval(hits * unit, float(low) * unit, float(high) * unit)
 
 
 def singling_out(config: MetricConfig = DEFAULT) -> Metric:
     """Conditions on one column and on several, tried on training patients."""
+    del config  # the conditions are few enough for all patients
     names = definitions()
 
-    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+    def run(
+        key: jax.Array, real: Comparison, *, learned: np.ndarray | None = None
+    ) -> dict[str, Value]:
+        real = learned_from(real, learned)
         if reason := too_few(*real):
             return undefined(names, reason)
         train, holdout, synthetic = records(real)
@@ -143,28 +204,30 @@ def singling_out(config: MetricConfig = DEFAULT) -> Metric:
         if constant(train):
             return undefined(names, "no column that varies among the real patients")
         train, holdout, synthetic = (
-            rows[:, varies] for rows in (train, holdout, synthetic)
+            np.asfortranarray(rows[:, varies]) for rows in (train, holdout, synthetic)
         )
         rng = generator(key)
-        mixed = rng.permutation(len(holdout))
-        asked, fresh = (holdout[part] for part in np.array_split(mixed, 2))
-        size = min(len(asked), len(train), config.pooled_rows)
-        members = train[rng.permutation(len(train))[:size]]
-        seen = {
-            "synthetic": synthetic[rng.permutation(len(synthetic))],
-            "fresh": fresh,
-            "leak": members,
-        }
+        people, others = (
+            People(rows, numbered(data.groups))
+            for rows, data in zip((train, holdout), real[:2], strict=True)
+        )
+        asked, fresh = halves(rng, real.holdout.groups)
+        # As large a release; that of copies holds all training patients if it can
+        order = mixed(rng, real.train.groups)[: len(synthetic)]
+        copied = np.concatenate([train[order], synthetic[len(train) :]])
+        half = People(holdout[asked], others.person[asked])
+        three = [
+            Sides(rng.permutation(synthetic), people, others),
+            Sides(holdout[fresh], people, half),
+            Sides(rng.permutation(copied), people, others),
+        ]
         out = {}
         for kind in KINDS:
-            found = [
-                rates(rng, kind, Sides(table, members, asked[:size]))
-                for table in seen.values()
-            ]
-            out |= both(kind, found, size)
+            found = [rates(rng, kind, sides) for sides in three]
+            out |= both(kind, found, len(train))
         return out
 
-    return Metric(run, "privacy", names, sparse=True)
+    return Metric(run, "privacy", names, sparse=True, takes=("learned",))
 
 
 def both(kind: str, found: list[Any], size: int) -> dict[str, Value]:

@@ -26,6 +26,7 @@ from jaxehr.metrics.fidelity import (
     nanmean,
     undefined,
 )
+from jaxehr.metrics.people import as_many
 from jaxehr.metrics.views import (
     Coded,
     coded_columns,
@@ -58,7 +59,9 @@ def acf(config: MetricConfig = DEFAULT) -> Metric:
         "acf_mse": Definition(
             "Autocorrelation error",
             "Squared difference of the autocorrelations, averaged over patients, then "
-            "lags up to 24 steps and columns; rows that do not vary are left out.",
+            "lags up to 24 steps and columns; patients in whom a column does not vary "
+            "are left out, and a column that varies in no synthetic patient counts as "
+            "the worst there is.",
             "lower",
             0.0,
             "[cdmt2026, Table 3]",
@@ -71,8 +74,8 @@ def acf(config: MetricConfig = DEFAULT) -> Metric:
         lens, rng = fit_lens(*real), generator(key)
         columns = numeric_names(lens.temporal)
         sets = {}
-        for name, data in zip(Comparison._fields, real, strict=True):
-            group = groups_of(rng, len(data.ids))
+        for name, data in as_many(rng, real)._asdict().items():
+            group = groups_of(rng, data.groups)
             values, seen = autocorrelations(
                 step_numbers(lens, data), np.asarray(data.cohort.length)
             )
@@ -120,9 +123,15 @@ def sum_groups(values: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 
 def acf_distance(columns: list[str], a: list, b: list) -> Distance:
-    """From the sums of autocorrelations and of their numbers, both [lags, D]."""
-    with np.errstate(invalid="ignore"):
-        error = (a[0] / a[1] - b[0] / b[1]) ** 2  # NaN where nothing was seen
+    """From the sums of autocorrelations and of their numbers, both [lags, D].
+
+    Where a column varies within no patient of `a`, its error is the largest that there
+    is, for autocorrelations lie in [-1, 1]: left out, it would help.
+    """
+    with np.errstate(invalid="ignore"):  # NaN where nothing was seen
+        ours, real = a[0] / a[1], b[0] / b[1]
+    still = (a[1] == 0).all(0)
+    error = np.where(still, 1 + np.abs(real), ours - real) ** 2
     by_column = {n: nanmean(e) for n, e in zip(columns, error.T, strict=True)}
     detail = {name: value for name, value in by_column.items() if np.isfinite(value)}
     return Distance({"acf_mse": nanmean(error)}, {"acf_mse": detail})
@@ -270,7 +279,10 @@ def warping_distance(
 
 def transition(config: MetricConfig = DEFAULT) -> Metric:
     """Differences of the transition matrices of coded columns and masks."""
-    text = "Difference of the row-normalised matrices of transitions, {}."
+    text = (
+        "Difference of the row-normalised matrices of transitions, {}. A state that no "
+        "synthetic patient goes through counts as the worst row there is."
+    )
     names = {
         "transition_distance": Definition(
             "Transition distance",
@@ -292,8 +304,8 @@ def transition(config: MetricConfig = DEFAULT) -> Metric:
             return undefined(names, reason)
         lens, rng = fit_lens(*real), generator(key)
         sets = {}
-        for name, data in zip(Comparison._fields, real, strict=True):
-            cohort, group = data.cohort, groups_of(rng, len(data.ids))
+        for name, data in as_many(rng, real)._asdict().items():
+            cohort, group = data.cohort, groups_of(rng, data.groups)
             table, valid = cohort.temporal, valid_steps(cohort)
             coded = coded_columns(lens.temporal, table, valid)
             sets[name] = {c.name: transitions(c, group) for c in coded}
@@ -316,14 +328,19 @@ def transitions(column: Coded, group: np.ndarray) -> np.ndarray:
 
 
 def transition_error(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> Distance:
-    """Over the rows visited on both sides; a column without such rows is left out."""
+    """Over the rows visited in b; a column without such rows is left out.
+
+    A row that is not visited in a counts as the one farthest from that of b, which
+    always goes where b goes least: left out, it would help.
+    """
     frobenius, absolute = {}, {}
     for name in a:
-        counts = [a[name].sum(1, keepdims=True), b[name].sum(1, keepdims=True)]
-        visited = ((counts[0] > 0) & (counts[1] > 0))[:, 0]
+        visited = b[name].sum(1) > 0
         if visited.any():
             p, q = (s[name][visited] for s in (a, b))
-            gap = p / counts[0][visited] - q / counts[1][visited]
+            count, q = p.sum(1, keepdims=True), q / q.sum(1, keepdims=True)
+            worst = np.eye(q.shape[1])[q.argmin(1)]
+            gap = np.where(count > 0, p / np.maximum(count, 1), worst) - q
             frobenius[name] = float(np.sqrt((gap**2).sum()))
             absolute[name] = float(np.abs(gap).mean())
     numbers = {"transition_distance": frobenius, "transition_mae": absolute}

@@ -264,8 +264,9 @@ def coded_columns(part: Part, table: Table, valid: np.ndarray) -> list[Coded]:
 
 
 def too_few(*datasets: Dataset) -> str:
-    """The reason why no metric is defined, or an empty text."""
-    fewest = min(len(data.cohort.label) for data in datasets)
+    """The reason why no metric is defined, or an empty text; several stays of a person
+    are one patient."""
+    fewest = min(len(np.unique(data.groups)) for data in datasets)
     if fewest >= MIN_PATIENTS:
         return ""
     return f"fewer than {MIN_PATIENTS} patients in one of the data sets ({fewest})"

@@ -42,7 +42,7 @@ def write_report(
       run: the model, every key optional: `model`, `config`, `steps`, `seconds`,
         `machine`, `label`, `sampler`, `losses` (mappings with `step`, `loss`,
         `valid_loss`) and `schedule` (part -> `rho` [T][D] or [1][D], and `names`).
-      notes: sentences to stand first among the limits of use.
+      notes: sentences to stand at the top, and first among the limits of use.
       files: SHA-256 of the files of the synthetic cohort, from `croissant.hashes`.
 
     Raises:
@@ -76,7 +76,7 @@ def render(
         parts = page_sections(comparison, results, run, notes)
     return template("report.html.j2").render(
         title=title,
-        about=words.size_sentence(comparison),
+        about=" ".join([words.size_sentence(comparison), *notes]),
         model=run.get("model", ""),
         verdict=words.verdict(results),
         privacy=words.privacy_sentence(results),

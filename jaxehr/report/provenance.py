@@ -14,6 +14,13 @@ from jaxehr.report import fitting, words
 from jaxehr.report.page import Grid, Lines, Rows, Section
 from jaxehr.report.style import shorten
 
+READING = (
+    "The reference of a metric is the same number computed between real data and other "
+    "real data: what a perfect generator would reach at these sample sizes; where "
+    "training and synthetic patients differ in number, as many of each are drawn for "
+    "distances from the hold-out. Figures compare the synthetic data with the real "
+    "training data."
+)
 PACKAGES = ("jaxehr", "jax", "flax", "optax", "numpy", "scikit-learn", "matplotlib")
 
 
@@ -151,12 +158,7 @@ def made(
             numeric=False,
         )
     )
-    text = [
-        "The reference of a metric is the same number computed between real data and "
-        "other real data: what a perfect generator would reach at these sample sizes. "
-        "Figures compare the synthetic data with the real training data."
-    ]
-    return Section("made", "How the data and the numbers were made", text, blocks)
+    return Section("made", "How the data and the numbers were made", [READING], blocks)
 
 
 def limits(results: list[Result], notes: Sequence[str]) -> Section:

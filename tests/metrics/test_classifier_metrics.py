@@ -48,7 +48,8 @@ def test_classifiers_are_built_once():
 
 
 def test_training_and_test_rows_are_disjoint_and_balanced():
-    pairs = draw_pair(np.random.default_rng(0), [300, 100, 200], 90)
+    people = [np.arange(300), np.arange(100), np.arange(200)]
+    pairs = draw_pair(np.random.default_rng(0), people, 90)
     for (learn, test), other in zip(pairs, [(400, 600), (0, 300)], strict=True):
         assert not np.intersect1d(learn, test).size
         for rows, count in ((learn, 63), (test, 27)):

@@ -116,8 +116,8 @@ LAW = np.asarray([0.5, 0.47] + [0.006] * 5)
 RARE = {"rare": rare_categories(SMALL)}
 
 
-def rare(synthetic, held=2):
-    real = comparison(coded(1, 1000, LAW), synthetic, coded(held, 500, LAW))
+def rare(synthetic, held=2, size=1000):
+    real = comparison(coded(1, size, LAW), synthetic, coded(held, size // 2, LAW))
     return {r.name: r.value for r in run_metrics(KEY, real, RARE)}
 
 
@@ -159,7 +159,7 @@ def test_a_copy_has_the_rare_values_and_a_model_without_them_has_none():
 
 def test_fewer_rare_values_are_worse_and_so_are_too_many():
     law = lambda each: np.asarray([0.5, 0.5 - 5 * each] + [each] * 5)
-    found = [rare(coded(3, 4000, law(each))) for each in (0.006, 0.002, 0.0)]
+    found = [rare(coded(3, 4000, law(each)), size=4000) for each in (0.006, 0.002, 0.0)]
     for name, sign in (("rare_category_coverage", -1), ("rare_category_error", 1)):
         values = [sign * side[name].value for side in found]
         assert values == sorted(values)

@@ -38,6 +38,13 @@ def test_distance_is_that_of_numpy():
     np.testing.assert_array_equal(nearest_hamming(a, b), expected)
 
 
+def test_a_large_release_is_searched_in_parts(monkeypatch):
+    a, b = people(60, 1), people(100, 2)
+    whole = nearest_hamming(a, b)
+    monkeypatch.setattr("jaxehr.metrics.membership.TABLE", 30)
+    np.testing.assert_array_equal(nearest_hamming(a, b), whole)
+
+
 def test_a_copy_of_the_training_data_is_caught():
     train, others = people(300, 1), people(300, 2)
     found = attacked(0, train, others, train)

@@ -109,7 +109,7 @@ def test_sparse_and_dense_tables_give_equal_numbers():
 def test_undefined():
     few = mmd_pooled(SMALL).run(KEY, compared(simulate(3, 49), count=60))
     assert all("fewer than 50 patients" in value.reason for value in few.values())
-    same = take(sparse_pair(0)[0], np.zeros(80, int))
+    same = take(sparse_pair(0)[0], np.zeros(80, int))._replace(groups=np.arange(80))
     found = mmd_pooled(SMALL).run(KEY, Comparison(same, same, same))
     assert all(
         v.reason == "half of the real patients are equal" for v in found.values()

@@ -1,5 +1,6 @@
 """Attacks that look into the model: what remembers is caught, what does not is not."""
 
+import dataclasses
 import json
 
 import jax
@@ -11,8 +12,8 @@ from model_builders import Toy
 from jaxehr.core.contracts import Comparison
 from jaxehr.metrics.evaluate import MetricConfig, run_metrics
 from jaxehr.metrics.model_loss import NO_CONTROL, membership_loss, suspicion
+from jaxehr.metrics.people import numbered
 from jaxehr.metrics.shadows import (
-    NOT_TOGETHER,
     Shadows,
     deal,
     fisher,
@@ -21,7 +22,6 @@ from jaxehr.metrics.shadows import (
     leave_out,
     likelihood_ratio,
     membership_shadow,
-    numbered,
     rows_inside,
 )
 
@@ -96,6 +96,17 @@ def test_members_are_those_who_were_learned_from(name):
     assert np.median(scored.members) > np.median(scored.others)
 
 
+def test_no_number_depends_on_whether_all_are_ranked():
+    few = dataclasses.replace(WORK, pooled_rows=60)
+    model, kept = Toy(0.5).attacked(REAL.train.cohort, LEARNED), []
+    run = membership_loss(few).run
+    without = run(KEY, REAL, model=model)
+    assert run(KEY, REAL, model=model, keep=kept.append) == without
+    assert len(kept[0].members) == LEARNED.sum()
+    assert len(kept[0].others) == 60
+    assert without["membership_loss_auroc"].detail["records"] == 60
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_equal_keys_give_equal_numbers(name):
     one, two, other = (attack(name, 0.5, key=jax.random.key(k)) for k in (1, 1, 2))
@@ -152,7 +163,7 @@ def test_a_model_that_is_trained_alone_has_no_control_and_no_shadows():
         assert "leaky_generator_caught" not in value.detail
         assert value.detail["control"] == NO_CONTROL
     for value in membership_shadow(WORK).run(KEY, REAL, model=model).values():
-        assert value.reason == NOT_TOGETHER
+        assert "cannot train shadow models together" in value.reason
 
 
 def test_without_a_model_nothing_is_defined():

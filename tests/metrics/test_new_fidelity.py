@@ -195,6 +195,30 @@ def test_constant_and_empty_columns_are_left_out():
     assert "x1" in found["missing_rate_mae"].detail["per_feature"]
 
 
+def test_a_constant_that_synthetic_patients_do_not_keep():
+    """KS sees it; there is no deviation to measure a distance by. Rounding is none."""
+    law, sets = schema(static=False, numeric=2), []
+    for seed, noise in ((1, 0.0), (3, 1.0), (3, 1e-7), (2, 0.0)):
+        data, rng = simulate(seed, 80, law, missing=0.0), np.random.default_rng(seed)
+        table = data.cohort.temporal
+        numeric = table.numeric.copy()
+        numeric[..., 0] = 70.0 + noise * rng.normal(size=numeric.shape[:2])
+        cohort = data.cohort
+        table = table._replace(numeric=numeric)
+        cohort = make_cohort(cohort.static, table, cohort.length, cohort.label)
+        sets.append(data._replace(cohort=cohort))
+    real, varying, rounded, held = sets
+    for made, there in ((varying, True), (rounded, False)):
+        results = run_metrics(KEY, comparison(real, made, held), METRICS)
+        found = {r.name: r.value for r in results}
+        assert ("x0" in found["ks"].detail["per_feature"]) == there
+        for name in ("wasserstein", "tail_error_worst"):
+            assert ("x0 is constant among training" in found[name].reason) == there
+    results = run_metrics(KEY, comparison(real, varying, held), METRICS)
+    (worst,) = [r.value for r in results if r.name == "ks_worst"]
+    assert worst.value > 0.4  # on both sides of the constant
+
+
 def test_a_column_that_nobody_synthetic_has():
     law = schema(static=False).replace(
         static=(Feature(name="lactate", kind="numeric"),),
@@ -207,7 +231,18 @@ def test_a_column_that_nobody_synthetic_has():
     compared = comparison(real[0], real[1]._replace(cohort=cohort), real[2])
     found = {r.name: r.value for r in run_metrics(KEY, compared, METRICS)}
     assert found["ks_worst"].detail["per_feature"] == {"lactate": 1.0}
-    assert "lactate" not in found["wasserstein"].detail["per_feature"]
+    held, train = (d.cohort.static.numeric[:, 0] for d in (real[2], real[0]))
+    # As if all lay at the far end of the real range
+    farthest = max(held.max() - held.mean(), held.mean() - held.min()) / train.std()
+    worst = found["wasserstein_worst"].detail["per_feature"]
+    assert worst == {"lactate": pytest.approx(farthest)}
+    cut = lambda share: np.quantile(held, share, method="inverted_cdf")
+    gaps = [
+        np.mean([abs(cut(q) - end) for q in (0.01, 0.05, 0.95, 0.99)]) / train.std()
+        for end in (held.min(), held.max())
+    ]
+    value = found["tail_error"].detail["per_feature"]["lactate"]
+    np.testing.assert_allclose(value, max(gaps))
     assert found["missing_rate_max"].detail["per_feature"] == {"lactate": 1.0}
 
 

@@ -8,8 +8,11 @@ import pytest
 from builders import schema, simulate, sparse_pair
 
 from jaxehr.core.cohort import concatenate, make_cohort, take
-from jaxehr.core.contracts import Comparison
+from jaxehr.core.contracts import Comparison, Result
 from jaxehr.metrics.evaluate import comparison
+from jaxehr.metrics.membership import clopper_pearson
+from jaxehr.metrics.release import default_policy, judge
+from jaxehr.metrics.singling import chance_of, share_of, together
 from jaxehr.registry import METRICS, find
 
 KEY = jax.random.key(0)
@@ -136,6 +139,64 @@ def test_the_more_copies_the_larger_the_leak(name):
         values = measure(name, train(), holdout(), mixed)
         found.append(next(iter(values.values())).value)
     assert found[0] < found[1] < found[2]
+
+
+def of_one_study(made):
+    """400 training and 100 hold-out patients, as by the default split."""
+    return simulate(1, 400), simulate(2, 100), made
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "singling_out_univariate_advantage",
+        "singling_out_multivariate_advantage",
+        "nnaa_loss",
+    ],
+)
+def test_a_copied_release_breaks_the_policy_though_few_are_held_out(number):
+    name = number.split("_")[0] if "nnaa" in number else "singling_out"
+    limit = default_policy()[number]
+    for made, copied in ((simulate(1, 400), True), (simulate(3, 400), False)):
+        sets = of_one_study(made)
+        value = measure(name, *sets)[number]
+        assert value.detail["leaky_generator_caught"]
+        assert (value.low > limit["max"]) == copied
+        result = Result(number, "privacy", find(METRICS[name])().names[number], value)
+        (verdict,) = judge([result], {number: limit})
+        assert verdict.passed != copied, value
+
+
+@pytest.mark.parametrize("kind", ["univariate", "multivariate"])
+def test_singling_out_by_chance_is_no_leak(kind):
+    """Whatever the number of synthetic patients, on 80 and 20 % of the people."""
+    missed, found = 0, []
+    for seed in range(12):
+        sizes = (200, 50, (50, 200, 600)[seed % 3])
+        sets = [simulate(200 + 10 * seed + i, n) for i, n in enumerate(sizes)]
+        key, name = jax.random.key(seed), f"singling_out_{kind}_advantage"
+        value = measure("singling_out", *sets, key=key)[name]
+        missed += not value.low <= 0 <= value.high
+        found.append(value.value)
+    assert missed < 4  # of 12 at 5 %: probability 0.002
+    # Means of four hold-out patients each that fit: standard deviation below 0.07
+    assert abs(np.mean(found)) < 4 * 0.07 / 12**0.5
+
+
+def test_conditions_on_one_person_count_as_one():
+    assert together([]) == 1.0
+    assert together([3, 4, 5]) == 1.0
+    assert together([7] * 6) == 6.0
+    assert together([1, 1, 2, 2]) == 2.0
+    alone, several = (share_of(p, 100) for p in (range(20), [0] * 20))
+    assert alone[0] == several[0] == 0.2
+    assert alone[:3] == (0.2, *clopper_pearson(20, 100))
+    assert several[1:3] == clopper_pearson(1, 5)
+    found = chance_of(list(range(4)), 100, 5.0)
+    assert found.value == pytest.approx(0.2)
+    # The exact interval of a Poisson number 4: 1.09 to 10.24
+    np.testing.assert_allclose(found[1:3], [0.0545, 0.512], rtol=2e-3)
+    assert chance_of([], 100, 5.0)[:2] == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -14,6 +14,7 @@ from jaxehr.metrics.temporal import (
     autocorrelations,
     dtw,
     transition,
+    transition_error,
     warping_distances,
 )
 
@@ -199,6 +200,48 @@ def test_rows_that_never_vary_leave_the_autocorrelation_undefined():
     value = acf(SMALL).run(KEY, compared(real[2])._make(real))["acf_mse"]
     assert value.value is None
     assert "vary" in value.reason
+
+
+def held_still(data):
+    """x0 never changes within a patient; nobody is ever in the last state."""
+    table = data.cohort.temporal
+    numeric, codes = table.numeric.copy(), table.codes.copy()
+    numeric[..., 0] = numeric[:, :1, 0]
+    codes[..., 0] = np.minimum(codes[..., 0], 1)
+    table = table._replace(numeric=numeric, codes=codes)
+    return data._replace(cohort=data.cohort._replace(temporal=table))
+
+
+def test_a_column_that_varies_in_no_synthetic_patient_is_the_worst():
+    made = simulate(3, missing=0.0)
+    real = compared(held_still(made), missing=0.0)
+    value = acf(SMALL).run(KEY, real)["acf_mse"]
+    table, length = real.holdout.cohort.temporal, real.holdout.cohort.length
+    values, seen = autocorrelations(table.numeric[..., :1], length)
+    truth = np.abs(values.sum(0) / seen.sum(0))
+    expected = ((1 + truth) ** 2).mean()
+    np.testing.assert_allclose(value.detail["per_feature"]["x0"], expected, rtol=1e-5)
+    assert value.value > 10 * number("acf_mse", made, missing=0.0).value
+
+
+def test_a_state_that_no_synthetic_patient_is_in_has_the_worst_row():
+    a, b = ({"state": np.array(rows, float)} for rows in STATES)
+    found = transition_error(a, b)
+    # Row 0: (1, 0, 0) - (1/2, 1/2, 0). Row 2: (0, 1, 0) - (1/4, 0, 3/4). Row 1 is not
+    # visited by real patients.
+    square = 1 / 4 + 1 / 4 + 1 / 16 + 1 + 9 / 16
+    np.testing.assert_allclose(found.numbers["transition_distance"], square**0.5)
+    absolute = (1 / 2 + 1 / 2 + 1 / 4 + 1 + 3 / 4) / 6
+    np.testing.assert_allclose(found.numbers["transition_mae"], absolute)
+    made = simulate(3)
+    worse, as_before = (number("transition_mae", d) for d in (held_still(made), made))
+    assert worse.value > 3 * as_before.value
+
+
+STATES = (
+    [[4, 0, 0], [1, 1, 0], [0, 0, 0]],
+    [[2, 2, 0], [0, 0, 0], [1, 0, 3]],
+)
 
 
 def test_patients_without_a_step_are_left_out_of_time_warping():

@@ -113,7 +113,7 @@ def test_stays_of_one_file_only_are_counted(tmp_path, capsys):
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert "12 patients" in said
-    assert said.endswith("; 1 stays only in static, 2 only in temporal\n")
+    assert said.endswith("; only in static: 1 stays, only in temporal: 2\n")
     assert read(options(tmp_path, None, label="")).provenance["unmatched"] == {}
 
 

@@ -78,10 +78,9 @@ def test_fitted_and_encoded_as_in_memory(tmp_path, case, prior, memory):
         same(found.fitted, wanted)
         parts = ((found.learn, train), (found.judge, take(data, judge).cohort))
         for records, part in parts:
-            batch = records.take(np.arange(len(part.label)))
-            for leaf, other in zip(
-                batch, preprocessing.encode(wanted, layout, part), strict=True
-            ):
+            numbers = np.arange(len(part.label))
+            batch = preprocessing.encode(wanted, layout, part, numbers)
+            for leaf, other in zip(records.take(numbers), batch, strict=True):
                 np.testing.assert_array_equal(leaf, other)
                 assert leaf.dtype == other.dtype
         same(encoded(*arguments, scratch, memory).fitted, wanted)

@@ -188,10 +188,10 @@ def test_one_level_for_all_rows_is_the_same_as_one_for_each():
 
 
 def test_hidden_labels_do_not_enter_the_loss():
-    config = dataclasses.replace(CONFIG, label_drop=1.0)
+    config = dataclasses.replace(CONFIG, label_drop=0.99)
     whitening, params = start(config)
     objective = latent.objective(config, 2, whitening, complete)
-    z, label = mixture(64, 1)
+    z, label = mixture(4, 1)
     loss = lambda label: objective.loss(params, jax.random.key(0), latents(z, label))[0]
     assert loss(label) == loss(1 - label)
     told = latent.objective(CONFIG, 2, whitening, complete)

@@ -145,9 +145,7 @@ def encoded(
     _, learn, judge = made(fitted)
     counted: list[preprocessing.Counted] = []
     judged: list[Batch] = []
-
-    # Those of memory: of who learns, and of who judges.
-    numbers = np.where(rows[0], np.cumsum(rows[0]), np.cumsum(rows[1])) - 1
+    numbers = places_of(*rows)
 
     def learned() -> Iterator[Batch]:
         for data, places in pieces(shards, rows[0] | rows[1]):
@@ -163,6 +161,11 @@ def encoded(
     fitted |= preprocessing.fit_counted(layout, model.config, counted[0])
     write_bytes(scratch / FITTED, arrays.to_bytes(fitted))
     return Encoded(fitted, learn, judge)
+
+
+def places_of(learn: np.ndarray, judge: np.ndarray) -> np.ndarray:
+    """Int [N]: which of those who learn, or of those who judge, a patient is."""
+    return np.where(learn, np.cumsum(learn), np.cumsum(judge)) - 1
 
 
 def those_of(shards: Shards, rows: np.ndarray, numbers: np.ndarray) -> Cohort:

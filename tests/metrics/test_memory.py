@@ -32,7 +32,9 @@ def trained(monkeypatch):
     return made
 
 
-@pytest.mark.parametrize("metric", [tstr, c2st_lstm])
+@pytest.mark.parametrize(
+    "metric", [pytest.param(tstr, marks=pytest.mark.slow), c2st_lstm]
+)
 def test_only_what_saw_other_patients_is_trained_again(metric, tmp_path, trained):
     real = compared(simulate(3, 120), count=120)
     config = remembering(tmp_path)

@@ -200,7 +200,11 @@ def test_a_schema_without_a_modality_is_refused():
         flexgen(schema(static=()))
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize(
+    "name",
+    # The turns of "paper" are compiled for half a minute; see `test_flexgen_turns`.
+    [pytest.param(n, marks=[pytest.mark.slow] * (n == "paper")) for n in PRESETS],
+)
 def test_presets_train(name):
     config = dataclasses.replace(
         preset(name),

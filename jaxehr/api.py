@@ -200,6 +200,9 @@ def audit(
 ) -> Audit:
     """Makes all attacks on privacy and holds what they reach against limits.
 
+    A release much smaller than the training cohort shows too little of it for attacks
+    to be judged: limits then fail, and a note says how many patients to draw.
+
     Args:
       real: the training cohort. Without `holdout`, the people that training left out
         are the hold-out; the synthetic patients must then be drawn by a run on `real`.

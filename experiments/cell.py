@@ -148,13 +148,14 @@ def measured(
     made = drawings(variant, trained.run, people, cell.seed, lap)
     memory = peak_bytes()
     kept = place.parent / "classifiers"
-    metrics = compared(suite, data, made, cell.seed, kept)
+    metrics, notes = compared(suite, data, made, cell.seed, kept)
     lap("metrics")
     return trained.told | {
         "people": {part: len(getattr(data, part).ids) for part in Data._fields},
         "seconds": laps,
         "peak_bytes": max(memory, trained.told["peak_bytes"]),
         "metrics": metrics,
+        "notes": notes,
         "machine": machine(),
     }
 
@@ -250,8 +251,8 @@ def drawings(
 
 def compared(
     suite: Any, data: Data, made: Any, seed: int, kept: pathlib.Path
-) -> dict[str, dict[str, float | None]]:
-    """All metrics of the suite, with their references and intervals.
+) -> tuple[dict[str, dict[str, float | None]], list[str]]:
+    """All metrics of the suite, with their references and intervals; what was doubtful.
 
     Networks that learn from the same rows are trained once for all cells, in `kept`.
     """
@@ -268,7 +269,8 @@ def compared(
         metrics=list(suite.metrics),
     )
     names = ("value", "reference", "low", "high")
-    return {r.name: {n: getattr(r.value, n) for n in names} for r in report.results}
+    found = {r.name: {n: getattr(r.value, n) for n in names} for r in report.results}
+    return found, report.notes
 
 
 def config_of(variant: Any, preset: str, data: Data) -> Any:

@@ -33,13 +33,19 @@ from jaxehr.report import write_report
 from jaxehr.report.audit import Findings, write_audit
 from jaxehr.report.croissant import hashes
 from jaxehr.runs import Run
-from jaxehr.runs.attacked import attacked, doubt, left_out, refuse_unknown
+from jaxehr.runs.attacked import (
+    attacked,
+    doubt,
+    left_out,
+    new_people,
+    refuse_unknown,
+)
 
 SHADOWS = "membership_shadow"
 MOST_EXPOSED = 20  # training patients that an audit lists
 IN_DOUBT = (
-    "Until then no attack on privacy is made, for none can be judged, and numbers that "
-    "compare with the hold-out may be too favourable."
+    "Until then no attack on the synthetic patients is made, for none can be judged, "
+    "and numbers that compare with the hold-out may be too favourable."
 )
 OTHER_COHORT = (
     "The run that drew the synthetic patients was trained on another cohort than the "
@@ -113,23 +119,26 @@ def evaluate(
       real: the training cohort. Without `holdout`, the people that training leaves out
         (a hashed share of it, see `jaxehr.train`) are the hold-out. Where it is not
         known that the model never saw the hold-out, a note says so, and attacks on the
-        synthetic patients are not defined.
+        synthetic patients are not defined. A few hold-out people who are in `real` too
+        are taken out.
       metrics: names of metric families (`jaxehr list metrics`); None = all but those
         on request.
       run: a description of the model for the report, from `describe_run`.
-      model: the run itself, trained on `real`, for attacks on it.
+      model: the run itself, trained on `real`, for attacks on it. Attacks count only
+        people it learned from as trained on; without it also those who validated.
       keep, progress: of `run_metrics`.
     """
     config = config or MetricConfig()
     chosen = {name: find(METRICS[name])(config) for name in chosen_metrics(metrics)}
-    pair, notes = compare(real, synthetic, holdout)
+    reason = doubt(real, synthetic, holdout, model)
+    pair, notes = compare(real, synthetic, holdout, reason)
     inside: Attacked | str = attacked(model, real, pair) if model else NO_MODEL
     results = run_metrics(
         jax.random.key(seed),
         pair,
         chosen,
         model=inside,
-        doubt=doubt(real, synthetic, holdout),
+        doubt=reason,
         keep=keep,
         progress=progress,
     )
@@ -137,15 +146,26 @@ def evaluate(
 
 
 def compare(
-    real: Dataset, synthetic: Dataset, holdout: Dataset | None
+    real: Dataset,
+    synthetic: Dataset,
+    holdout: Dataset | None,
+    reason: str = "",
 ) -> tuple[Comparison, list[str]]:
-    """The data side by side, and what is doubtful of that."""
-    share = left_out(real, synthetic)
+    """The data side by side, and what is doubtful of that.
+
+    Args:
+      reason: what `doubt` says.
+    """
+    share, said = left_out(real, synthetic), ""
+    if holdout is not None:
+        holdout, said = new_people(real, holdout)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         pair = comparison(real, synthetic, holdout, holdout_fraction=share or 0.2)
     notes = [str(w.message) for w in caught if w.category is UserWarning]
-    if reason := doubt(real, synthetic, holdout):
+    if said:
+        notes.insert(0, said)
+    if reason:
         notes.insert(0, f"{reason[:1].upper()}{reason[1:]} {IN_DOUBT}")
     elif share is None and "cohort" in synthetic.provenance.get("run", {}):
         notes.insert(0, OTHER_COHORT)
@@ -180,6 +200,9 @@ def audit(
 ) -> Audit:
     """Makes all attacks on privacy and holds what they reach against limits.
 
+    A release much smaller than the training cohort shows too little of it for attacks
+    to be judged: limits then fail, and a note says how many patients to draw.
+
     Args:
       real: the training cohort. Without `holdout`, the people that training left out
         are the hold-out; the synthetic patients must then be drawn by a run on `real`.
@@ -198,7 +221,7 @@ def audit(
     if policy is None:
         policy, said = measured_limits(metrics, model)
     check_policy(policy, attack_numbers())
-    refuse_unknown(real, synthetic, holdout)
+    refuse_unknown(real, synthetic, holdout, model)
     scored: dict[str, Scored] = {}
     found = evaluate(
         real,
@@ -213,7 +236,7 @@ def audit(
         progress=progress,
     )
     verdicts = judge(found.results, policy)
-    found = found._replace(notes=[*found.notes, *said])
+    found = found._replace(notes=[*found.notes, *said, *too_few_copies(found)])
     return Audit(findings_of(found, verdicts, scored))
 
 
@@ -230,6 +253,20 @@ def findings_of(
         found.run or {},
         found.notes,
     )
+
+
+def too_few_copies(found: Report) -> list[str]:
+    """A sentence where attacks miss a release so small that it holds few copies."""
+    sets = found.comparison
+    made, trained = len(sets.synthetic.ids), len(sets.train.ids)
+    details = [result.value.detail or {} for result in found.results]
+    missed = any(d.get("leaky_generator_caught") is False for d in details)
+    if made >= trained or not missed:
+        return []
+    return [
+        f"{made} synthetic patients are too few for some attacks to show copies of "
+        f"{trained} training patients; draw at least {trained}."
+    ]
 
 
 def privacy_metrics() -> list[str]:

@@ -54,7 +54,9 @@ FLAGS = [
     flag(
         "run",
         pathlib.Path | None,
-        "The run folder, trained on --real: attack the model itself too.",
+        "The run folder, trained on --real: attack the model itself too. Attacks then "
+        "count only people it learned from as trained on; without --run also those "
+        "who validated.",
         None,
         metavar="RUN",
     ),

@@ -40,7 +40,8 @@ FLAGS = [
         "run",
         pathlib.Path | None,
         "The run folder, to show the learned noise schedule and the training losses, "
-        "and to attack the model itself.",
+        "and to attack the model itself. Attacks then count only people it learned "
+        "from as trained on; without --run also those who validated.",
         None,
         metavar="RUN",
     ),

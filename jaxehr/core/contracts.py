@@ -144,7 +144,8 @@ class Metric(NamedTuple):
     sparse: bool = False  # takes a `SparseTable` as it is; others see a dense one
     # What `run` gets by name beside the data: "model", an `Attacked` (without one the
     # metric is not defined), "keep", a function or None that receives a `Scored`,
-    # "learned", that of the `Attacked` or None.
+    # "learned", that of the `Attacked` or None, "even", a `Comparison` of as many
+    # synthetic as training patients, drawn once for all metrics.
     takes: tuple[str, ...] = ()
 
 

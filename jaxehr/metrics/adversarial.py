@@ -24,7 +24,16 @@ from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
 from jaxehr.metrics.fidelity import generator, undefined
 from jaxehr.metrics.membership import clopper_pearson
 from jaxehr.metrics.neighbours import nearest
-from jaxehr.metrics.people import cut, mixed
+from jaxehr.metrics.people import (
+    People,
+    at_most,
+    halfway,
+    joined,
+    mixed,
+    numbered,
+    one_each,
+    picked,
+)
 from jaxehr.metrics.views import fit_lens, flat, too_few
 
 NEAR_SHARE = 0.1  # of the range of distances: called a training patient
@@ -45,30 +54,76 @@ def rows_of(real: Comparison) -> list[np.ndarray]:
 
 
 def accuracy(
-    real: np.ndarray, synthetic: np.ndarray, most: int | None = None
-) -> tuple[float, int]:
-    """AA(T, S) = 1/2 [mean 1(d_TS > d_TT) + mean 1(d_ST > d_SS)], and 2 n.
+    real: People, synthetic: People, most: int | None = None, taken: int | None = None
+) -> tuple[Interval, int]:
+    """AA(T, S) = 1/2 [mean 1(d_TS > d_TT) + mean 1(d_ST > d_SS)].
 
-    Own points are excluded inside a set; 0 = copies, 0.5 = alike, 1 = apart. The means
-    are over the first n rows of each side, the nearest row is one of all.
+    Own points are excluded inside a set; 0 = copies, 0.5 = alike, 1 = apart. One stay
+    of a person is asked, and the nearest row is one of all.
+
+    Args:
+      most: people who are asked on each side; None = all.
+      taken: only people of the first rows of `real`, so many, are asked; None = all.
+
+    Returns:
+      The accuracy, and how many real people were asked.
     """
     # Deviation: TimeDiff draws as many rows of each side, so that few copies meet their
     # original. Among N and M rows of one law the nearest one is of the own kind with
     # chance (N - 1) / (N + M - 1) and (M - 1) / (N + M - 1), on average 1/2 for all
     # sizes if equal distances count a half (TimeDiff: not at all).
-    size = min(len(real), len(synthetic), most or len(real))
-    found = []
-    for own, other in ((real, synthetic), (synthetic, real)):
-        across = nearest(own[:size], other).distance[:, 0]
-        within = nearest(own[:size], own, exclude_self=True).distance[:, 0]
+    shares, counts = [], []
+    for own, other, size in ((real, synthetic, taken), (synthetic, real, None)):
+        asked = one_each(own.person, np.arange(len(own.rows))[:size])[:most]
+        table = np.concatenate([own.rows[asked], np.delete(own.rows, asked, 0)])
+        across = nearest(own.rows[asked], other.rows).distance[:, 0]
+        within = nearest(table[: len(asked)], table, exclude_self=True).distance[:, 0]
         tied = np.isclose(across, within, rtol=1e-5, atol=1e-6)  # up to rounding
-        found.append((tied / 2 + ((across > within) & ~tied)).mean())
-    return float(np.mean(found)), 2 * size
+        farther = (tied / 2 + ((across > within) & ~tied)).mean()
+        shares.append(proportion(float(farther), len(asked)))
+        counts.append(len(asked))
+    return mean_of(*shares), counts[0]
+
+
+def in_their_place(train: People, holdout: People) -> tuple[People, int]:
+    """The training rows with hold-out people in the place of as many of them; how many
+    rows, the first, are theirs.
+
+    For synthetic patients of another law AA depends on how many real rows there are.
+    So both real sides are equally large, and nothing but who is asked tells them apart:
+    if nothing leaks, people of both sides could change places.
+
+    Args:
+      train, holdout: in random order, the stays of a person side by side.
+    """
+    come = at_most(holdout.person, len(train.rows))
+    gone = at_most(train.person, len(holdout.rows))
+    rest = picked(train, slice(gone, None))
+    return joined(picked(holdout, slice(come)), rest), come
+
+
+def three_numbers(
+    train: People, holdout: People, synthetic: People, most: int
+) -> dict[str, tuple[Interval, int]]:
+    """The numbers of `nnaa`, and how many real people each of them asked."""
+    trained = accuracy(train, synthetic, most)
+    real, taken = in_their_place(train, holdout)
+    held = accuracy(real, synthetic, most, taken)
+    loss = difference(held[0], trained[0]), held[1]
+    return {"nnaa_train": trained, "nnaa_holdout": held, "nnaa_loss": loss}
 
 
 def proportion(value: float, count: int) -> Interval:
     """A share of `count` with its exact interval, hits rounded."""
     return Interval(value, *clopper_pearson(round(value * count), count))
+
+
+def mean_of(a: Interval, b: Interval) -> Interval:
+    """(a + b) / 2 of two proportions, interval by [newcombe1998, Method 10]."""
+    value = (a.value + b.value) / 2
+    low = value - math.hypot(a.value - a.low, b.value - b.low) / 2
+    high = value + math.hypot(a.high - a.value, b.high - b.value) / 2
+    return Interval(value, low, high)
 
 
 def difference(a: Interval, b: Interval) -> Interval:
@@ -88,15 +143,22 @@ def nnaa_definitions() -> dict[str, Definition]:
         "Threat model: whoever sees the synthetic patients notices that they lie "
         "nearer to training than to new patients."
     )
+    replaced = (
+        "training patients, as many of whom as there are hold-out patients are "
+        "replaced by these, who are asked"
+    )
     found = {
         f"nnaa_{name}": Definition(
             f"Nearest-neighbour accuracy, {title}",
-            what.format(title),
+            what.format(real),
             "target",
             0.5,
             SOURCE,
         )
-        for name, title in (("train", "training"), ("holdout", "hold-out"))
+        for name, title, real in (
+            ("train", "training", "training patients"),
+            ("holdout", "hold-out", replaced),
+        )
     }
     found["nnaa_loss"] = Definition(
         "Nearest-neighbour privacy loss",
@@ -111,15 +173,7 @@ def nnaa_definitions() -> dict[str, Definition]:
 
 def nnaa(config: MetricConfig = DEFAULT) -> Metric:
     """Nearest-neighbour adversarial accuracy on training and hold-out patients."""
-    names = nnaa_definitions()
-
-    def once(train, holdout, synthetic) -> dict[str, Interval]:
-        ours = [
-            proportion(*accuracy(real, synthetic, config.pooled_rows))
-            for real in (train, holdout)
-        ]
-        numbers = {"nnaa_train": ours[0], "nnaa_holdout": ours[1]}
-        return numbers | {"nnaa_loss": difference(ours[1], ours[0])}
+    names, most = nnaa_definitions(), config.pooled_rows
 
     def run(
         key: jax.Array, real: Comparison, *, learned: np.ndarray | None = None
@@ -131,23 +185,28 @@ def nnaa(config: MetricConfig = DEFAULT) -> Metric:
         if constant(rows[0]):
             return undefined(names, NO_COLUMN)
         rng = generator(key)
-        orders = [mixed(rng, data.groups) for data in real]
-        train, holdout, synthetic = (r[o] for r, o in zip(rows, orders, strict=True))
-        middle = cut(real.holdout.groups[orders[1]], len(holdout) // 2)
-        copied = np.concatenate([train[: len(synthetic)], synthetic[len(train) :]])
-        found = once(train, holdout, synthetic)
-        reference = once(train, holdout[:middle], holdout[middle:])
-        control = once(train, holdout, rng.permutation(copied))
+        train, holdout, synthetic = (
+            picked(People(r, numbered(data.groups)), mixed(rng, data.groups))
+            for r, data in zip(rows, real, strict=True)
+        )
+        half, size = halfway(holdout.person), len(train.rows)
+        one, other = (picked(holdout, s) for s in (slice(half), slice(half, None)))
+        copied = picked(train, rng.permutation(size)[: len(synthetic.rows)])
+        leak = joined(copied, picked(synthetic, slice(size, None)))
+        leak = picked(leak, rng.permutation(len(leak.rows)))
+        found = three_numbers(train, holdout, synthetic, most)
+        reference = three_numbers(train, one, other, most)
+        control = three_numbers(train, holdout, leak, most)
         out = {}
-        for name in names:
-            three = [found[name], reference[name], control[name]]
+        for name, (value, asked) in found.items():
+            three = [value, reference[name][0], control[name][0]]
             nothing = 0.0 if name == "nnaa_loss" else None
-            out[name] = in_place(three, len(holdout), nothing)
+            out[name] = in_place(three, asked, nothing)
             if name != "nnaa_loss":  # copies lie below the reference
-                low = control[name].high < reference[name].value
+                low = three[2].high < three[1].value
                 out[name].detail["leaky_generator_caught"] = bool(low)
         out["nnaa_holdout"].detail.pop("leaky_generator_caught")
-        out["nnaa_loss"].detail["absolute"] = abs(found["nnaa_loss"].value)
+        out["nnaa_loss"].detail["absolute"] = abs(found["nnaa_loss"][0].value)
         return out
 
     return Metric(run, "privacy", names, takes=("learned",))

@@ -20,7 +20,7 @@ from jaxehr.core.contracts import Comparison, Definition, Metric, Scored, Value
 from jaxehr.metrics.evaluate import MetricConfig
 from jaxehr.metrics.fidelity import generator, undefined
 from jaxehr.metrics.membership import clopper_pearson, median_rule
-from jaxehr.metrics.people import cut, halves, mixed, one_each
+from jaxehr.metrics.people import halfway, halves, mixed, one_each
 from jaxehr.metrics.pooled import fit_frame, profile, vectors
 from jaxehr.metrics.views import too_few
 
@@ -39,7 +39,7 @@ class Roles(NamedTuple):
     fresh: np.ndarray  # stays of other hold-out people, who stand for synthetic ones
     middle: int  # the people of `fresh` before this place are others than those after
     table: np.ndarray  # synthetic patients the attacker sees: all
-    leak: np.ndarray  # training patients that are copied; the members come first
+    leak: np.ndarray  # training patients that are copied: as many as synthetic ones
 
 
 class Interval(NamedTuple):
@@ -56,15 +56,14 @@ def roles_of(rng: np.random.Generator, real: Comparison, most: int) -> Roles:
     asked, fresh = halves(rng, held)
     members, others = one_each(train, everyone), one_each(held, asked)
     size = min(len(members), len(others), most)
-    members, made = members[:size], len(real.synthetic.ids)
-    rest = everyone[~np.isin(everyone, members)]
+    made = len(real.synthetic.ids)
     return Roles(
-        members,
+        members[:size],
         others[:size],
         fresh,
-        cut(held[fresh], len(fresh) // 2),
+        halfway(held[fresh]),
         rng.permutation(made),
-        np.concatenate([members, rest])[: max(size, made)],
+        rng.permutation(len(train))[:made],
     )
 
 

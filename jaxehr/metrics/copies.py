@@ -20,7 +20,7 @@ from jaxehr.metrics.attacks import (
 from jaxehr.metrics.evaluate import DEFAULT, MetricConfig, fingerprints
 from jaxehr.metrics.fidelity import generator, undefined
 from jaxehr.metrics.neighbours import nearest
-from jaxehr.metrics.people import cut, mixed
+from jaxehr.metrics.people import halfway, mixed
 from jaxehr.metrics.views import too_few
 
 ONLY = "A diagnostic only: a good number does not show that nothing leaks."
@@ -96,7 +96,7 @@ def copies(config: MetricConfig = DEFAULT) -> Metric:
         rng, most = generator(key), config.pooled_rows
         orders = [mixed(rng, data.groups)[:most] for data in real]
         train, holdout, synthetic = (r[o] for r, o in zip(rows, orders, strict=True))
-        middle = cut(real.holdout.groups[orders[1]], len(holdout) // 2)
+        middle = halfway(real.holdout.groups[orders[1]])
         asked, fresh = holdout[:middle], holdout[middle:]
         sets = (synthetic, holdout), (fresh, asked), (train[: len(asked)], asked)
         got = [closest(seen, train, others, rng) for seen, others in sets]

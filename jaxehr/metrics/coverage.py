@@ -33,6 +33,7 @@ NEIGHBOURS = 5
 BLOCK = 512  # rows of a block of distances
 RARE = 0.01
 ALL_EQUAL = "all real patients are equal"
+NO_RARE = "no value that fewer than 1 % of real patients have"
 SHARES = {
     "precision": (
         "Precision",
@@ -231,17 +232,17 @@ def rare_categories(config: MetricConfig = DEFAULT) -> Metric:
         ),
     }
 
-    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+    def run(
+        key: jax.Array, real: Comparison, *, even: Comparison | None = None
+    ) -> dict[str, Value]:
         if reason := too_few(*real):
             return undefined(names, reason)
         rng, sums, columns = generator(key), {}, []
         share = owners(real.train, rng)[1]["owners"].sum(0) / len(real.train.ids)
         chosen = (share > 0) & (share < RARE)
         if not chosen.any():
-            return undefined(
-                names, "no value that fewer than 1 % of real patients have"
-            )
-        real = as_many(rng, real)
+            return undefined(names, NO_RARE)
+        real = even or as_many(rng, real)
         for side, data in real._asdict().items():
             columns, sums[side] = owners(data, rng)
             sums[side]["owners"] = sums[side]["owners"][:, chosen]
@@ -257,7 +258,7 @@ def rare_categories(config: MetricConfig = DEFAULT) -> Metric:
         truth = (apart(made, held), floor)
         return from_sums(key, sums, apart, config.resamples, bounds, truth)
 
-    return Metric(run, "fidelity", names, sparse=True)
+    return Metric(run, "fidelity", names, sparse=True, takes=("even",))
 
 
 def owners(

@@ -84,7 +84,9 @@ def dimensions(config: MetricConfig = DEFAULT) -> Metric:
     bounds = {name: (0.0, 1.0) for name in names if "pearson" in name}
     bounds |= {name: (-np.inf, 1.0) for name in names if "score" in name}
 
-    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+    def run(
+        key: jax.Array, real: Comparison, *, even: Comparison | None = None
+    ) -> dict[str, Value]:
         if reason := too_few(*real):
             return undefined(names, reason)
         profiles = [profile(data) for data in real]
@@ -95,7 +97,7 @@ def dimensions(config: MetricConfig = DEFAULT) -> Metric:
             masked = any_missing(tables)
             scales[part] = Scale(tables[0].columns, low, span, masked)
         rng, sets = generator(key), {}
-        for name, data in as_many(rng, real)._asdict().items():
+        for name, data in (even or as_many(rng, real))._asdict().items():
             group, whole = groups_of(rng, data.groups), profile(data)
             sets[name] = {
                 part: group_sums(getattr(whole, part), group, GROUPS) for part in PARTS
@@ -109,7 +111,7 @@ def dimensions(config: MetricConfig = DEFAULT) -> Metric:
                 out |= undefined(absent, f"no {part} column that varies")
         return out
 
-    return Metric(run, "fidelity", names, sparse=True)
+    return Metric(run, "fidelity", names, sparse=True, takes=("even",))
 
 
 def levels(scale: Scale, sums: dict[str, np.ndarray]) -> np.ndarray:

@@ -43,7 +43,9 @@ def length_of_stay(config: MetricConfig = DEFAULT) -> Metric:
         "[vallender1974]",
     )
 
-    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+    def run(
+        key: jax.Array, real: Comparison, *, even: Comparison | None = None
+    ) -> dict[str, Value]:
         if not real.schema.temporal:
             return undefined([name], "no temporal part")
         if reason := too_few(*real):
@@ -51,7 +53,7 @@ def length_of_stay(config: MetricConfig = DEFAULT) -> Metric:
         steps, rng, sets = real.schema.num_steps, generator(key), {}
         if all((np.asarray(d.cohort.length) == steps).all() for d in real):
             return undefined([name], "all stays have the length of the time grid")
-        for side, data in as_many(rng, real)._asdict().items():
+        for side, data in (even or as_many(rng, real))._asdict().items():
             length = np.asarray(data.cohort.length, int)
             sets[side] = by_group(groups_of(rng, data.groups), length, steps + 1)
         moved = lambda a, b: Distance(
@@ -59,7 +61,7 @@ def length_of_stay(config: MetricConfig = DEFAULT) -> Metric:
         )
         return from_sums(jax.random.fold_in(key, 1), sets, moved, config.resamples)
 
-    return Metric(run, "temporal", {name: definition}, sparse=True)
+    return Metric(run, "temporal", {name: definition}, sparse=True, takes=("even",))
 
 
 def by_group(group: np.ndarray, code: np.ndarray, size: int) -> np.ndarray:
@@ -104,11 +106,13 @@ def each_state(
         ),
     }
 
-    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+    def run(
+        key: jax.Array, real: Comparison, *, even: Comparison | None = None
+    ) -> dict[str, Value]:
         if reason := why_not(real, 2, False):
             return undefined(names, reason)
         lens, rng, sets = fit_lens(*real), generator(key), {}
-        for side, data in as_many(rng, real)._asdict().items():
+        for side, data in (even or as_many(rng, real))._asdict().items():
             group, valid = groups_of(rng, data.groups), valid_steps(data.cohort)
             coded = coded_columns(lens.temporal, data.cohort.temporal, valid)
             sets[side] = {c.name: count(c, group) for c in coded}
@@ -119,7 +123,7 @@ def each_state(
         key = jax.random.fold_in(key, 1)
         return from_sums(key, sets, distance, config.resamples, bounds)
 
-    return Metric(run, "temporal", names)
+    return Metric(run, "temporal", names, takes=("even",))
 
 
 def runs(column: Coded, group: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ from jaxehr.core.contracts import (
 from jaxehr.core.sparse import SparseTable
 from jaxehr.data.schema_json import same_columns
 from jaxehr.data.split import split
+from jaxehr.metrics.people import as_many
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -247,7 +248,7 @@ def run_metrics(
       progress: called with (name, metrics done, metrics in all) before each metric, and
         with ("", all, all) at the end.
     """
-    results, seen = [], None
+    results, seen, even = [], None, drawn_once(name_key(key, "as_many"))
     for done, (name, metric) in enumerate(metrics.items()):
         if progress:
             progress(name, done, len(metrics))
@@ -257,6 +258,7 @@ def run_metrics(
             "model": model,
             "keep": keep and functools.partial(keep, name),
             "learned": model.learned if isinstance(model, Attacked) else None,
+            "even": even,
         }
         if doubt and metric.group == "privacy" and "model" not in metric.takes:
             values = {number: Value(None, reason=doubt) for number in metric.names}
@@ -282,10 +284,25 @@ def run_one(
     there is none."""
     view = compared if metric.sparse or seen is None else seen
     wanted = {name: given[name] for name in metric.takes}
+    if "even" in wanted and not isinstance(view, str):
+        wanted["even"] = given["even"](view)
     for need in (view, *wanted.values()):
         if isinstance(need, str):
             return {name: Value(None, reason=need) for name in metric.names}
     return metric.run(key, view, **wanted)
+
+
+def drawn_once(key: jax.Array) -> Callable[[Comparison], Comparison]:
+    """`as_many` of a view, kept: it copies most of a large data set."""
+    kept: dict[int, Comparison] = {}
+
+    def even(view: Comparison) -> Comparison:
+        if id(view) not in kept:
+            seed = np.asarray(jax.random.key_data(key)).tolist()
+            kept[id(view)] = as_many(np.random.default_rng(seed), view)
+        return kept[id(view)]
+
+    return even
 
 
 def dense_tables(compared: Comparison) -> Comparison | str:

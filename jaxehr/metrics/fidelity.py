@@ -163,7 +163,9 @@ def pairwise(
 ) -> Metric:
     """Correlations of `view` of the numbers [N, T, D], synthetic against hold-out."""
 
-    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+    def run(
+        key: jax.Array, real: Comparison, *, even: Comparison | None = None
+    ) -> dict[str, Value]:
         if reason := too_few(*real):
             return undefined([name], reason)
         lens = fit_lens(*real)
@@ -172,14 +174,14 @@ def pairwise(
             reason = f"{len(columns)} numeric column(s); two are needed"
             return undefined([name], reason)
         rng, sets = generator(key), {}
-        for side, data in as_many(rng, real)._asdict().items():
+        for side, data in (even or as_many(rng, real))._asdict().items():
             x, valid = sequences_of_numbers(lens, data)
             group = groups_of(rng, data.groups)
             sets[side] = moments(view(x, valid), valid, group)
         distance = lambda a, b: correlation_distance(name, columns, a, b)
         return from_sums(jax.random.fold_in(key, 1), sets, distance, config.resamples)
 
-    return Metric(run, "fidelity", {name: definition})
+    return Metric(run, "fidelity", {name: definition}, takes=("even",))
 
 
 def moments(x: np.ndarray, valid: np.ndarray, group: np.ndarray) -> np.ndarray:
@@ -258,12 +260,14 @@ def tvd(config: MetricConfig = DEFAULT) -> Metric:
         )
     }
 
-    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+    def run(
+        key: jax.Array, real: Comparison, *, even: Comparison | None = None
+    ) -> dict[str, Value]:
         if reason := too_few(*real):
             return undefined(names, reason)
         lens, rng = fit_lens(*real), generator(key)
         sets = {}
-        for name, data in as_many(rng, real)._asdict().items():
+        for name, data in (even or as_many(rng, real))._asdict().items():
             group = groups_of(rng, data.groups)
             sets[name] = {c.name: counts(c, group) for c in coded_pairs(lens, data)}
         if not sets["train"]:
@@ -271,7 +275,7 @@ def tvd(config: MetricConfig = DEFAULT) -> Metric:
         key = jax.random.fold_in(key, 1)
         return from_sums(key, sets, total_variation, config.resamples)
 
-    return Metric(run, "fidelity", names)
+    return Metric(run, "fidelity", names, takes=("even",))
 
 
 def counts(column: Coded, group: np.ndarray) -> np.ndarray:

@@ -38,19 +38,21 @@ def lag_correlation(config: MetricConfig = DEFAULT) -> Metric:
         0.0,
     )
 
-    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+    def run(
+        key: jax.Array, real: Comparison, *, even: Comparison | None = None
+    ) -> dict[str, Value]:
         if reason := why_not(real, 2, True):
             return undefined([name], reason)
         lens, rng, sets = fit_lens(*real), generator(key), {}
         columns = numeric_names(lens.temporal)
-        for side, data in as_many(rng, real)._asdict().items():
+        for side, data in (even or as_many(rng, real))._asdict().items():
             x, length = step_numbers(lens, data), np.asarray(data.cohort.length)
             sets[side] = lagged(x, length, groups_of(rng, data.groups))
         distance = lambda a, b: lag_distance(name, columns, a, b)
         return from_sums(jax.random.fold_in(key, 1), sets, distance, config.resamples)
 
     # Without a numeric column, as in a sparse table, no table is looked at.
-    return Metric(run, "temporal", {name: definition}, sparse=True)
+    return Metric(run, "temporal", {name: definition}, sparse=True, takes=("even",))
 
 
 def lagged(

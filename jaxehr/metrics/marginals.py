@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxehr.core.cohort import Dataset, numeric_features
+from jaxehr.core.cohort import Dataset, Schema, numeric_features
 from jaxehr.core.contracts import Comparison, Definition, Metric, Value
 from jaxehr.core.sparse import SparseTable
 from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
@@ -35,9 +35,10 @@ ABSENT = (
     "A column that no synthetic patient has counts as if all of its values lay at the "
     "far end of the real range."
 )
-NO_SCALE = (
-    "no deviation to measure by: {} is constant among training patients and is not so "
-    "among synthetic ones"
+UNSCALED = (
+    "A column that is constant among training patients, and not the same constant "
+    "among synthetic ones, has no deviation; it is left out, `metrics.json` names it, "
+    "and the Kolmogorov-Smirnov distance judges it."
 )
 Spread = tuple[np.ndarray, np.ndarray]  # values ascending, share of data at or below
 Gap = Callable[[Spread, Spread], float]
@@ -71,33 +72,35 @@ class Columns(NamedTuple):
     """Set -> column -> standardised values."""
 
     sets: dict[str, dict[str, Sample]]
-    unscaled: list[str]  # what no deviation is known of
+    left_out: dict[str, str]  # no deviation is known of them: how they differ
 
 
-def standardised(whole: Dataset, real: Comparison) -> Columns:
+def standardised(whole: Dataset, real: Comparison, free: bool) -> Columns:
     """The columns of `real` by means and deviations of the training patients `whole`.
 
     A column that is constant in `whole` is left out where synthetic patients hold that
-    constant too. Where they do not, only its mean is taken off.
+    constant too. Where they do not, it is named, or `free`: only its mean is taken off.
     """
     out: dict[str, dict[str, Sample]] = {side: {} for side in real._fields}
-    sets, unscaled = {side: samples(d) for side, d in real._asdict().items()}, []
+    sets, left_out = {side: samples(d) for side, d in real._asdict().items()}, {}
     for column, train in samples(whole).items():
         seen = any(columns[column].values.size for columns in sets.values())
         if not train.values.size or not seen:
             continue
         mean, std = train.values.mean(), train.values.std()
-        largest = max(np.abs(train.values).max(), 1e-300)
+        largest = np.abs(train.values).max()
         if std <= TINY * largest:
             made = np.abs(sets["synthetic"][column].values - mean)
-            if made.size and made.max() <= SAME * largest:
+            if made.size and made.max() <= SAME * (largest or 1.0):
                 continue
-            unscaled.append(column)
+            if not free:
+                left_out[column] = "differs" if made.size else "is absent"
+                continue
             std = 1.0
         for side, columns in sets.items():
             one = columns[column]
             out[side][column] = one._replace(values=(one.values - mean) / std)
-    return Columns(out, unscaled)
+    return Columns(out, left_out)
 
 
 def by_column(name: str, of: dict[str, float], worst_text: str = "_worst") -> Distance:
@@ -125,20 +128,16 @@ def each_number(
       free: the gap has no unit, so that a column without a deviation has one too.
     """
 
-    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+    def run(
+        key: jax.Array, real: Comparison, *, even: Comparison | None = None
+    ) -> dict[str, Value]:
         if reason := too_few(*real):
             return undefined(names, reason)
         rng, whole = generator(key), real.train
-        real = as_many(rng, real)
-        sets, unscaled = standardised(whole, real)
-        if unscaled and not free:
-            return undefined(names, NO_SCALE.format(", ".join(unscaled)))
+        real = even or as_many(rng, real)
+        sets, left_out = standardised(whole, real, free)
         if not sets["train"]:
-            found = any(
-                f.is_numeric for f in (*real.schema.static, *real.schema.temporal)
-            )
-            reason = "no numeric column that varies" if found else NO_NUMBERS
-            return undefined(names, reason)
+            return undefined(names, why_none(real.schema, left_out))
         exact = {
             k: {c: spread_of(s.values) for c, s in v.items()} for k, v in sets.items()
         }
@@ -156,9 +155,26 @@ def each_number(
             *({c: (cuts[c], shares(side[c])) for c in side} for side in (a, b))
         )
         key = jax.random.fold_in(key, 1)
-        return from_sums(key, sums, coarse, config.resamples, bounds, truth)
+        out = from_sums(key, sums, coarse, config.resamples, bounds, truth)
+        for value in out.values():
+            if value.detail and left_out:
+                absent = value.detail.get("left_out", [])
+                value.detail["left_out"] = [*absent, *left_out]
+        return out
 
-    return Metric(run, "fidelity", names, sparse=True)
+    return Metric(run, "fidelity", names, sparse=True, takes=("even",))
+
+
+def why_none(schema: Schema, left_out: dict[str, str]) -> str:
+    """Why no column is left, from what `Columns` says."""
+    if left_out:
+        found = [f"{c} {how} among synthetic ones" for c, how in left_out.items()]
+        return (
+            "no deviation to measure by: constant among training patients, "
+            f"{', '.join(found)}"
+        )
+    found = any(f.is_numeric for f in (*schema.static, *schema.temporal))
+    return "no numeric column that varies" if found else NO_NUMBERS
 
 
 def spread_of(values: np.ndarray) -> Spread:
@@ -275,7 +291,7 @@ def wasserstein(config: MetricConfig = DEFAULT) -> Metric:
     """First Wasserstein distance, the integral of |F - G|, in standard deviations."""
     text = (
         "How far values must be moved on average, in real standard deviations. "
-        f"{ABSENT}"
+        f"{ABSENT} {UNSCALED}"
     )
     names = defined("wasserstein", "Wasserstein distance", text, "[vallender1974]")
     return each_number("wasserstein", names, area_between, config)
@@ -286,7 +302,7 @@ def tails(config: MetricConfig = DEFAULT) -> Metric:
     text = (
         "Mean absolute difference of the 1, 5, 95 and 99 % quantiles of a number, in "
         "real standard deviations: are very low and very high values as far out? "
-        f"{ABSENT}"
+        f"{ABSENT} {UNSCALED}"
     )
     names = defined("tail_error", "Tail error", text, "")
     return each_number("tail_error", names, tail_gap, config)

@@ -40,8 +40,9 @@ def nearest_hamming(records: Any, synthetic: Any) -> np.ndarray:
     for start in range(0, others.shape[0], TABLE):
         part = others[start : start + TABLE]
         sizes = np.asarray(part.sum(1)).reshape(-1)
-        # Sparse times dense: the synthetic side is made dense, in single precision.
-        table = part.toarray().T
+        # Sparse times dense: the synthetic side is made dense, in single precision. In
+        # the order that SciPy wants, or it copies the table for every block.
+        table = np.ascontiguousarray(part.toarray().T)
         for first in range(0, len(found), BLOCK):
             here = slice(first, first + BLOCK)
             near = (own[here] + sizes - 2.0 * (rows[here] @ table)).min(1)

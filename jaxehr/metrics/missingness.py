@@ -106,11 +106,13 @@ def missing_rate(config: MetricConfig = DEFAULT) -> Metric:
         ),
     }
 
-    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+    def run(
+        key: jax.Array, real: Comparison, *, even: Comparison | None = None
+    ) -> dict[str, Value]:
         if reason := too_few(*real):
             return undefined(names, reason)
         rng, sums = generator(key), {}
-        real = as_many(rng, real)
+        real = even or as_many(rng, real)
         found = with_gaps(real)
         columns = found["train"].names
         if not columns:
@@ -131,7 +133,7 @@ def missing_rate(config: MetricConfig = DEFAULT) -> Metric:
         key = jax.random.fold_in(key, 1)
         return from_sums(key, sums, apart, config.resamples, bounds)
 
-    return Metric(run, "missingness", names, sparse=True)
+    return Metric(run, "missingness", names, sparse=True, takes=("even",))
 
 
 def group_totals(values: np.ndarray, group: np.ndarray) -> np.ndarray:
@@ -185,11 +187,13 @@ def co_missing(config: MetricConfig = DEFAULT) -> Metric:
         0.0,
     )
 
-    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+    def run(
+        key: jax.Array, real: Comparison, *, even: Comparison | None = None
+    ) -> dict[str, Value]:
         if reason := too_few(*real):
             return undefined([name], reason)
         rng, sums = generator(key), {}
-        real = as_many(rng, real)
+        real = even or as_many(rng, real)
         found = with_gaps(real)
         columns = found["train"].names
         if len(columns) < 2:
@@ -206,7 +210,7 @@ def co_missing(config: MetricConfig = DEFAULT) -> Metric:
         key, bounds = jax.random.fold_in(key, 1), {name: (0.0, 1.0)}
         return from_sums(key, sums, apart, config.resamples, bounds)
 
-    return Metric(run, "missingness", {name: definition}, sparse=True)
+    return Metric(run, "missingness", {name: definition}, sparse=True, takes=("even",))
 
 
 def joint_distance(

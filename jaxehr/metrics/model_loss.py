@@ -32,7 +32,7 @@ from jaxehr.core.contracts import (
 from jaxehr.metrics.attacks import Interval, all_in_place, definitions, measure
 from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
 from jaxehr.metrics.fidelity import generator, undefined
-from jaxehr.metrics.people import cut, mixed
+from jaxehr.metrics.people import halfway, mixed
 from jaxehr.metrics.views import MIN_PATIENTS, too_few
 
 CONTROL = 64  # patients that the control is trained on
@@ -67,7 +67,7 @@ def pool_of(rng: np.random.Generator, real: Comparison, model: Attacked) -> Pool
 def in_two(pool: Pool, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What is known of the first of `pool.held` [m, ...], by two halves of people."""
     person = pool.person[pool.held[: len(others)]]
-    middle = cut(person, len(others) // 2)
+    middle = halfway(person)
     return others[:middle], others[middle:]
 
 

@@ -8,6 +8,7 @@ whatever the weights of the conditions. What goes beyond that is leaked.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +27,7 @@ from jaxehr.metrics.attacks import (
 from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
 from jaxehr.metrics.fidelity import generator, undefined
 from jaxehr.metrics.membership import clopper_pearson
-from jaxehr.metrics.people import halves, mixed, numbered
+from jaxehr.metrics.people import People, halves, mixed, numbered, picked
 from jaxehr.metrics.views import too_few
 
 TRIES = 4000  # conditions that are drawn
@@ -56,6 +57,11 @@ def fitting(condition: Condition, rows: np.ndarray) -> np.ndarray:
         fits = np.flatnonzero(fits)
         found = fits if isinstance(found, slice) else found[fits]
     return found
+
+
+def who_fits(condition: Condition, people: People) -> np.ndarray:
+    """The people, one of whose stays fits."""
+    return np.unique(people.person[fitting(condition, people.rows)])
 
 
 def univariate(
@@ -126,13 +132,6 @@ def definitions() -> dict[str, Definition]:
     return found
 
 
-class People(NamedTuple):
-    """Real patients on whom conditions are tried."""
-
-    rows: np.ndarray  # [N, D]
-    person: np.ndarray  # Int [N]
-
-
 class Sides(NamedTuple):
     """The patients conditions are read from, and those they are tried on."""
 
@@ -147,20 +146,20 @@ def rates(
     """Success on training patients, and what is left of it over chance; None where too
     few conditions fit one patient."""
     draw = univariate if kind == "univariate" else multivariate
-    drawn = distinct(draw(rng, sides.seen, len(sides.train.rows)))
+    sizes = [np.unique(side.person).size for side in (sides.train, sides.others)]
+    drawn = distinct(draw(rng, sides.seen, sizes[0]))
     kept = [c for c in drawn if len(fitting(c, sides.seen)) == 1]
     if len(kept) < LEAST:
         return None
     hits, members, others = 0, [], []  # who fits alone of all real people
     for condition in kept:
-        one = fitting(condition, sides.train.rows)
-        other = fitting(condition, sides.others.rows)
+        one, other = (who_fits(condition, s) for s in (sides.train, sides.others))
         hits += len(one) == 1
         if len(one) == 1 and not len(other):
-            members.append(sides.train.person[one[0]])
+            members.append(one[0])
         if len(other) == 1 and not len(one):
-            others.append(sides.others.person[other[0]])
-    count, ratio = len(kept), len(sides.train.rows) / len(sides.others.rows)
+            others.append(other[0])
+    count, ratio = len(kept), sizes[0] / sizes[1]
     over = difference(share_of(members, count), chance_of(others, count, ratio))
     return Interval(hits / count, *clopper_pearson(hits, count)), over
 
@@ -203,31 +202,37 @@ def singling_out(config: MetricConfig = DEFAULT) -> Metric:
         varies = np.ptp(train, 0) > 0
         if constant(train):
             return undefined(names, "no column that varies among the real patients")
-        train, holdout, synthetic = (
-            np.asfortranarray(rows[:, varies]) for rows in (train, holdout, synthetic)
-        )
-        rng = generator(key)
-        people, others = (
-            People(rows, numbered(data.groups))
+        rng, found = generator(key), {kind: [] for kind in KINDS}
+        train, holdout = (
+            People(np.asfortranarray(rows[:, varies]), numbered(data.groups))
             for rows, data in zip((train, holdout), real[:2], strict=True)
         )
-        asked, fresh = halves(rng, real.holdout.groups)
-        # As large a release; that of copies holds all training patients if it can
-        order = mixed(rng, real.train.groups)[: len(synthetic)]
-        copied = np.concatenate([train[order], synthetic[len(train) :]])
-        half = People(holdout[asked], others.person[asked])
-        three = [
-            Sides(rng.permutation(synthetic), people, others),
-            Sides(holdout[fresh], people, half),
-            Sides(rng.permutation(copied), people, others),
-        ]
-        out = {}
+        for sides in releases(rng, train, holdout, synthetic[:, varies]):
+            for kind in KINDS:
+                found[kind].append(rates(rng, kind, sides))
+        people, out = np.unique(train.person).size, {}
         for kind in KINDS:
-            found = [rates(rng, kind, sides) for sides in three]
-            out |= both(kind, found, len(train))
+            out |= both(kind, found[kind], people)
         return out
 
     return Metric(run, "privacy", names, sparse=True, takes=("learned",))
+
+
+def releases(
+    rng: np.random.Generator, train: People, holdout: People, synthetic: np.ndarray
+) -> Iterator[Sides]:
+    """The synthetic patients, fresh ones, copies: one after the other, for tables are
+    large."""
+    yield Sides(np.asfortranarray(rng.permutation(synthetic)), train, holdout)
+    asked, fresh = halves(rng, holdout.person)
+    half = picked(holdout, asked)
+    half = half._replace(rows=np.asfortranarray(half.rows))
+    yield Sides(np.asfortranarray(holdout.rows[fresh]), train, half)
+    # As large a release; that of copies holds all training patients if it can
+    size = len(train.rows)
+    order = mixed(rng, train.person)[: len(synthetic)]
+    copied = np.concatenate([train.rows[order], synthetic[size:]])
+    yield Sides(np.asfortranarray(rng.permutation(copied)), train, holdout)
 
 
 def both(kind: str, found: list[Any], size: int) -> dict[str, Value]:

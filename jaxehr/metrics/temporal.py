@@ -68,13 +68,15 @@ def acf(config: MetricConfig = DEFAULT) -> Metric:
         )
     }
 
-    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+    def run(
+        key: jax.Array, real: Comparison, *, even: Comparison | None = None
+    ) -> dict[str, Value]:
         if reason := why_not(real, 2, True):
             return undefined(names, reason)
         lens, rng = fit_lens(*real), generator(key)
         columns = numeric_names(lens.temporal)
         sets = {}
-        for name, data in as_many(rng, real)._asdict().items():
+        for name, data in (even or as_many(rng, real))._asdict().items():
             group = groups_of(rng, data.groups)
             values, seen = autocorrelations(
                 step_numbers(lens, data), np.asarray(data.cohort.length)
@@ -83,7 +85,7 @@ def acf(config: MetricConfig = DEFAULT) -> Metric:
         distance = lambda a, b: acf_distance(columns, a, b)
         return from_sums(jax.random.fold_in(key, 1), sets, distance, config.resamples)
 
-    return Metric(run, "temporal", names)
+    return Metric(run, "temporal", names, takes=("even",))
 
 
 def autocorrelations(
@@ -299,12 +301,14 @@ def transition(config: MetricConfig = DEFAULT) -> Metric:
         ),
     }
 
-    def run(key: jax.Array, real: Comparison) -> dict[str, Value]:
+    def run(
+        key: jax.Array, real: Comparison, *, even: Comparison | None = None
+    ) -> dict[str, Value]:
         if reason := why_not(real, 2, False):
             return undefined(names, reason)
         lens, rng = fit_lens(*real), generator(key)
         sets = {}
-        for name, data in as_many(rng, real)._asdict().items():
+        for name, data in (even or as_many(rng, real))._asdict().items():
             cohort, group = data.cohort, groups_of(rng, data.groups)
             table, valid = cohort.temporal, valid_steps(cohort)
             coded = coded_columns(lens.temporal, table, valid)
@@ -314,7 +318,7 @@ def transition(config: MetricConfig = DEFAULT) -> Metric:
         key = jax.random.fold_in(key, 1)
         return from_sums(key, sets, transition_error, config.resamples)
 
-    return Metric(run, "temporal", names)
+    return Metric(run, "temporal", names, takes=("even",))
 
 
 def transitions(column: Coded, group: np.ndarray) -> np.ndarray:

@@ -135,6 +135,7 @@ def test_a_cell_tells_what_it_measured_and_its_training_is_shared(cohort, tmp_pa
     assert people["fit"] + people["valid"] == people["real"] == 400 - people["test"]
     assert found["metrics"]["dimension_r2_score"]["reference"] > 0.9
     assert found["data"] == {"source": "simulate", "folders": [str(cohort)]}
+    assert found["notes"] == []
     (trained,) = (tmp_path / "work").glob("*.json")
     assert trained.stem == found["training"]
     before = trained.stat().st_mtime_ns

@@ -7,7 +7,16 @@ import scipy.sparse
 from builders import simulate
 
 from jaxehr.core.contracts import Comparison
-from jaxehr.metrics.adversarial import accuracy, difference, risk, risk_with_chance
+from jaxehr.metrics.adversarial import (
+    accuracy,
+    difference,
+    in_their_place,
+    mean_of,
+    nnaa,
+    risk,
+    risk_with_chance,
+    three_numbers,
+)
 from jaxehr.metrics.attacks import (
     Interval,
     auroc_interval,
@@ -23,6 +32,7 @@ from jaxehr.metrics.evaluate import fingerprints
 from jaxehr.metrics.inference import blocks_of, combined, linked, secrets_of
 from jaxehr.metrics.nearest_membership import membership_cosine, quintile_records
 from jaxehr.metrics.neighbours import nearest, search, unit
+from jaxehr.metrics.people import People
 from jaxehr.metrics.singling import ABOVE, BELOW, EQUAL, Condition, distinct, fitting
 
 
@@ -128,11 +138,30 @@ def test_intervals_of_the_area_cover():
 def test_adversarial_accuracy_by_hand():
     real, synthetic = column(0, 1, 10), column(0.4, 10.2, 20)
     # d_TS = .4, .6, .2 against d_TT = 1, 1, 9; d_ST = .4, .2, 10 against d_SS = 9.8.
-    assert accuracy(real, synthetic) == (pytest.approx(1 / 6), 6)
-    assert accuracy(real, real)[0] == 0.0
+    reached = lambda *sets: accuracy(*map(crowd, sets))[0].value
+    assert reached(real, synthetic) == pytest.approx(1 / 6)
+    assert reached(real, real) == 0.0
     twice = np.repeat(real, 2, 0)  # ties count a half
-    assert accuracy(twice, twice)[0] == 0.5
-    assert accuracy(real, real + 1000.0)[0] == 1.0
+    assert reached(twice, twice) == 0.5
+    assert reached(real, real + 1000.0) == 1.0
+
+
+def test_one_stay_of_a_person_is_asked_and_all_are_searched():
+    real = People(column(0, 1, 10, 50), np.array([0, 0, 1, 1]))
+    synthetic = crowd(column(0.4, 10.2, 20))
+    # Asked are 0 and 10: d_TS = .4, .2 against d_TT = 1, 9; d_ST = .4, .2, 10 against
+    # d_SS = 9.8.
+    found, asked = accuracy(real, synthetic)
+    assert (found.value, asked) == (pytest.approx(1 / 6), 2)
+    assert accuracy(real, synthetic, taken=2)[1] == 1
+    assert accuracy(crowd(column(0, 1, 10)), synthetic, 2)[1] == 2
+
+
+def test_mean_of_proportions():
+    found = mean_of(Interval(0.6, 0.5, 0.7), Interval(0.2, 0.1, 0.4))
+    np.testing.assert_allclose(
+        found[:3], [0.4, 0.4 - 0.02**0.5 / 2, 0.4 + 0.05**0.5 / 2]
+    )
 
 
 def test_risk_by_hand():
@@ -234,7 +263,7 @@ def test_copies_are_searched_among_all_synthetic_patients():
     assert set(np.arange(120.0)) <= set(seen["leak"][:, 0])
     few = real._replace(synthetic=real.synthetic._replace(ids=ids[:30]))
     leak = by_role(roles_of(generator(), few, 5000), *rows).seen["leak"]
-    assert len(leak) == 60  # all who are asked about
+    assert len(leak) == 30  # as many as were drawn
     thin = tuple(map(scipy.sparse.csr_array, rows))
     other = by_role(roles, *thin).seen["leak"]
     np.testing.assert_array_equal(other.toarray(), seen["leak"])
@@ -247,13 +276,83 @@ def test_adversarial_accuracy_is_even_for_all_sizes():
         for seed in range(40):
             rng = generator(seed)
             rows = law(rng, 400), law(rng, 100), law(rng, 900)
-            found.append([accuracy(x, y)[0] for x in rows[:2] for y in rows[2:]])
-        # 200 to 800 shares each: standard deviation at most 0.04
+            train, held, made = map(crowd, rows)
+            found.append([accuracy(x, made)[0].value for x in (train, held)])
+            held = three_numbers(train, held, made, 1000)["nnaa_holdout"][0]
+            found[-1].append(held.value)
+        # A hundred shares at least: standard deviation at most 0.04
         np.testing.assert_allclose(np.mean(found, 0), 0.5, atol=0.02)
+
+
+def crowd(rows):
+    """Single stays."""
+    return People(rows, np.arange(len(rows)))
+
+
+def law(rng, count, modes=8, width=0.3):
+    """Some of eight modes on a circle, in a plane of four dimensions."""
+    angle = 2 * np.pi * rng.integers(0, modes, count) / 8
+    centre = np.stack([np.cos(angle), np.sin(angle), 0 * angle, 0 * angle], -1)
+    return centre + width * rng.normal(size=(count, 4))
+
+
+@pytest.mark.parametrize(("modes", "width"), [(8, 0.3), (4, 0.3), (8, 0.6), (8, 0.15)])
+def test_a_poor_generator_is_no_leak(modes, width):
+    """A collapsed, a widened and a narrowed one, with few hold-out patients."""
+    found = []
+    for seed in range(30):
+        rng = generator(seed)
+        made = law(rng, 800, modes, width)
+        sets = map(crowd, (law(rng, 800), law(rng, 200), made))
+        found.append(three_numbers(*sets, 1000)["nnaa_loss"][0].value)
+    # Standard deviation of one: at most 0.03
+    assert abs(np.mean(found)) < 4 * 0.03 / 30**0.5
+
+
+def test_full_copies_among_few_hold_out_patients():
+    rng = generator()
+    train, held = (crowd(law(rng, n)) for n in (800, 200))
+    copied = three_numbers(train, held, train, 1000)
+    assert copied["nnaa_train"][0].value == 0.0
+    assert copied["nnaa_loss"][0].low > 0.2
+
+
+def test_hold_out_people_take_the_place_of_as_many_rows():
+    for sizes, few in (((80, 20), 20), ((20, 80), 20), ((30, 30), 30)):
+        train, held = (crowd(column(*range(n))) for n in sizes)
+        held = held._replace(rows=held.rows + 1000)
+        real, taken = in_their_place(train, held)
+        assert (len(real.rows), taken) == (sizes[0], few)
+        assert (real.rows[:taken] >= 1000).all()
+        assert (real.rows[taken:] < 1000).all()
+        assert len(np.unique(real.person)) == sizes[0]
+    pairs = People(column(*range(40)), np.repeat(np.arange(20), 2))
+    real, taken = in_their_place(pairs, crowd(column(*range(9))))
+    assert taken == 9
+    assert len(real.rows) in (39, 41)  # nobody is halved
+    assert (np.unique(real.person[taken:], return_counts=True)[1] == 2).all()
 
 
 def few_values(rng, count):
     return rng.integers(0, 3, (count, 3)).astype(float)
+
+
+def test_a_small_release_of_copies_holds_few_who_are_asked():
+    """As many as a release of that size can: not all of them first."""
+    sets = simulate(1, 400), simulate(2, 200), simulate(3, 100)
+    hits = []
+    for seed in range(20):
+        roles = roles_of(generator(seed), Comparison(*sets), 5000)
+        assert len(roles.leak) == len(np.unique(roles.leak)) == 100
+        hits.append(np.isin(roles.members, roles.leak).mean())
+    # A quarter of 100 who are asked: standard deviation 0.04
+    assert abs(np.mean(hits) - 0.25) < 4 * 0.04 / 20**0.5
+
+
+def test_numbers_of_accuracy_tell_who_was_asked():
+    values = nnaa().run(jax.random.key(0), three()._replace(train=simulate(1, 300)))
+    records = {name: value.detail["records"] for name, value in values.items()}
+    assert records == {"nnaa_train": 300, "nnaa_holdout": 120, "nnaa_loss": 120}
 
 
 def test_roles_do_not_overlap():

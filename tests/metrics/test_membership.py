@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxehr.core.checks import InputError
+from jaxehr.metrics import membership
 from jaxehr.metrics.membership import (
     clopper_pearson,
     median_rule,
@@ -86,3 +87,18 @@ def test_interval_of_a_proportion():
     low, high = clopper_pearson(0, 10)
     assert low == 0.0
     assert high == pytest.approx(1 - 0.025 ** (1 / 10))
+
+
+def test_a_table_is_copied_once_and_not_for_every_block(monkeypatch):
+    """SciPy copies a dense factor that is not in the order of C."""
+    plain, ordered = membership.scipy.sparse.csr_array, []
+
+    class Watched(plain):
+        def __matmul__(self, other):
+            ordered.append(other.flags.c_contiguous)
+            return super().__matmul__(other)
+
+    monkeypatch.setattr(membership.scipy.sparse, "csr_array", Watched)
+    rows = np.random.default_rng(0).integers(0, 2, (600, 9))
+    nearest_hamming(rows, rows)
+    assert ordered == [True, True]

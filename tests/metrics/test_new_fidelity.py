@@ -196,7 +196,7 @@ def test_constant_and_empty_columns_are_left_out():
 
 
 def test_a_constant_that_synthetic_patients_do_not_keep():
-    """KS sees it; there is no deviation to measure a distance by. Rounding is none."""
+    """KS sees it; without a deviation the distances leave it out. Rounding is none."""
     law, sets = schema(static=False, numeric=2), []
     for seed, noise in ((1, 0.0), (3, 1.0), (3, 1e-7), (2, 0.0)):
         data, rng = simulate(seed, 80, law, missing=0.0), np.random.default_rng(seed)
@@ -213,10 +213,57 @@ def test_a_constant_that_synthetic_patients_do_not_keep():
         found = {r.name: r.value for r in results}
         assert ("x0" in found["ks"].detail["per_feature"]) == there
         for name in ("wasserstein", "tail_error_worst"):
-            assert ("x0 is constant among training" in found[name].reason) == there
+            value, left = found[name], ["x0"] if there else None
+            assert value.value is not None
+            assert value.detail.get("left_out") == left
+            assert "x0" not in value.detail["per_feature"]
     results = run_metrics(KEY, comparison(real, varying, held), METRICS)
     (worst,) = [r.value for r in results if r.name == "ks_worst"]
     assert worst.value > 0.4  # on both sides of the constant
+
+
+@pytest.mark.parametrize("constant", [0.0, 70.0])
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (0.0, ""),
+        (1e-8, ""),  # rounding, of 0 too
+        (1.0, "dose differs among synthetic ones"),
+        (None, "dose is absent among synthetic ones"),
+    ],
+)
+def test_a_rare_constant_is_left_out_of_distances(constant, made, reason):
+    """And no number of the other columns is lost; alone it leaves none."""
+    for numeric in (2, 0):
+        law = schema(static=False, numeric=numeric)
+        law = law.replace(static=(Feature(name="dose", kind="numeric"),))
+        sets = [
+            with_dose(simulate_static(1, law), constant, 0.0),
+            with_dose(simulate_static(3, law), constant, made),
+            with_dose(simulate_static(2, law), constant, 0.0),
+        ]
+        chosen = {name: METRICS[name] for name in ("ks", "wasserstein", "tails")}
+        results = run_metrics(KEY, comparison(*sets), chosen)
+        for result in results:
+            value, free = result.value, result.name.startswith("ks")
+            if numeric or (free and reason):
+                found = value.detail.get("left_out", [])
+                assert found == (["dose"] if reason and not free else [])
+            elif reason:
+                assert value.reason.endswith(f"training patients, {reason}")
+            else:
+                assert value.reason == "no numeric column that varies"
+
+
+def with_dose(data, constant, noise):
+    """The static number near a constant; None = in nobody."""
+    table = data.cohort.static
+    numeric = constant + (noise or 0.0) * table.numeric
+    seen = np.full_like(table.observed, noise is not None)
+    table = table._replace(numeric=numeric, observed=seen)
+    cohort = data.cohort
+    cohort = make_cohort(table, cohort.temporal, cohort.length, cohort.label)
+    return data._replace(cohort=cohort)
 
 
 def test_a_column_that_nobody_synthetic_has():

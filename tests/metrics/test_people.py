@@ -7,6 +7,8 @@ from builders import schema, simulate
 
 from jaxehr.core.cohort import concatenate, take
 from jaxehr.core.contracts import Attacked, Comparison
+from jaxehr.metrics import people
+from jaxehr.metrics.adversarial import nnaa
 from jaxehr.metrics.attacks import roles_of
 from jaxehr.metrics.discriminability import draw_pair
 from jaxehr.metrics.evaluate import MetricConfig, run_metrics
@@ -14,7 +16,17 @@ from jaxehr.metrics.fidelity import GROUPS, groups_of
 from jaxehr.metrics.inference import attribute_inference
 from jaxehr.metrics.model_loss import in_two, pool_of
 from jaxehr.metrics.nearest_membership import membership_cosine, membership_domias
-from jaxehr.metrics.people import as_many, cut, halves, mixed, numbered, one_each
+from jaxehr.metrics.people import (
+    People,
+    as_many,
+    cut,
+    halfway,
+    halves,
+    mixed,
+    numbered,
+    one_each,
+)
+from jaxehr.metrics.singling import Sides, rates
 from jaxehr.registry import METRICS, find
 
 KEY = jax.random.key(0)
@@ -58,6 +70,18 @@ def test_stays_are_side_by_side_and_cut_between_people():
     assert one_each(person, np.array([6, 2, 9, 0, 5])).tolist() == [6, 9, 5]
 
 
+def test_one_person_with_most_stays_leaves_people_on_both_sides():
+    person = np.concatenate([np.zeros(90, int), np.arange(1, 11)])
+    for seed in range(10):
+        sizes = [
+            np.unique(person[rows]).size for rows in halves(generator(seed), person)
+        ]
+        assert sizes == [5, 6]
+    assert halfway(np.arange(9)) == 4
+    assert halfway(np.array(list("abbb"))) == 1
+    assert halfway(np.array(list("aaaa"))) == 2
+
+
 def test_groups_of_the_bootstrap_hold_whole_people():
     person = np.repeat(np.arange(250), 3)
     group = groups_of(generator(), person).reshape(250, 3)
@@ -88,6 +112,28 @@ def test_attacks_ask_one_stay_of_people_who_are_not_fresh():
     before, after = np.split(held[roles.fresh], [roles.middle])
     assert not np.intersect1d(before, after).size
     assert abs(len(before) - len(after)) <= 3
+
+
+def test_accuracy_counts_people():
+    real = Comparison(*(stays(i, 60, 3) for i in (1, 2, 3)))
+    for value in nnaa().run(KEY, real).values():
+        assert value.detail["records"] == 60
+
+
+@pytest.mark.parametrize("kind", ["univariate", "multivariate"])
+def test_singling_out_counts_people(kind):
+    """Equal stays beside the first change nothing."""
+    rows = [generator(i).normal(size=(n, 6)) for i, n in enumerate((80, 120, 40))]
+    found = []
+    for each in (1, 3):
+        seen, train, held = rows
+        real = (
+            People(np.repeat(x, each, 0), np.repeat(np.arange(len(x)), each))
+            for x in (train, held)
+        )
+        found.append(rates(generator(5), kind, Sides(seen, *real)))
+    assert found[0][0].value > 0
+    assert found[0] == found[1]
 
 
 def test_many_stays_of_few_people_are_few_patients():
@@ -146,6 +192,22 @@ FEW = {
     name: find(METRICS[name])(MetricConfig(resamples=2))
     for name in ("tvd", "correlation", "ks", "acf", "missing_rate", "length_of_stay")
 }
+
+
+def test_as_many_are_drawn_once_for_all_metrics(monkeypatch):
+    calls, fewer = [], people.fewer
+
+    def counted(rng, data, size):
+        calls.append(size)
+        return fewer(rng, data, size)
+
+    monkeypatch.setattr(people, "fewer", counted)
+    real = Comparison(*(simulate(i, n) for i, n in ((1, 90), (2, 70), (3, 300))))
+    every = {r.name: r.value for r in run_metrics(KEY, real, FEW)}
+    assert calls == [90, 90]  # of training and of synthetic patients
+    for name in ("ks", "tvd"):
+        alone = run_metrics(KEY, real, {name: FEW[name]})
+        assert all(r.value == every[r.name] for r in alone)
 
 
 @pytest.mark.parametrize("sizes", [(1500, 100), (100, 1500)])

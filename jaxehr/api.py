@@ -200,8 +200,7 @@ def audit(
 ) -> Audit:
     """Makes all attacks on privacy and holds what they reach against limits.
 
-    A release much smaller than the training cohort shows too little of it for attacks
-    to be judged: limits then fail, and a note says how many patients to draw.
+    Of a release too small to be judged limits fail; a note says how many to draw.
 
     Args:
       real: the training cohort. Without `holdout`, the people that training left out
@@ -235,9 +234,8 @@ def audit(
         keep=scored.__setitem__,
         progress=progress,
     )
-    verdicts = judge(found.results, policy)
     found = found._replace(notes=[*found.notes, *said, *too_few_copies(found)])
-    return Audit(findings_of(found, verdicts, scored))
+    return Audit(findings_of(found, judge(found.results, policy), scored))
 
 
 def findings_of(

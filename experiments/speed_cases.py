@@ -73,9 +73,7 @@ CASES = {
     for case in (
         denoiser("train-25", "an optimiser step", "train", 4096, 25, 2),
         denoiser("train-272", "an optimiser step", "train", 1024, 272, 1),
-        denoiser(
-            "train-ragged", "an optimiser step", "train", 1024, 72, 2, ragged=True
-        ),
+        denoiser("train-ends", "an optimiser step", "train", 1024, 72, 2, ragged=True),
         denoiser("sample-25", "a network call", "sample", 2048, 25, 10),
         denoiser("sample-272", "a network call", "sample", 256, 272, 5),
         Case(

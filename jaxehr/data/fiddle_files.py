@@ -31,8 +31,7 @@ DAMAGE = (
     KeyError,  # an unknown version of the format
     OSError,
     EOFError,
-    NotImplementedError,
-    RuntimeError,
+    RuntimeError,  # a password; a compression that zipfile lacks (NotImplementedError)
     zipfile.BadZipFile,
     zlib.error,
 )

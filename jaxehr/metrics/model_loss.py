@@ -90,18 +90,6 @@ def unfit(real: Comparison, model: Attacked, *, shadows: bool = False) -> str:
     return too_few(real.train, real.holdout)
 
 
-def ask(
-    key: jax.Array,
-    model: Attacked,
-    params: Params,
-    people: Cohort,
-    config: MetricConfig,
-) -> np.ndarray:
-    """Losses [N, Q] under `params` as normal scores of their ranks among the patients:
-    without units, and alike for models that are trained for longer."""
-    return normal_scores(losses_of(key, model, params, people, config))
-
-
 def losses_of(
     key: jax.Array,
     model: Attacked,
@@ -154,7 +142,8 @@ def together(members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def normal_scores(values: np.ndarray) -> np.ndarray:
-    """Of the ranks along the first axis."""
+    """Of the ranks along the first axis: without units, and alike for models that are
+    trained for longer."""
     return stats.norm.ppf(stats.rankdata(values, axis=0) / (len(values) + 1.0))
 
 
@@ -171,7 +160,7 @@ def control(
         keys[:1], model.params, pool.cohort, few[None], steps=config.control_steps
     )
     asked = rows_of(pool.cohort, np.concatenate([few, others]))
-    found = ask(keys[1], model, fitted, asked, config)
+    found = normal_scores(losses_of(keys[1], model, fitted, asked, config))
     return found[:size], found[size:]
 
 

@@ -34,9 +34,10 @@ from jaxehr.metrics.model_loss import (
     CONTROL,
     HOLDS,
     Pool,
-    ask,
     compared,
     in_two,
+    losses_of,
+    normal_scores,
     pool_of,
     rows_of,
     unfit,
@@ -97,8 +98,8 @@ def train_shadows(
         steps=task.steps,
     )
     people = rows_of(pool.cohort, task.asked)
-    found = [ask(key_loss, model, params, people, config) for params in fitted]
-    return Shadows(np.stack(found), inside)
+    found = [losses_of(key_loss, model, params, people, config) for params in fitted]
+    return Shadows(np.stack([normal_scores(losses) for losses in found]), inside)
 
 
 class Fit(NamedTuple):
@@ -256,8 +257,8 @@ def membership_shadow(config: MetricConfig = DEFAULT) -> Metric:
             )
         ]
         people = rows_of(pool.cohort, tasks[0].asked)
-        own = ask(keys[2], model, model.params, people, config)
-        scores = likelihood_ratio(fit_pairs(whole), own)
+        own = losses_of(keys[2], model, model.params, people, config)
+        scores = likelihood_ratio(fit_pairs(whole), normal_scores(own))
         members, others = np.split(scores, [len(pool.learned)])
         if keep:
             keep(Scored(pool.learned, members, others))

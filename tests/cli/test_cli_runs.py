@@ -56,16 +56,8 @@ def test_the_same_command_again_changes_nothing(made, run, capsys):
 
 def test_new_steps_take_the_end_of_an_old_training_away(made, here):
     """Its parameters would else stand beside the numbers of later steps."""
-    words = [
-        "train",
-        "cdmt",
-        str(made / "cohort"),
-        "--out",
-        "longer",
-        *SMALL[:-1],
-        "9999",
-    ]
-    assert main([*words, "--max-minutes", "1e-9"]) == 0
+    words = ["train", "cdmt", str(made / "cohort"), "--out", "longer", *SMALL]
+    assert main([*words, "--steps", "9999", "--max-minutes", "1e-9"]) == 0
     assert (here / "longer" / PARAMS).is_file()
 
     def stop(step, told):

@@ -1,6 +1,7 @@
 """The words of the shell: help, lists, wrong flags and values."""
 
 import contextlib
+import pathlib
 import re
 import subprocess
 import sys
@@ -8,8 +9,10 @@ import sys
 import pytest
 from cli_tools import shell
 
-from jaxehr import registry
+from jaxehr import cli, registry
 from jaxehr.cli import main
+from jaxehr.commands.demo import check_size
+from jaxehr.core.checks import InputError
 
 # Starting, help, lists
 
@@ -201,3 +204,20 @@ def test_wrong_words_are_one_line(words, texts, here, refused):
     (here / "full").mkdir()
     (here / "full" / "mine.txt").write_text("precious")
     refused(words.split(), *texts)
+
+
+def test_a_full_device_is_one_line(monkeypatch, capsys):
+    def full(words):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    monkeypatch.setattr(cli, "dispatch", full)
+    assert main(["train"]) == 1
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert "out of memory; use a smaller cohort, --batch-size or --chunk-rows" in line
+
+
+def test_a_demo_of_another_size_is_refused():
+    check_size(pathlib.Path("d"), {"options": {"n": 5}}, 5)
+    with pytest.raises(InputError, match="d: holds a demo of 5 people; take --n 5"):
+        check_size(pathlib.Path("d"), {"options": {"n": 5}}, 6)

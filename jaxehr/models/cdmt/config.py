@@ -78,9 +78,9 @@ class CdmtConfig:
     prior: Literal["normal", "independent"] = "normal"
     """What series are before the network has learned. `normal` (ours): normal scores
     with their covariance over columns and steps and means by class; what is missing is
-    latents of the same law, one for columns that are measured together. `independent`
-    (the paper): independent scores, gaps filled by the last value, a code a column that
-    says what is missing."""
+    latents of the same law, one for columns that are measured together, and series go
+    on behind a patient's end. `independent` (the paper): independent scores, gaps
+    filled by the last value, a code a column that says what is missing."""
     max_knots: int = 1000
     """Knots of the quantile transform of a numeric feature."""
     train: TrainConfig = dataclasses.field(

@@ -125,6 +125,8 @@ def sample(
     decode = functools.partial(preprocessing.decode, params["fitted"], model.layout)
     with ThreadPoolExecutor() as pool:
         drawn = concatenate(list(pool.map(decode, blocks)))
+    if (np.diff(order) == 1).all():
+        return drawn
     return rows_of(drawn, np.argsort(order))
 
 

@@ -244,9 +244,10 @@ def drawn_lengths(
 def by_length(
     key: jax.Array, frames: np.ndarray, index: np.ndarray, label: np.ndarray
 ) -> np.ndarray:
-    """Int [N]: places of patients, the shortest first, so that loops end early."""
+    """Int [N]: places of patients, where loops can end early the shortest first."""
     count = len(index)
-    if np.count_nonzero(frames.sum((0, 1))) < 2 or not count:
+    one = np.count_nonzero(frames.sum((0, 1))) < 2
+    if one or not count or jax.default_backend() != "cpu":
         return np.arange(count)
     found = [
         np.asarray(drawn_lengths(key, frames, index[rows], label[rows]))[kept]

@@ -126,7 +126,8 @@ def privacy(results: list[Result]) -> Section | None:
     head = ["Attack", "Synthetic", "Interval", "Fresh real patients", "Copies of real"]
     text = [
         "Each attack is made three times: on the synthetic patients; on fresh real "
-        "patients in their place, who give nothing away; and on copies of training "
+        "patients in their place, who give nothing away (success of attribute "
+        "inference: about hold-out patients instead); and on copies of training "
         "patients, whom it has to recognise, or it is too weak to show anything.",
     ]
     attackers = [

@@ -123,6 +123,7 @@ def training_place(
 
     variant = suite.variants[cell.variant]
     cohort = dict(marks_of(suite, cell.variant, folders))["cohort"]
+    settings = {k: v for k, v in settings.items() if k != "metric_code"}
     same = [variant.model, variant.config, variant.hide, settings, cohort]
     text = json.dumps(same, sort_keys=True)
     mark = hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -168,8 +169,8 @@ def trained_once(
     seed: int,
 ) -> Trained:
     """The training of a variant; another one of the same model and configuration may
-    have made it before, on the same kind of device. After a change of code, remove the
-    folder of all."""
+    have made it before, on the same kind of device (and by code of the same number,
+    see `cells.CODE`)."""
     import jax
 
     from jaxehr.core.files import read_json, write_json

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 import tyro
 
-from experiments.cells import CELLS, Found, in_words, read_cells
+from experiments.cells import CELLS, Found, made_on, read_cells
 from experiments.suite import RESULTS, Options, Suite, load_suite, shell, suites
 from experiments.tables import (
     BLOCKS,
@@ -34,8 +34,8 @@ HERE = pathlib.Path(__file__).parent
 HEAD = (
     "# Results\n\n"
     "Written by `python -m experiments.report` from the cells in these folders; a "
-    "repeated command goes on where it stopped. Mean ± standard deviation over seeds, "
-    "their number in the last column. The papers' cohorts (MIMIC-III, eICU) need an "
+    "repeated command goes on where it stopped, or begins beside cells of other code. "
+    "Mean ± standard deviation over seeds, their number in the last column. The papers' cohorts (MIMIC-III, eICU) need an "
     "agreement; open cohorts that stand in for them are named as such, and what a "
     "paper says of its own patients is no yardstick for them.\n"
 )
@@ -143,7 +143,7 @@ def command(module: str, done: Found, wanted: Iterable[str] = ()) -> str:
     flags = [
         f"--{name.replace('_', '-')} {value if value != '' else repr('')}"
         for name, value in done[0]["settings"].items()
-        if value != usual.get(name)
+        if name in usual and value != usual[name]  # not the numbers of the code
     ]
     made = dict.fromkeys(cell["variant"] for cell in done)
     if set(made) < set(wanted):
@@ -158,11 +158,10 @@ def facts(done: Found) -> str:
     """Cells, seeds, failures, versions, machine and time; whose data they are."""
     good = [cell for cell in done if "failed" not in cell]
     seeds = ", ".join(str(seed) for seed in sorted({cell["seed"] for cell in done}))
-    made = {in_words(c["machine"]) for c in good if "machine" in c}
     bad = len(done) - len(good)
     failed = f" ({bad} failed)" if bad else ""
     return (
-        f"{len(done)} cells{failed}; seeds {seeds}; {'; '.join(sorted(made))}; "
+        f"{len(done)} cells{failed}; seeds {seeds}; {made_on(good)}; "
         f"{minutes(good):.0f} minutes by the clock. {whose(done)}\n"
     )
 

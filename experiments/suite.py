@@ -87,7 +87,7 @@ class Options:
     ones that stand in for the papers' (`python -m experiments.standins`)."""
     out: pathlib.Path | None = None
     """The folder to make or go on with; by default results/ and the suite's name, and
-    where cells of other settings are there also the settings."""
+    where cells of other settings or code are there also the settings."""
     work: pathlib.Path | None = None
     """The folder of trainings; by default results/work, shared by all suites, or work
     in --out. It may be removed."""
@@ -117,22 +117,29 @@ class Options:
         return self.work or (self.out or RESULTS) / "work"
 
     def settings(self) -> dict[str, Any]:
-        """What all cells of a folder have in common."""
+        """What all cells of a folder have in common; the numbers of the code too."""
+        from experiments.cells import CODE
+
         values = dataclasses.asdict(self).items()
-        return {name: value for name, value in values if name not in NOT_SETTINGS}
+        made = {name: value for name, value in values if name not in NOT_SETTINGS}
+        return made | CODE
 
 
 def folder_for(root: pathlib.Path, name: str, settings: dict[str, Any]) -> pathlib.Path:
     """Where the cells of a suite are kept: ROOT/NAME, or beside it if cells of other
-    settings are there, such as those that come with this repository."""
+    settings or code are there, such as those that come with this repository."""
+    from experiments.cells import CODE, FIRST, SETTINGS
     from jaxehr.core.files import read_json
 
-    file = root / name / "settings.json"
-    if not file.is_file() or read_json(file) == settings:
+    file, settings = root / name / SETTINGS, FIRST | settings
+    if not file.is_file() or FIRST | read_json(file) == settings:
         return root / name
     words = [name, f"{settings['seconds']:g}s", settings["preset"]]
     if settings["patients"]:
         words.append(f"{settings['patients']}people")
+    code = [settings[key] for key in CODE]
+    if code != list(FIRST.values()):
+        words.append("code" + ".".join(map(str, code)))
     return root / "-".join(filter(None, words))
 
 

@@ -21,7 +21,7 @@ from experiments.cells import (
     at,
     column,
     fell_back,
-    in_words,
+    made_on,
     metric,
     spread,
 )
@@ -280,13 +280,12 @@ def shown(cells: Found, path: str, column: Column, interval: bool = False) -> st
 def note(done: Found, measured: str = "") -> str:
     """How the numbers were made, and of whom."""
     settings = done[0]["settings"]
-    machines = sorted({in_words(c["machine"]) for c in done if "machine" in c})
     return (
         f"Training time of each model: {settings['seconds']:.0f} s (of all processors "
         f"together on a CPU), preset {settings['preset']} where a model has it. Mean ± "
         "standard deviation over seeds; ↑ higher is better, ↓ lower is better; real "
         "people: the same number of real training against real held-out people. "
-        f"{measured}{whose(done)} Machines: {'; '.join(machines)}.\n"
+        f"{measured}{whose(done)} Machines: {made_on(done)}.\n"
     )
 
 

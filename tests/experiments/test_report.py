@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import figures, report, run_all, suite, tables
-from experiments.cells import append_cell
+from experiments.cells import append_cell, made_on
 from experiments.report import Report, command, write_report
 from experiments.run_all import Choice, RunAll, cheapest, cost, jobs_of, seconds_of
 from experiments.suite import Cell, Options, load_suite
@@ -206,6 +206,13 @@ def test_sources_of_the_papers_are_told_apart():
     mine = line("vae", data={"source": "mimic3", "folders": []})
     assert "a source of the papers" in tables.whose([mine])
     assert "was not recorded" in tables.whose([failed("vae")])
+
+
+def test_another_code_of_a_training_is_told():
+    machine = {"machine": "m", "jaxehr": "0.1.0 abc"}
+    cells = [{"machine": machine, "trained_by": by} for by in ("abc", "ab", "ab")]
+    told = "m, jaxehr 0.1.0 abc"
+    assert made_on([*cells, {}]) == f"{told}; {told}, trained by ab"
 
 
 def test_time_counts_a_shared_training_once():

@@ -8,14 +8,23 @@ import pickle
 import pytest
 
 from experiments import standins, suite, tables
-from experiments.cells import append_cell, fell_back, marks_of, read_cells
+from experiments.cell import training_place
+from experiments.cells import CODE, FIRST, append_cell, fell_back, marks_of, read_cells
 from experiments.report import others
 from experiments.run_all import suited
 from experiments.sizes import row_of
 from experiments.standins import STANDINS, prepared
-from experiments.suite import Options, load_suite, unfinished, unfit
+from experiments.suite import (
+    Cell,
+    Options,
+    folder_for,
+    load_suite,
+    unfinished,
+    unfit,
+)
 from jaxehr.core.checks import InputError
 from jaxehr.core.configs import replace
+from jaxehr.core.files import write_json
 from jaxehr.core.sparse import SparseTable
 from jaxehr.data.discretize import discretize
 from jaxehr.data.simulate import SimulateOptions, simulate
@@ -26,7 +35,7 @@ from jaxehr.training.loop import Stopped
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATA = simulate(SimulateOptions(n=60, steps=3, numeric=2, missing=0.1))
-SETTINGS = {"seconds": 120.0, "preset": "small", "patients": 0}
+SETTINGS = Options(cohorts=("x",)).settings()
 
 
 @pytest.fixture
@@ -142,7 +151,37 @@ def test_the_usual_command_goes_on_or_goes_beside_what_is_there(name, monkeypatc
     kept = suite.RESULTS / name / "settings.json"
     if kept.is_file():
         made = json.loads(kept.read_text())
-        assert suite.Options(**made).folder(found) == suite.RESULTS / name
+        assert folder_for(suite.RESULTS, name, made) == suite.RESULTS / name
+        asked = suite.Options(**{key: made[key] for key in made.keys() - CODE.keys()})
+        again = asked.folder(found) == suite.RESULTS / name
+        assert again == (FIRST | made == asked.settings())
+
+
+def test_cells_of_other_code_are_not_continued(folders, tmp_path, monkeypatch):
+    """Nor trainings, but these stand as long as only what is measured is moved."""
+    monkeypatch.setattr(suite, "RESULTS", tmp_path)
+    found, asked = (
+        load_suite("flexgen"),
+        Options(cohorts=(f"law={folders['dense'][0]}",)),
+    )
+    place = lambda: training_place(
+        tmp_path, asked.settings(), folders["dense"], found, Cell("law", "vae", 0)
+    )
+    old = {key: value for key, value in asked.settings().items() if key not in CODE}
+    (tmp_path / "flexgen").mkdir()
+    line = {"cohort": "law", "variant": "vae", "seed": 0, "settings": old}
+    append_cell(tmp_path / "flexgen", line)
+    write_json(tmp_path / "flexgen" / "settings.json", old)
+    seen = [(tmp_path / "flexgen", place())]
+    for name, number in (("metric_code", 1), ("model_code", 1), ("metric_code", 7)):
+        monkeypatch.setitem(CODE, name, number)
+        seen.append((asked.folder(found), place()))
+    (_, two), (_, same), (first, one), (third, still) = seen
+    assert two == same != one == still
+    assert first.name == "flexgen"
+    assert third.name == "flexgen-120s-small-code1.7"
+    with pytest.raises(InputError, match=r"another metric_code \(1, now 7\); choose "):
+        unfinished(found, dataclasses.replace(asked, out=first))
 
 
 def test_a_stop_is_known_in_another_process():

@@ -51,18 +51,16 @@ def run_cell(
       cell: `suite.Cell`.
     """
     configure()
-    from experiments.cells import marks_of
     from jaxehr.core.checks import InputError
     from jaxehr.training.loop import Stopped
 
     try:
         hide = suite.variants[cell.variant].hide
         data = load(folders, settings["patients"], hide, cell.seed)
-        marks = dict(marks_of(suite, cell.variant, folders))
         place = training_place(work, settings, folders, suite, cell)
         found = measured(suite, settings, place, data, cell)
-        told = {"data": told_of(data.real, folders), "marks": marks}
-        return found | told | {"training": place.name}
+        told = {"data": told_of(data.real, folders), "training": place.name}
+        return found | told
     except Stopped:
         raise
     except Exception as error:  # also what an accelerator says: one cell, one line

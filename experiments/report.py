@@ -35,9 +35,10 @@ HEAD = (
     "# Results\n\n"
     "Written by `python -m experiments.report` from the cells in these folders; a "
     "repeated command goes on where it stopped, or begins beside cells of other code. "
-    "Mean ± standard deviation over seeds, their number in the last column. The papers' cohorts (MIMIC-III, eICU) need an "
-    "agreement; open cohorts that stand in for them are named as such, and what a "
-    "paper says of its own patients is no yardstick for them.\n"
+    "Mean ± standard deviation over seeds, their number in the last column. The "
+    "papers' cohorts (MIMIC-III, eICU) need an agreement; open cohorts that stand in "
+    "for them are named as such, and what a paper says of its own patients is no "
+    "yardstick for them.\n"
 )
 CLOCKS = ("sampling", "sampling_1000", "metrics")
 

@@ -260,7 +260,7 @@ def unfinished(suite: Suite, options: Options) -> list[Cell]:
     for cell in plan(suite, options, folders):
         if cell not in finished:
             left.append(cell)
-        elif "failed" not in finished[cell]:
+        else:
             same_cell(options.folder(suite), suite, folders, finished[cell])
     return left
 
@@ -268,13 +268,14 @@ def unfinished(suite: Suite, options: Options) -> list[Cell]:
 def same_cell(
     out: pathlib.Path, suite: Suite, folders: Any, found: dict[str, Any]
 ) -> None:
-    """Refuses a cell of another cohort, variant or metrics under the names of now."""
+    """Refuses a cell of another cohort, variant or metrics under the names of now; a
+    cell that does not say of which is of others."""
     from experiments.cells import marks_of
     from jaxehr.core.checks import InputError
 
     told = found.get("marks", {})
     for name, mark in marks_of(suite, found["variant"], folders[found["cohort"]]):
-        if told.get(name, mark) != mark:  # older cells have no marks
+        if told.get(name) != mark:
             raise InputError(
                 f"{out}: the cells of {found['cohort']}/{found['variant']} were made "
                 f"with another {name}; choose another --out, or the old {name}."
@@ -283,7 +284,7 @@ def same_cell(
 
 def run_one(suite: Suite, options: Options, cell: Cell) -> float:
     """Runs a cell and keeps its line; the seconds that it took."""
-    from experiments.cells import SETTINGS, append_cell
+    from experiments.cells import SETTINGS, append_cell, marks_of
     from jaxehr.core.files import write_json
 
     out, settings = options.folder(suite), options.settings()
@@ -291,7 +292,8 @@ def run_one(suite: Suite, options: Options, cell: Cell) -> float:
     write_json(out / SETTINGS, settings)
     work, limit = options.trainings(), options.limit
     found = apart(suite, settings, work, folders, cell, limit)
-    append_cell(out, cell._asdict() | found | {"settings": settings})
+    told = {"marks": dict(marks_of(suite, cell.variant, folders)), "settings": settings}
+    append_cell(out, cell._asdict() | found | told)
     seconds = time.perf_counter() - start
     said = found.get("failed", "done")
     print(f"{'/'.join(map(str, cell))}: {seconds:.0f} s, {said}", flush=True)

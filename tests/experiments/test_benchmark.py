@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import cell, suite, tables
-from experiments.cells import CELLS, append_cell, read_cells
+from experiments.cells import CELLS, append_cell, marks_of, read_cells
 from experiments.suite import Cell, Options, Suite, Variant, folders_of, plan
 from jaxehr.core.checks import InputError
 from jaxehr.core.configs import replace
@@ -174,6 +174,7 @@ def test_a_cell_that_fails_is_a_line_and_is_not_repeated_unasked(tmp_path, cohor
     suite.run_suite(SMALL, asked)
     (line,) = read_cells(out, {})
     assert line["failed"]
+    assert line["marks"] == dict(marks_of(SMALL, "vae", (cohort,)))
     before = (out / CELLS).read_text()
     suite.run_suite(SMALL, asked)
     assert (out / CELLS).read_text() == before

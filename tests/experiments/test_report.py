@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import figures, report, run_all, suite, tables
-from experiments.cells import append_cell, made_on
+from experiments.cells import append_cell, made_on, marks_of
 from experiments.report import Report, command, write_report
 from experiments.run_all import Choice, RunAll, cheapest, cost, jobs_of, seconds_of
 from experiments.suite import Cell, Options, load_suite
@@ -94,12 +94,13 @@ def cohort(tmp_path):
 def test_everything_is_run_within_the_budget_and_goes_on(cohort, tmp_path, monkeypatch):
     """Two suites that share a training; the clock moves by what cells say."""
     now, ran = [0.0], []
+    marks = lambda found, cell: dict(marks_of(found, cell.variant, (cohort,)))
 
     def run_one(found, options, cell):
         ran.append((found.name, cell.variant, cell.seed))
-        append_line = line(cell.variant, cell.seed)
+        made = line(cell.variant, cell.seed, marks=marks(found, cell))
         (options.folder(found)).mkdir(parents=True, exist_ok=True)
-        append_cell(options.folder(found), append_line)
+        append_cell(options.folder(found), made)
         now[0] += 100.0
 
     monkeypatch.setattr(run_all, "run_one", run_one)
@@ -129,7 +130,8 @@ def test_what_fails_again_is_tried_once(cohort, tmp_path, monkeypatch):
     def run_one(found, options, cell):
         ran.append(cell)
         assert len(ran) < 50
-        append_cell(options.folder(found), failed(cell.variant, cell.seed))
+        marks = {"marks": dict(marks_of(found, cell.variant, (cohort,)))}
+        append_cell(options.folder(found), failed(cell.variant, cell.seed) | marks)
 
     monkeypatch.setattr(run_all, "run_one", run_one)
     monkeypatch.setattr(run_all, "write_report", lambda asked: None)

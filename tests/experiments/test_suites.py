@@ -140,6 +140,15 @@ def test_cells_of_another_cohort_or_variant_are_not_taken_for_these(folders, tmp
         unfinished(found._replace(quick={"trees": 7}), asked)
 
 
+@pytest.mark.parametrize("more", [{}, {"failed": "x"}])
+def test_cells_that_do_not_say_of_which_cohort_are_of_another(folders, tmp_path, more):
+    line = {"cohort": "law", "variant": "vae", "seed": 0, "settings": SETTINGS}
+    append_cell(tmp_path, line | more)
+    asked = Options(cohorts=(f"law={folders['dense'][0]}",), out=tmp_path)
+    with pytest.raises(InputError, match="law/vae were made with another cohort"):
+        unfinished(load_suite("flexgen"), asked)
+
+
 @pytest.mark.parametrize("name", suite.suites())
 def test_the_usual_command_goes_on_or_goes_beside_what_is_there(name, monkeypatch):
     """Also in this repository, whose results were made with other settings."""

@@ -18,7 +18,15 @@ from collections.abc import Iterable
 import tyro
 
 from experiments.cells import CELLS, Found, made_on, read_cells
-from experiments.suite import RESULTS, Options, Suite, load_suite, shell, suites
+from experiments.suite import (
+    RESULTS,
+    Options,
+    Suite,
+    folder_for,
+    load_suite,
+    shell,
+    suites,
+)
 from experiments.tables import (
     BLOCKS,
     cells_of,
@@ -99,7 +107,7 @@ def section(folder: pathlib.Path, root: pathlib.Path) -> str:
     if not suite.tables:
         told = measured_by(suite)
         write_text(folder / "table.md", document(done, BLOCKS, measured=told))
-        line = command(name, done, suite.variants)
+        line = command(name, done, suite.variants) + beside(folder, root, done)
         return "\n".join([*parts, entry(folder, root, "table", line)])
     publish(suite, tuple(suite.tables), folder, root / "work")
     for table in suite.tables:
@@ -107,7 +115,7 @@ def section(folder: pathlib.Path, root: pathlib.Path) -> str:
         own = suite.variants if module == name else suite.tables[table]["variants"]
         made = [cell for cell in done if cell["variant"] in own]
         if made and (folder / f"{table}.md").is_file():
-            line = command(module, made, own)
+            line = command(module, made, own) + beside(folder, root, done)
             parts.append(entry(folder, root, table, line))
         else:
             parts.append(f"### {table}\n\nNot run.\n")
@@ -152,7 +160,17 @@ def command(module: str, done: Found, wanted: Iterable[str] = ()) -> str:
     count = 1 + max(cell["seed"] for cell in done)
     if count != usual["seeds"]:
         flags.append(f"--seeds {count}")
+    limit = max(cell.get("limit", 0.0) for cell in done)  # of those that ran into it
+    if limit:
+        flags.append(f"--limit {limit:g}")
     return " ".join([f"python -m experiments.{module}", *cohorts.values(), *flags])
+
+
+def beside(folder: pathlib.Path, root: pathlib.Path, done: Found) -> str:
+    """The flag of a folder that the command would not choose by itself."""
+    name = folder.name.partition("-")[0]
+    usual = folder_for(root, name, done[0]["settings"]) == folder
+    return "" if usual else f" --out {folder.as_posix()}"
 
 
 def facts(done: Found) -> str:

@@ -316,9 +316,11 @@ def apart(
             asked = suite, settings, work, folders, cell
             return pool.submit(in_time, limit, *asked).result()
         except BrokenProcessPool:
-            late = limit and time.perf_counter() - start >= 60 * limit
-            reason = f"took more than {limit:g} minutes" if late else "out of memory?"
-            return {"failed": f"the process was killed; {reason}"}
+            said = {"failed": "the process was killed; out of memory?"}
+            if limit and time.perf_counter() - start >= 60 * limit:
+                reason = f"the process was killed; took more than {limit:g} minutes"
+                said = {"failed": reason, "limit": limit}
+            return said
 
 
 def in_time(limit: float, *asked: Any) -> dict[str, Any]:

@@ -118,7 +118,8 @@ def test_the_cost_is_that_of_all_steps_without_compilation():
 def test_a_cell_that_takes_too_long_is_given_up(cohort, tmp_path):
     asked = SMALL, SETTINGS, tmp_path / "work", (cohort,), Cell("law", "vae", 1)
     found = suite.apart(*asked, 0.005)
-    assert found == {"failed": "the process was killed; took more than 0.005 minutes"}
+    reason = "the process was killed; took more than 0.005 minutes"
+    assert found == {"failed": reason, "limit": 0.005}
 
 
 def test_a_cell_tells_what_it_measured_and_its_training_is_shared(cohort, tmp_path):

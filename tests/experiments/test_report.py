@@ -9,10 +9,11 @@ import pytest
 
 from experiments import figures, report, run_all, suite, tables
 from experiments.cells import append_cell, made_on, marks_of
-from experiments.report import Report, command, write_report
+from experiments.report import Report, beside, command, write_report
 from experiments.run_all import Choice, RunAll, cheapest, cost, jobs_of, seconds_of
 from experiments.suite import Cell, Options, load_suite
 from jaxehr.core.checks import InputError
+from jaxehr.core.files import write_json
 from jaxehr.data.simulate import SimulateOptions, simulate
 from jaxehr.data.store import save_cohort
 from jaxehr.models.cdmt.config import CdmtConfig
@@ -202,6 +203,20 @@ def test_the_command_names_what_is_not_usual():
     assert made == ("python -m experiments.benchmark law=a:b --seconds 5.0 --preset ''")
     assert command("benchmark", done, ["vae"]) == made
     assert "--only vae" in command("benchmark", done, ["vae", "ldm"])
+    late = failed("vae") | {"limit": 5.5}
+    assert command("benchmark", [*done, late], ["vae"]).endswith(" --limit 5.5")
+
+
+def test_the_command_names_the_folder_that_it_would_not_choose(tmp_path):
+    place = tmp_path / "benchmark"
+    write_json(place / "settings.json", SETTINGS)
+    done = [line("vae")]
+    assert beside(place, tmp_path, done) == ""
+    other = tmp_path / "benchmark-epyc"
+    assert beside(other, tmp_path, done) == f" --out {other.as_posix()}"
+    done = [line("vae", settings=SETTINGS | {"seconds": 5.0, "model_code": 9})]
+    other = tmp_path / f"benchmark-5s-small-code9.{SETTINGS['metric_code']}"
+    assert beside(other, tmp_path, done) == ""
 
 
 def test_sources_of_the_papers_are_told_apart():

@@ -250,7 +250,7 @@ def drawings(
 
 def compared(
     suite: Any, data: Data, made: Any, seed: int, kept: pathlib.Path
-) -> tuple[dict[str, dict[str, float | None]], list[str]]:
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """All metrics of the suite, with their references and intervals; what was doubtful.
 
     Networks that learn from the same rows are trained once for all cells, in `kept`.
@@ -267,9 +267,18 @@ def compared(
         config=replace(QUICK, suite.quick | {"remember": str(kept)}),
         metrics=list(suite.metrics),
     )
+    return {r.name: told_number(r.value) for r in report.results}, report.notes
+
+
+def told_number(value: Any) -> dict[str, Any]:
+    """A number with its reference and interval; or the reason why there is none."""
+    from jaxehr.report.json_out import plain
+
     names = ("value", "reference", "low", "high")
-    found = {r.name: {n: getattr(r.value, n) for n in names} for r in report.results}
-    return found, report.notes
+    found = {name: getattr(value, name) for name in names}
+    if plain(value.value) is None:
+        found["reason"] = value.reason or "no reason was given"
+    return found
 
 
 def config_of(variant: Any, preset: str, data: Data) -> Any:

@@ -44,8 +44,17 @@ class Column:
     @property
     def reference(self) -> str:
         """Where the number of real people stands; "" = there is none."""
+        return self.beside("reference")
+
+    @property
+    def reason(self) -> str:
+        """Where it says why there is no number; "" = nowhere."""
+        return self.beside("reason")
+
+    def beside(self, name: str) -> str:
+        """The place of something else that a metric told; "" = it is no metric."""
         end = ".value"
-        return f"{self.path[: -len(end)]}.reference" if end in self.path else ""
+        return f"{self.path[: -len(end)]}.{name}" if end in self.path else ""
 
 
 def metric(title: str, name: str, *shown: Any) -> Column:
@@ -98,11 +107,17 @@ def append_cell(out: pathlib.Path, cell: dict[str, Any]) -> None:
         stream.write(json.dumps(plain(cell), allow_nan=False) + "\n")
 
 
-def at(cell: dict[str, Any], path: str) -> float:
-    """The number at a dotted path; NaN where there is none."""
+def found_at(cell: dict[str, Any], path: str) -> Any:
+    """What stands at a dotted path; None where there is nothing."""
     value: Any = cell
     for name in path.split("."):
         value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def at(cell: dict[str, Any], path: str) -> float:
+    """The number at a dotted path; NaN where there is none."""
+    value = found_at(cell, path)
     return float("nan") if value is None else float(value)
 
 

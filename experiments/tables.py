@@ -7,10 +7,12 @@ the same numbers of real people first. Takes a second.
 """
 
 import dataclasses
+import itertools
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import tyro
 
@@ -21,6 +23,7 @@ from experiments.cells import (
     at,
     column,
     fell_back,
+    found_at,
     made_on,
     metric,
     spread,
@@ -233,6 +236,7 @@ def sections(
                 f"average by, {sizes['test']} held out.\n"
             )
             found += [table(name, cs, good, interval) for name, cs in blocks.items()]
+            found += doubts(good)
         found += [
             f"{cell['variant']}, seed {cell['seed']}, failed: {cell['failed']}\n"
             for cell in cells
@@ -244,8 +248,10 @@ def sections(
 def table(
     name: str, columns: tuple[Column, ...], cells: Found, interval: bool = False
 ) -> str:
-    """One block of columns: real people first, then models in the order they ran."""
-    columns = tuple(c for c in columns if spread(cells, c.path)[2])
+    """One block of columns: real people first, then models in the order they ran; at
+    last why numbers are not defined."""
+    told = lambda c: spread(cells, c.path)[2] or any(why_not(x, c) for x in cells)
+    columns = tuple(filter(told, columns))
     rows = [[name, *(c.title for c in columns), "seeds"]]
     rows.append(["---", *(["---:"] * (len(columns) + 1))])
     if any(column.reference for column in columns):
@@ -257,14 +263,40 @@ def table(
         own = [cell for cell in cells if cell["variant"] == model]
         numbers = [shown(own, c.path, c, interval) for c in columns]
         rows.append([model + fell_back(own), *numbers, str(len(own))])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([*lines, *undefined(columns, cells), ""])
+
+
+def why_not(cell: dict[str, Any], column: Column) -> str:
+    """Why a metric is not defined; "" = it is, or it was not asked for."""
+    return found_at(cell, column.reason) or "" if column.reason else ""
+
+
+def undefined(columns: tuple[Column, ...], cells: Found) -> Iterator[str]:
+    """The reasons why numbers are not defined, and which."""
+    found: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+    for c, cell in itertools.product(columns, cells):
+        if reason := why_not(cell, c):
+            titles, variants = found.setdefault(reason, ({}, {}))
+            titles[c.title], variants[cell["variant"]] = None, None
+    for reason, (titles, variants) in found.items():
+        yield f"\n- {', '.join(titles)} of {', '.join(variants)}: {reason.rstrip('.')}."
+
+
+def doubts(cells: Found) -> Iterator[str]:
+    """What is doubtful of the people that were compared, and in whose cells."""
+    found: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        for said in cell.get("notes", ()):
+            found.setdefault(said, {})[cell["variant"]] = None
+    yield from (f"{', '.join(names)}: {said}\n" for said, names in found.items())
 
 
 def shown(cells: Found, path: str, column: Column, interval: bool = False) -> str:
     """Mean and standard deviation over seeds as text; an interval of one seed."""
     mean, std, count = spread(cells, path)
     if not count:
-        return "not defined"
+        return "-"
     number = lambda value: f"{value:,.{column.digits}f}"
     place = lambda value: number(value * column.scale + column.offset)
     if count > 1:

@@ -203,7 +203,7 @@ def test_numbers_of_seeds_are_shown_with_their_spread():
     cells = [{"metrics": {"mmd_squared": {"value": v}}} for v in (0.001, 0.003)]
     assert tables.shown(cells, column.path, column) == "2.00 ± 1.41"
     assert tables.shown(cells[:1], column.path, column) == "1.00"
-    assert tables.shown([{}], column.path, column) == "not defined"
+    assert tables.shown([{}], column.path, column) == "-"
     assert column.reference == "metrics.mmd_squared.reference"
 
 

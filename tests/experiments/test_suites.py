@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 
+from experiments import cell as cell_module
 from experiments import standins, suite, tables
 from experiments.cell import training_place
 from experiments.cells import CODE, FIRST, append_cell, fell_back, marks_of, read_cells
@@ -24,6 +25,7 @@ from experiments.suite import (
 )
 from jaxehr.core.checks import InputError
 from jaxehr.core.configs import replace
+from jaxehr.core.contracts import Value
 from jaxehr.core.files import write_json
 from jaxehr.core.sparse import SparseTable
 from jaxehr.data.discretize import discretize
@@ -31,6 +33,7 @@ from jaxehr.data.simulate import SimulateOptions, simulate
 from jaxehr.data.store import load_cohort, save_cohort
 from jaxehr.models.cdmt.config import CdmtConfig
 from jaxehr.models.cdmt.layout import make_layout
+from jaxehr.report.json_out import plain
 from jaxehr.training.loop import Stopped
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -237,6 +240,29 @@ def test_real_people_are_one_row_of_each_seed():
     cells = [line(name) | {"metrics": {"x": value}} for name in "abc"]
     text = tables.table("t", (tables.metric("x", "x"),), cells)
     assert "| real people | 0.700 |  |" in text
+
+
+def test_what_is_not_defined_says_why():
+    """Also a column without any number, unless it was not asked for."""
+    line = lambda name, **metrics: (
+        {"cohort": "law", "variant": name, "seed": 0}
+        | {
+            "metrics": metrics,
+            "people": dict.fromkeys(("fit", "valid", "test"), 9),
+            "notes": ["Too good."] if name == "b" else [],
+        }
+    )
+    known = cell_module.told_number(Value(0.6, 0.7))
+    assert "reason" not in known
+    why = cell_module.told_number(Value(float("nan"), reason="too few"))
+    assert why["reason"] == "too few"
+    cells = [line("a", x=known, y=why), line("b", x=why, y=why), line("c", x=known)]
+    columns = tuple(tables.metric(name, name) for name in "xyz")
+    text = "\n".join(tables.sections(plain(cells), {"t": columns}))
+    assert "| t | x | y | seeds |" in text
+    assert "| a | 0.600 | - | 1 |\n| b | - | - | 1 |" in text
+    assert "\n\n- x, y of b, a: too few.\n" in text
+    assert text.endswith("\nb: Too good.\n")
 
 
 def test_accuracy_is_shown_with_its_interval_where_there_is_one_seed():

@@ -255,16 +255,36 @@ def table(
     rows = [[name, *(c.title for c in columns), "seeds"]]
     rows.append(["---", *(["---:"] * (len(columns) + 1))])
     if any(column.reference for column in columns):
-        # Real people are the same for all variants of a seed.
-        each = list({cell["seed"]: cell for cell in cells}.values())
-        real = [shown(each, c.reference, c) if c.reference else "" for c in columns]
-        rows.append(["real people", *real, ""])
+        rows += real_people(columns, cells)
     for model in dict.fromkeys(cell["variant"] for cell in cells):
         own = [cell for cell in cells if cell["variant"] == model]
         numbers = [shown(own, c.path, c, interval) for c in columns]
         rows.append([model + fell_back(own), *numbers, str(len(own))])
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([*lines, *undefined(columns, cells), ""])
+
+
+def real_people(columns: tuple[Column, ...], cells: Found) -> list[list[str]]:
+    """A row of real people; one for each group of variants where these stand beside
+    other numbers of theirs, as where a metric sees real people in another form."""
+    row = lambda each: [
+        shown(each, c.reference, c) if c.reference else "" for c in columns
+    ]
+    groups: list[tuple[list[str], dict[int, dict[str, Any]]]] = []
+    for variant in dict.fromkeys(cell["variant"] for cell in cells):
+        own = {cell["seed"]: cell for cell in cells if cell["variant"] == variant}
+        for names, each in groups:
+            if all(row([each.get(seed, c)]) == row([c]) for seed, c in own.items()):
+                names.append(variant)
+                each.update(own)
+                break
+        else:
+            groups.append(([variant], own))
+    of = lambda names: f" of {', '.join(names)}" if len(groups) > 1 else ""
+    return [
+        [f"real people{of(names)}", *row(list(each.values())), ""]
+        for names, each in groups
+    ]
 
 
 def why_not(cell: dict[str, Any], column: Column) -> str:

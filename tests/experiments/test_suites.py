@@ -242,6 +242,30 @@ def test_real_people_are_one_row_of_each_seed():
     assert "| real people | 0.700 |  |" in text
 
 
+def test_real_people_of_other_numbers_have_a_row_of_their_own():
+    """What is equal to the digits that are shown is equal."""
+    line = lambda name, seed, real: {
+        "variant": name,
+        "seed": seed,
+        "metrics": {"x": {"value": 0.6, "reference": real}},
+    }
+    cells = [line("a", 0, 0.7), line("b", 0, 0.7001), line("b", 1, 0.8)]
+    columns = (tables.metric("x", "x"), tables.Column("steps", "steps"))
+    assert tables.real_people(columns, cells) == [
+        ["real people", "0.750 ± 0.071", "", ""]
+    ]
+    assert tables.real_people(columns, [*cells, line("c", 1, 0.83)]) == [
+        ["real people of a, b", "0.750 ± 0.071", "", ""],
+        ["real people of c", "0.830", "", ""],
+    ]
+
+
+def test_all_draw_complete_patients_where_entries_are_missing():
+    for name, variant in load_suite("flexgen").variants.items():
+        if variant.hide:
+            assert variant.sampling["missing"] == "none", name
+
+
 def test_what_is_not_defined_says_why():
     """Also a column without any number, unless it was not asked for."""
     line = lambda name, **metrics: (

@@ -17,7 +17,6 @@ from jaxehr.devices import configure
 
 PARTS = ("probe", "training", "sampling", "sampling_1000", "metrics")
 PROBE_STEPS = 40  # of the longest stage in the training that is timed
-DRAWN = 1000  # patients of the timed drawing
 
 
 class Data(NamedTuple):
@@ -230,9 +229,10 @@ def peak_bytes() -> int:
 
 
 def drawings(
-    variant: Any, run: Any, people: int, seed: int, lap: Callable[[str], None]
+    variant: Any, run: Any, people: int, seed: int, lap: Callable[..., None]
 ) -> Any:
-    """As many patients as `people`; then `DRAWN` by the program of before."""
+    """As many patients as `people`; then as many as `whole_blocks` says by the program
+    of before, whose time is kept as that of 1,000."""
     from jaxehr.core.configs import replace
     from jaxehr.registry import find, model_entry
     from jaxehr.runs import sample_run
@@ -243,9 +243,20 @@ def drawings(
     )
     made = draw(people)
     lap("sampling")
-    draw(DRAWN)
-    lap("sampling_1000")
+    draw(count := whole_blocks())
+    lap("sampling_1000", 1000 / count)
     return made
+
+
+def whole_blocks() -> int:
+    """A number of patients, at least 1,000, who fill the largest block of a network
+    (FLEXGEN-EHR's is two of `block_rows`): padding takes as much time as patients."""
+    import jax
+
+    from jaxehr.core.blocks import block_rows
+
+    size = 2 * block_rows() * jax.device_count()
+    return -(-1000 // size) * size
 
 
 def compared(
@@ -309,14 +320,16 @@ def seconds_now() -> float:
     return time.process_time() if cpu else time.perf_counter()
 
 
-def stopwatch(laps: dict[str, float]) -> Callable[[str], None]:
-    """Writes the seconds since the last call into `laps`; those of the clock too."""
+def stopwatch(laps: dict[str, float]) -> Callable[..., None]:
+    """Writes the seconds since the last call into `laps`; those of the clock too. A
+    lap may be told as a share of itself."""
     last = [seconds_now(), time.perf_counter()]
 
-    def lap(name: str) -> None:
+    def lap(name: str, share: float = 1.0) -> None:
         now = [seconds_now(), time.perf_counter()]
         laps[name], laps[f"{name}_clock"] = (
-            round(end - begin, 2) for begin, end in zip(last, now, strict=True)
+            round(share * (end - begin), 4)
+            for begin, end in zip(last, now, strict=True)
         )
         last[:] = now
 

@@ -115,6 +115,25 @@ def test_the_cost_is_that_of_all_steps_without_compilation():
     assert cell.cost_of(events) == pytest.approx(4.0 + 20.0)
 
 
+@pytest.mark.parametrize(
+    ("backend", "devices", "count"),
+    [("cpu", 1, 1024), ("cpu", 2, 1024), ("cpu", 8, 2048), ("gpu", 1, 8192)],
+)
+def test_the_timed_drawing_fills_whole_blocks(monkeypatch, backend, devices, count):
+    monkeypatch.setattr("jax.default_backend", lambda: backend)
+    monkeypatch.setattr("jax.device_count", lambda: devices)
+    assert cell.whole_blocks() == count
+
+
+def test_a_lap_is_told_as_a_share_of_itself(monkeypatch):
+    clock = iter((0.0, 0.0, 8.192, 4.096))
+    monkeypatch.setattr(cell, "seconds_now", lambda: next(clock))
+    monkeypatch.setattr(cell.time, "perf_counter", lambda: next(clock))
+    laps = {}
+    cell.stopwatch(laps)("sampling_1000", 1000 / 8192)
+    assert laps == {"sampling_1000": 1.0, "sampling_1000_clock": 0.5}
+
+
 def test_a_cell_that_takes_too_long_is_given_up(cohort, tmp_path):
     asked = SMALL, SETTINGS, tmp_path / "work", (cohort,), Cell("law", "vae", 1)
     found = suite.apart(*asked, 0.005)

@@ -6,7 +6,7 @@ import pathlib
 from typing import Any
 
 from jaxehr.commands.flags import distributed_flag, flag, read_flags
-from jaxehr.commands.outputs import check_output
+from jaxehr.commands.outputs import check_output, check_writable
 from jaxehr.core.checks import InputError
 from jaxehr.devices import check_seed, configure
 from jaxehr.jobs import progress_stream
@@ -127,6 +127,7 @@ def check_remember(folder: pathlib.Path | None, distributed: bool) -> None:
         )
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--remember {folder}: must be a folder, is a file.")
+    check_writable(f"--remember {folder}", folder)
 
 
 def without_rules(schema: Any) -> Any:

@@ -177,6 +177,7 @@ def test_evaluation_takes_the_people_that_training_left_out(data, trained, tmp_p
 
     described = describe_run(run, made, lines)
     assert described["steps"] == 3
+    assert describe_run(run, made)["steps"] is None  # those made, not those wanted
     assert described["sampler"]["steps"] == 3
     assert set(described["schedule"]) >= {"numeric"}
     json.dumps(described)

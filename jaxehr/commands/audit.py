@@ -8,6 +8,7 @@ from typing import Any
 
 import tyro
 
+from jaxehr.commands.evaluate import read_lines
 from jaxehr.commands.flags import flag, read_flags
 from jaxehr.commands.outputs import check_output
 from jaxehr.core.checks import InputError
@@ -161,6 +162,7 @@ def audit(arguments: Any, config: Any) -> Any:
             holdout,
             policy=policy,
             model=model,
+            lines=read_lines(arguments.run) if arguments.run else None,
             shadow=arguments.shadow > 0,
             seed=arguments.seed,
             config=config,

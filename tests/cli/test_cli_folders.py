@@ -93,7 +93,7 @@ def test_a_read_only_folder(here, refused):
 
 
 def test_networks_that_cannot_be_kept(here, refused, monkeypatch):
-    words = "evaluate --real c --synthetic c --out x --remember".split()
+    words = ["evaluate", "--real", "c", "--synthetic", "c", "--out", "x", "--remember"]
     refused([*words, "s.csv/kept"], "--remember s.csv/kept", "s.csv is a file")
     (here / "locked").mkdir()
     monkeypatch.setattr(os, "access", lambda path, mode: path.name != "locked")

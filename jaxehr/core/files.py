@@ -61,22 +61,22 @@ def sibling(target: pathlib.Path, kind: str = "") -> pathlib.Path:
 
 
 def replace_folder(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Moves `source` to `target`; an old one stays until the new one is in place."""
+    """Moves `source` to `target`; an old one is back in place after any error.
+
+    Only a process that is killed between the two renames leaves it beside the target,
+    as .NAME.old.*.
+    """
     if not target.exists():
         os.rename(source, target)
         return
     old = sibling(target, "old.")
-    old.mkdir()
-    kept = old / "old"
     try:
-        os.rename(target, kept)
+        os.rename(target, old)
         os.rename(source, target)
-    except OSError:
-        if kept.exists():
-            os.rename(kept, target)
-        old.rmdir()
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    finally:  # also Ctrl-C, which may come after either of them
+        if old.exists() and not target.exists():
+            os.rename(old, target)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: PathLike, text: str) -> None:

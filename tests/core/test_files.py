@@ -113,8 +113,9 @@ def test_full_disk_while_filling(tmp_path):
     assert (target / "mark").read_text() == "old"
 
 
+@pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()], ids=["full", "Ctrl-C"])
 @pytest.mark.parametrize("failing", [1, 2])
-def test_full_disk_at_the_rename(tmp_path, monkeypatch, failing):
+def test_what_comes_between_the_renames(tmp_path, monkeypatch, failing, error):
     target = tmp_path / "out"
     make(target, "old")
     rename, calls = os.rename, []
@@ -122,11 +123,12 @@ def test_full_disk_at_the_rename(tmp_path, monkeypatch, failing):
     def some_fail(source, destination):
         calls.append(source)
         if len(calls) == failing:
-            fail_full()
+            raise error
         rename(source, destination)
 
     monkeypatch.setattr(os, "rename", some_fail)
-    with pytest.raises(InputError, match="out: cannot be written"):
+    kind = InputError if error is FULL else KeyboardInterrupt
+    with pytest.raises(kind, match="out: cannot be written" if error is FULL else None):
         make(target, overwrite=True)
     assert names(tmp_path) == ["out"]
     assert (target / "mark").read_text() == "old"

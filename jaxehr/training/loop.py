@@ -322,11 +322,19 @@ class Run:
                 for callback in self.callbacks:
                     callback(step, report)
                 seconds, speed, stop = decided(seconds, speed, caught)
-                if self.store and (step % config.checkpoint_every == 0 or stop):
-                    self.store.save(step, state, {"seconds": seconds})
-                if stop:
-                    raise Stopped(stop, step)
+                self.keep(step, state, seconds, stop)
+            # A signal may have come during the last save, and other stages may follow.
+            *_, stop = decided(seconds, speed, caught)
+            if stop:
+                self.keep(step, state, seconds, stop)
         return self.finish(valid_key, state, valid, seconds)
+
+    def keep(self, step: int, state: TrainState, seconds: float, stop: int) -> None:
+        """Saves if that is due, or if the signal `stop` came, which is then obeyed."""
+        if self.store and (step % self.config.checkpoint_every == 0 or stop):
+            self.store.save(step, state, {"seconds": seconds})
+        if stop:
+            raise Stopped(stop, step)
 
     def next_steps(self, step: int, speed: float) -> int:
         """Steps up to the next event, at most those that fit one dispatch."""

@@ -41,6 +41,7 @@ from jaxehr.training.steps import (
 )
 from jaxehr.training.turns import Layout, layout, players_of
 
+ADVICE = "lower --learning-rate and train into another folder."
 DISPATCH_SECONDS = 2.0  # so that a signal is answered and the progress bar moves
 
 
@@ -218,9 +219,7 @@ def supply_of(
 def refuse_broken(loss: float, step: int, name: str) -> None:
     """Raises when a loss was not finite at `step`; -1 = it always was."""
     if step >= 0:
-        raise FloatingPointError(
-            f"{name} is {loss} at step {step}; lower --learning-rate."
-        )
+        raise FloatingPointError(f"{name} is {loss} at step {step}; {ADVICE}")
 
 
 def decided(
@@ -360,7 +359,6 @@ class Run:
         # On the host: a program for each shape of a leaf would have to be compiled.
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
             raise FloatingPointError(
-                f"parameters are not finite at step {int(state.step)}; "
-                "lower --learning-rate."
+                f"parameters are not finite at step {int(state.step)}; {ADVICE}"
             )
         return Trained(at_home(params), at_home(state), seconds)

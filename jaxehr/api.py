@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxehr.core.checks import InputError, known
+from jaxehr.core.checks import InputError, check_seed, known
 from jaxehr.core.cohort import Dataset
 from jaxehr.core.contracts import Attacked, Comparison, Result, Scored
 from jaxehr.core.files import PathLike
@@ -128,6 +128,7 @@ def evaluate(
         people it learned from as trained on; without it also those who validated.
       keep, progress: of `run_metrics`.
     """
+    check_seed(seed)
     config = config or MetricConfig()
     chosen = {name: find(METRICS[name])(config) for name in chosen_metrics(metrics)}
     reason = doubt(real, synthetic, holdout, model)
@@ -215,10 +216,10 @@ def audit(
     Raises:
       InputError: it is not known who is new to the model; a bad policy.
     """
+    check_seed(seed)
     metrics = [n for n in privacy_metrics() if shadow or n not in ON_REQUEST]
-    said: list[str] = []
-    if policy is None:
-        policy, said = measured_limits(metrics, model)
+    own = None if policy is None else (policy, [])
+    policy, said = own or measured_limits(metrics, model)
     check_policy(policy, attack_numbers())
     refuse_unknown(real, synthetic, holdout, model)
     scored: dict[str, Scored] = {}

@@ -9,16 +9,9 @@ import sys
 import warnings
 from typing import Any
 
-from jaxehr.core.checks import within
 from jaxehr.jobs import join
 
-LARGEST_SEED = 2**32 - 1
 TRACED = 3  # dispatches in a profile; a whole run would be gigabytes
-
-
-def check_seed(seed: int) -> None:
-    """Raises unless `seed` is one that JAX and NumPy take unchanged."""
-    within("seed", seed, 0, LARGEST_SEED)
 
 
 def configure(distributed: bool = False) -> None:

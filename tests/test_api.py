@@ -11,6 +11,7 @@ from jaxehr.core.cohort import num_patients
 from jaxehr.core.rules import Order
 from jaxehr.models.cdmt.config import CdmtConfig, CdmtSampling
 from jaxehr.runs.folder import FORMAT, changes
+from jaxehr.runs.imputing import impute_run
 from jaxehr.training.config import TrainConfig
 
 
@@ -185,6 +186,22 @@ def test_evaluation_takes_the_people_that_training_left_out(data, trained, tmp_p
     assert [r.value for r in again.results] == [r.value for r in found.results]
     again.save(tmp_path / "report")
     assert (tmp_path / "report" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_jax_would_wrap_is_refused(seed, tmp_path):
+    """key(2**32) is key(0)."""
+    calls = [
+        lambda: jaxehr.train("cdmt", None, tmp_path / "run", CONFIG, seed=seed),
+        lambda: jaxehr.sample(None, 1, seed=seed),
+        lambda: impute_run(None, None, seed=seed),
+        lambda: jaxehr.evaluate(None, None, seed=seed),
+        lambda: jaxehr.audit(None, None, seed=seed),
+    ]
+    for call in calls:
+        with pytest.raises(jaxehr.InputError, match=rf"seed must lie in .* got {seed}"):
+            call()
+    assert not list(tmp_path.iterdir())
 
 
 def test_read_tables_takes_the_options_as_keywords(tmp_path):

@@ -11,9 +11,9 @@ import tyro
 from jaxehr.commands.evaluate import read_lines
 from jaxehr.commands.flags import flag, read_flags
 from jaxehr.commands.outputs import check_output
-from jaxehr.core.checks import InputError
+from jaxehr.core.checks import InputError, check_seed
 from jaxehr.core.files import read_json
-from jaxehr.devices import check_seed, configure
+from jaxehr.devices import configure
 from jaxehr.progress import Progress
 
 MARKER = "audit.json"

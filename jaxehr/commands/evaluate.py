@@ -7,8 +7,8 @@ from typing import Any
 
 from jaxehr.commands.flags import distributed_flag, flag, read_flags
 from jaxehr.commands.outputs import check_output, check_writable
-from jaxehr.core.checks import InputError
-from jaxehr.devices import check_seed, configure
+from jaxehr.core.checks import InputError, check_seed
+from jaxehr.devices import configure
 from jaxehr.jobs import progress_stream
 from jaxehr.progress import Progress
 from jaxehr.registry import chosen_metrics

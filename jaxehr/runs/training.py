@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxehr.core.checks import InputError
+from jaxehr.core.checks import InputError, check_seed
 from jaxehr.core.cohort import Dataset, Schema, num_patients
 from jaxehr.core.configs import from_dict, to_dict
 from jaxehr.core.contracts import Callback, GenerativeModel
@@ -65,10 +65,10 @@ def train_run(
     whose modality is hidden, for experiments. Of `Shards` only `memory` bytes are held.
 
     Raises:
-      InputError: `out` belongs to another run, or is not a run folder; a model that
-        cannot learn from shards.
+      InputError: `out` holds another run or no run; a model needs all in memory.
       Stopped: the user stopped; the same call goes on.
     """
+    check_seed(seed)
     folder, drop = pathlib.Path(out), {"static": drop_static, "temporal": drop_temporal}
     if isinstance(data, Shards):
         refuse_shards(name, data, config, drop)

@@ -7,8 +7,9 @@ import pytest
 from small_runs import CONFIG, SAMPLING, people
 
 import jaxehr
-from jaxehr.core.cohort import num_patients
+from jaxehr.core.cohort import num_patients, take
 from jaxehr.core.rules import Order
+from jaxehr.data.split import held_out
 from jaxehr.models.cdmt.config import CdmtConfig, CdmtSampling
 from jaxehr.runs.folder import FORMAT, changes
 from jaxehr.runs.imputing import impute_run
@@ -158,6 +159,16 @@ def test_a_refused_size_leaves_no_folder(data, tmp_path):
     few = jaxehr.split(data, 0.95)[0]
     with pytest.raises(jaxehr.InputError, match="part is empty"):
         jaxehr.train("cdmt", few, tmp_path / "a" / "b", CONFIG, holdout_fraction=0.001)
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_few_people_to_choose_the_weights_by_is_said_so(data, tmp_path):
+    groups = np.arange(10_000)
+    few = groups[~held_out(groups, 0.1, "valid")][:16]  # nobody of these judges
+    people = take(data, np.arange(16))._replace(ids=few, groups=few)
+    text = "16 people to learn from are too few to set a tenth .* bring more people"
+    with pytest.raises(jaxehr.InputError, match=text):
+        jaxehr.train("cdmt", people, tmp_path / "run", CONFIG, holdout_fraction=0.0)
     assert not list(tmp_path.iterdir())
 
 

@@ -144,7 +144,8 @@ def train(
       callbacks: called with (step, metrics) after every dispatch.
       checkpoint: folder; if it holds a checkpoint, training goes on from there.
       announce: receives the estimate of memory and time before training starts.
-      start: the state another stage ended in: its parameters, average and optimiser.
+      start: the state another stage ended in, for its parameters and optimiser; see
+        `restart`.
 
     Raises:
       FloatingPointError: the loss is not finite.

@@ -4,9 +4,9 @@ import pathlib
 from typing import Any
 
 from jaxehr.commands.flags import flag, read_flags
-from jaxehr.core.checks import InputError, positive
+from jaxehr.core.checks import InputError, check_seed, positive
 from jaxehr.core.files import PathLike
-from jaxehr.devices import check_seed, configure
+from jaxehr.devices import configure
 
 FLAGS = [
     flag(

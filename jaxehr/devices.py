@@ -33,7 +33,8 @@ def configure(distributed: bool = False) -> None:
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", cores())
     jax.config.update("jax_compilation_cache_dir", cache_folder())
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    # Small programs too: a training has hundreds, of 20 to 40 ms each.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     # A cache that cannot be used only costs each start some seconds.
     unusable = "Error (reading|writing) persistent compilation cache"
     warnings.filterwarnings("ignore", unusable)

@@ -44,7 +44,6 @@ def test_a_cache_that_cannot_be_used_is_no_word(tmp_path):
 from jaxehr.devices import configure
 configure()
 import jax
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 print(jax.jit(lambda x: 2 * x)(1))
 """
     environment = os.environ | {

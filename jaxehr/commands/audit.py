@@ -15,7 +15,6 @@ from jaxehr.core.files import read_json
 from jaxehr.devices import check_seed, configure
 from jaxehr.progress import Progress
 
-MARKER = "audit.json"
 SWITCH = tyro.conf.FlagCreatePairsOff[bool]
 TEXT = "Attack synthetic patients, and hold what is reached against a policy."
 ABOUT = """Exit code 0: every limit of the policy is kept; 1: one is not; 2: bad input.
@@ -98,9 +97,11 @@ def run(words: list[str]) -> int:
         return 0
     arguments = read_flags("jaxehr audit", TEXT, FLAGS, words)
     check_seed(arguments.seed)
-    if arguments.out:
-        check_output(arguments.out, marker=MARKER, overwrite=True)
     configure()
+    if arguments.out:
+        from jaxehr.report.audit import AUDIT
+
+        check_output(arguments.out, AUDIT)
     found = audit(arguments, config_of(arguments))
     if arguments.out:
         found.save(arguments.out, releasable=arguments.releasable)

@@ -13,7 +13,6 @@ from jaxehr.jobs import progress_stream
 from jaxehr.progress import Progress
 from jaxehr.registry import chosen_metrics
 
-MARKER = "metrics.json"  # an older report is replaced
 FLAGS = [
     flag(
         "real",
@@ -81,11 +80,13 @@ def run(words: list[str]) -> int:
     chosen_metrics(arguments.metrics)
     check_seed(arguments.seed)
     check_remember(arguments.remember, arguments.distributed)
-    check_output(arguments.out, marker=MARKER, overwrite=True)
     configure(arguments.distributed)
     from jaxehr.data.store import load_cohort
     from jaxehr.metrics.evaluate import DEFAULT, QUICK
+    from jaxehr.report.html import REPORT
     from jaxehr.runs import load_run
+
+    check_output(arguments.out, REPORT)
 
     config = QUICK if arguments.quick else DEFAULT
     asked = {"seeds": arguments.seeds, "max_rows": arguments.rows}

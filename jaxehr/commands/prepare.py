@@ -74,7 +74,7 @@ def run(words: list[str]) -> int:
         )
     from jaxehr.data.store import MARKER, save_parts
 
-    check_output(arguments.out, marker=MARKER)
+    check_output(arguments.out)
     told = Summary()
     with progress_told(), opened(name, arguments) as parts:
         save_parts(parts, arguments.out, told.add)

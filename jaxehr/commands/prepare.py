@@ -162,7 +162,7 @@ def show_schema(data: Dataset, path: pathlib.Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from jaxehr.data.tables import HEADER, schema_table
+    from jaxehr.data.schema_rows import HEADER, schema_table
 
     table = Table(*HEADER, title="schema", title_justify="left")
     for row in schema_table(data.schema, data):
@@ -255,5 +255,9 @@ def notes(data: Dataset) -> str:
     if any(alone.values()):
         text += f"; only in static: {alone['static']} stays, "
         text += f"only in temporal: {alone['temporal']}"
+    outside = data.provenance.get("outside")
+    if outside and outside["rows"]:
+        text += f"; {outside['rows']} rows lie outside the window and are left out"
+        text += f", {outside['stays']} stays have no other row"
     rule = data.provenance.get("discretize")
     return text + (f"; bins fitted on {rule['fitted_on']} patients" if rule else "")

@@ -133,6 +133,22 @@ def count_values(
     }
 
 
+def in_bins(
+    time: Any,
+    features: tuple[Feature, ...],
+    *,
+    start: float,
+    step: float,
+    num_steps: int,
+) -> Any:
+    """Boolean: whether `grid_wide` puts what is seen at `time` into any bin."""
+    position = (time.cast("float64") - start) / step
+    found = ibis.literal(False)
+    for nearest in {f.aggregate == "nearest" for f in features}:
+        found |= _bins(position, nearest).between(0, num_steps - 1)
+    return found
+
+
 def grid_wide(
     table: Any,
     *,

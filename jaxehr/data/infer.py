@@ -355,8 +355,8 @@ def infer_grid(raw: Raw, options: TablesOptions) -> dict[str, Any]:
         step = float(np.round(step, 9))
         check_regular(raw, options.time, times, step)
         num_steps = int(np.rint((times[-1] - start) / step)) + 1
-    if options.hours:
-        num_steps = min(num_steps, count_steps(options.hours, step))
+    if options.hours:  # the same for another cohort, whose stays are shorter
+        num_steps = count_steps(options.hours, step)
     if dtype in INTEGERS and not (step.is_integer() and start.is_integer()):
         dtype = "double"
     found = {"start": start, "step": step, "num_steps": num_steps}

@@ -13,8 +13,9 @@ from jaxehr.core.checks import InputError
 from jaxehr.data.infer import infer_schema
 from jaxehr.data.meds_export import save_meds
 from jaxehr.data.schema_json import schema_to_json
+from jaxehr.data.schema_rows import schema_table
 from jaxehr.data.store import load_cohort, save_cohort
-from jaxehr.data.tables import TablesOptions, read, schema_table
+from jaxehr.data.tables import TablesOptions, read
 
 
 def one_column(folder, values, **changes):

@@ -13,8 +13,9 @@ from jaxehr.core.checks import InputError
 from jaxehr.data.assemble import disassemble
 from jaxehr.data.infer import infer_schema
 from jaxehr.data.schema_json import schema_to_json
+from jaxehr.data.schema_rows import HEADER, schema_table
 from jaxehr.data.simulate import SimulateOptions, simulate
-from jaxehr.data.tables import HEADER, TablesOptions, read, schema_table
+from jaxehr.data.tables import TablesOptions, read
 
 STATIC = [
     ["pid", "age", "sex", "height", "site", "died"],
@@ -194,10 +195,38 @@ def test_dated_rows_are_binned_by_mean_and_last(tmp_path):
     assert short.cohort.length.tolist() == [1, 2]
 
 
-def test_hours_cut_the_window_of_a_regular_grid(tmp_path):
+def test_hours_set_the_window_of_a_regular_grid(tmp_path):
     data = read(options(tmp_path, hours=2))
     assert data.schema.num_steps == 2
     assert data.cohort.length.tolist() == [2] * 11 + [0]
+    assert data.provenance["outside"] == {"rows": 22, "stays": 0}
+    data = read(options(tmp_path, hours=6))  # longer than any stay
+    assert data.schema.num_steps == 6
+    assert data.provenance["outside"] == {"rows": 0, "stays": 0}
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "nearest"])
+def test_what_a_window_leaves_out_is_told(tmp_path, aggregate, capsys):
+    from jaxehr.cli import main
+
+    rows = [["pid", "hour", "hr"], *[[i, t, i + t / 4] for i in (1, 2) for t in (0, 1)]]
+    rows += [[1, 1.75, 3.5], [1, 2.5, 3], [3, 5, 70.5], [3, 7, 71], [2, 6, 1]]
+    content = infer_schema(options(tmp_path, None, rows, label="", step=1, hours=2))
+    content = schema_to_json(content)
+    content["temporal"][0]["aggregate"] = aggregate
+    (tmp_path / "e.json").write_text(json.dumps(content))
+    chosen = {"step": 1, "schema": str(tmp_path / "e.json")}
+    chosen = options(tmp_path, None, rows, label="", **chosen)
+    late = int(aggregate == "nearest")  # 1.75 belongs to 2
+    data = read(chosen)
+    assert data.provenance["outside"] == {"rows": 4 + late, "stays": 1}
+    assert data.cohort.length.tolist() == [2, 2, 0]
+    words = ["prepare", "tables", "--temporal", chosen.temporal, "--id", "pid"]
+    words += ["--time", "hour", "--step", "1", "--schema", chosen.schema]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    told = f"; {4 + late} rows lie outside the window and are left out, 1 stays have"
+    assert told in said
 
 
 def test_an_edited_schema_takes_the_place_of_the_inferred_one(tmp_path):

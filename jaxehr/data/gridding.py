@@ -17,6 +17,7 @@ folder above its memory limit.
 import math
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -48,6 +49,11 @@ def connect(memory_limit: str = "1GB", threads: int = 2) -> Any:
         temp_directory=spill,
         preserve_insertion_order=False,
     )
+
+
+def exact(path: str) -> str:
+    """The path as DuckDB has to be given it: it reads `*`, `?` and `[` as patterns."""
+    return re.sub(r"[*?[]", r"[\g<0>]", path)
 
 
 def remove_spills() -> None:

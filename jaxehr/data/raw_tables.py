@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from jaxehr.core.checks import InputError, positive
 from jaxehr.core.sizes import check_size
 from jaxehr.data.columns import listing, text
-from jaxehr.data.gridding import connect
+from jaxehr.data.gridding import connect, exact
 
 ROW = "jaxehr_row"
 CSV = "csv"  # the type of every column of a CSV file
@@ -161,7 +161,7 @@ def open_view(
 ) -> tuple[Any, dict[str, str]]:
     """The rows and the types of a file; decimals become integers or doubles."""
     if path.lower().endswith(".parquet"):
-        view, types = connection.read_parquet(path, table_name=name), {}
+        view, types = connection.read_parquet(exact(path), table_name=name), {}
         for field in pq.read_schema(path):
             kind = field.type
             kind = kind.value_type if pa.types.is_dictionary(kind) else kind
@@ -174,7 +174,7 @@ def open_view(
         return view, types
     header, delimiter = read_header(path)
     view = connection.read_csv(
-        path,
+        exact(path),
         table_name=name,
         auto_detect=False,
         header=True,

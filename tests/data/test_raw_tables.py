@@ -99,6 +99,16 @@ def test_missing_values_have_the_texts_of_the_options(tmp_path):
         read(one_column(tmp_path, values, text_columns=("z",)))
 
 
+@pytest.mark.parametrize("name", ["x[1]", "x*", "x?"])
+def test_a_name_is_no_pattern(tmp_path, name):
+    for stem, value in ((name, 0.5), ("x1", 1.5)):
+        path = write(tmp_path / f"{stem}.csv", [["pid", "x"], [1, value], [2, 3.25]])
+        pq.write_table(pa.table({"pid": [1, 2], "x": [value, 3.25]}), f"{path}.parquet")
+    for ending in (".csv", ".csv.parquet"):
+        data = read(TablesOptions(static=str(tmp_path / name) + ending, id="pid"))
+        assert data.cohort.static.numeric[:, 0].tolist() == [0.5, 3.25]
+
+
 # Ids
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 
@@ -218,6 +219,24 @@ def test_a_full_device_is_one_line(monkeypatch, capsys):
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     assert "out of memory; use a smaller cohort, --batch-size or --chunk-rows" in line
+
+
+@pytest.mark.parametrize(
+    ("signum", "word"),
+    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")],
+)
+def test_a_signal_that_duckdb_makes_an_error_of(signum, word, monkeypatch, capsys):
+    def query(words):
+        try:
+            signal.raise_signal(signum)
+        except BaseException:
+            raise RuntimeError("Query interrupted") from None
+
+    monkeypatch.setattr(cli, "dispatch", query)
+    before = signal.getsignal(signum)
+    assert main(["prepare"]) == 128 + signum
+    assert capsys.readouterr().err == f"jaxehr: error: {word}\n"
+    assert signal.getsignal(signum) is before
 
 
 def test_a_demo_of_another_size_is_refused():

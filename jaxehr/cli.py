@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import importlib.metadata
+import io
 import os
 import signal
 import sys
@@ -64,6 +65,7 @@ class Terminated(BaseException):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (2 = the input is refused)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    mend_streams()
     try:
         with ended_by_signals():
             code = dispatch(words)
@@ -106,6 +108,16 @@ def dispatch(words: list[str]) -> int:
     known("command", words[0], COMMANDS)
     run: Callable[[list[str]], int] = importlib.import_module(COMMANDS[words[0]]).run
     return run(words[1:])
+
+
+def mend_streams() -> None:
+    """Lets every text be printed: to a closed stream, and where letters are few."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the shell: `>&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextlib.contextmanager

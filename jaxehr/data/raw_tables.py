@@ -10,7 +10,9 @@ import contextlib
 import csv
 import dataclasses
 import gzip
+import math
 import pathlib
+import tempfile
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -24,7 +26,8 @@ from jaxehr.core.sizes import check_size
 from jaxehr.data.columns import listing, text
 from jaxehr.data.gridding import connect, exact
 
-ROW = "jaxehr_row"
+OURS = "jaxehr_"
+ROW = f"{OURS}row"
 CSV = "csv"  # the type of every column of a CSV file
 ENDINGS = (".csv", ".csv.gz", ".parquet")
 
@@ -77,10 +80,10 @@ class TablesOptions:
             raise InputError(
                 "tables: --group needs --static, the file with the column."
             )
-        if self.step < 0 or self.hours < 0:
+        if not (0 <= self.step < math.inf and 0 <= self.hours < math.inf):
             raise InputError(
-                f"tables: step and hours must not be negative, got {self.step} and "
-                f"{self.hours}."
+                f"tables: step and hours must be finite and not negative, got "
+                f"{self.step} and {self.hours}."
             )
         positive(max_categories=self.max_categories)
         check_size("memory_limit", self.memory_limit)
@@ -106,7 +109,7 @@ def open_tables(options: TablesOptions) -> Iterator[RawTables]:
 
     Raises:
       InputError: no such file, another ending, an unreadable or empty table, a missing
-        id, time, label or group column.
+        id, time, label or group column; too little memory or space.
     """
     connection = connect()
     connection.raw_sql("SET preserve_insertion_order = true")
@@ -123,6 +126,13 @@ def open_tables(options: TablesOptions) -> Iterator[RawTables]:
                 for name, rest in wanted.items()
             )
         )
+    except duckdb.Error as error:  # after a file was opened, too
+        files = [path for path, _ in wanted.values() if path]
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{', '.join(files)}: cannot be prepared ({reason}); free memory and space "
+            f"in {tempfile.gettempdir()}, or let TMPDIR name a folder with more."
+        ) from error
     finally:
         connection.disconnect()
 
@@ -139,6 +149,7 @@ def open_table(
         raise InputError(f"{path}: the ending must be one of {', '.join(ENDINGS)}.")
     try:
         view, types = open_view(connection, f"{name}_file", path, missing)
+        refuse_names(path, list(types))
         absent = [column for column in columns if column and column not in types]
         if absent:
             raise InputError(
@@ -148,6 +159,8 @@ def open_table(
         numbered = view.mutate(**{ROW: ibis.row_number() + 1})
         table = connection.create_table(name, numbered, temp=True)
         count = scalar(table.count())
+    except duckdb.OutOfMemoryException:
+        raise
     except (duckdb.Error, pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: not a readable table ({reason}).") from error
@@ -161,8 +174,10 @@ def open_view(
 ) -> tuple[Any, dict[str, str]]:
     """The rows and the types of a file; decimals become integers or doubles."""
     if path.lower().endswith(".parquet"):
+        described = pq.read_schema(path)
+        refuse_twins(path, described.names)
         view, types = connection.read_parquet(exact(path), table_name=name), {}
-        for field in pq.read_schema(path):
+        for field in described:
             kind = field.type
             kind = kind.value_type if pa.types.is_dictionary(kind) else kind
             if pa.types.is_decimal(kind):
@@ -202,6 +217,12 @@ def read_header(path: str) -> tuple[list[str], str]:
             f"{path}: column {names.index('') + 1} of {len(names)} has no name; write "
             "the table without an index, or name the column."
         )
+    refuse_twins(path, names)
+    return names, delimiter
+
+
+def refuse_twins(path: str, names: list[str]) -> None:
+    """Raises InputError for names that DuckDB does not tell apart."""
     often = collections.Counter(name.lower() for name in names)
     twice = [name for name in names if often[name.lower()] > 1]
     if twice:
@@ -209,7 +230,16 @@ def read_header(path: str) -> tuple[list[str], str]:
             f"{path}: column(s) {listing(twice)} occur more than once (upper and lower "
             "case count as the same)."
         )
-    return names, delimiter
+
+
+def refuse_names(path: str, names: list[str]) -> None:
+    """Raises InputError for names that columns of ours have in queries."""
+    ours = [name for name in names if name.lower().startswith(OURS)]
+    if ours:
+        raise InputError(
+            f"{path}: column(s) {listing(ours)}: names that begin with {OURS} are "
+            "taken; rename them."
+        )
 
 
 def number(raw: Raw, name: str) -> Any:

@@ -3,7 +3,9 @@
 import csv
 import gzip
 import json
+import math
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +14,7 @@ import pytest
 from jaxehr.core.checks import InputError
 from jaxehr.data.assemble import disassemble
 from jaxehr.data.infer import infer_schema
+from jaxehr.data.raw_tables import open_tables
 from jaxehr.data.schema_json import schema_to_json
 from jaxehr.data.schema_rows import HEADER, schema_table
 from jaxehr.data.simulate import SimulateOptions, simulate
@@ -387,6 +390,23 @@ def test_bad_files_are_refused(tmp_path):
             read(TablesOptions(static=str(tmp_path / name), id="pid"))
 
 
+def test_names_that_queries_cannot_hold_are_refused(tmp_path):
+    path = tmp_path / "s.parquet"
+    pq.write_table(pa.table({"pid": [1, 2], "x": [1, 2], "X": [3, 4]}), path)
+    with pytest.raises(InputError, match=r"s.parquet: column\(s\) 'x', 'X' occur more"):
+        read(TablesOptions(static=str(path), id="pid"))
+    for name in ("jaxehr_row", "jaxehr_bin"):
+        message = f"'{name}': names that begin with jaxehr_ are taken; rename them"
+        with pytest.raises(InputError, match=message):
+            read(options(tmp_path, static=cells(STATIC, {(0, 1): name})))
+
+
+def test_too_little_memory_or_space_later_on_is_refused(tmp_path):
+    message = r"s.csv, .*t.csv: cannot be prepared \(no space\); free memory and space"
+    with pytest.raises(InputError, match=message), open_tables(options(tmp_path)):
+        raise duckdb.OutOfMemoryException("no\n space")
+
+
 def test_dates_and_large_grids_are_refused(tmp_path):
     table = pa.table({"pid": [1, 2], "born": pa.array([1, 2], pa.date32())})
     pq.write_table(table, tmp_path / "s.parquet")
@@ -443,7 +463,9 @@ def test_ids_of_another_type_are_refused(tmp_path):
             "needs --static or --labels",
         ),
         ({"temporal": "t.csv", "time": "h", "group": "g"}, "--group needs --static"),
-        ({"static": "s.csv", "step": -1}, "must not be negative, got -1 and 0"),
+        ({"static": "s.csv", "step": -1}, "finite and not negative, got -1 and 0"),
+        ({"static": "s.csv", "step": math.nan}, "finite and not negative, got nan"),
+        ({"static": "s.csv", "hours": math.inf}, "not negative, got 0 and inf"),
         (
             {"static": "s.csv", "max_categories": 0},
             "max_categories must be positive, got 0",

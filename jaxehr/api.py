@@ -1,6 +1,7 @@
 """What users call from Python beside training: reading tables, and evaluation."""
 
 import dataclasses
+import os
 import pathlib
 import warnings
 from collections.abc import Callable
@@ -84,7 +85,9 @@ class Report(NamedTuple):
         )
 
 
-def read_tables(static: str = "", temporal: str = "", **options: Any) -> Dataset:
+def read_tables(
+    static: PathLike = "", temporal: PathLike = "", **options: Any
+) -> Dataset:
     """A dataset from two CSV or Parquet files; `options` as in `TablesOptions`.
 
     Raises:
@@ -97,7 +100,8 @@ def read_tables(static: str = "", temporal: str = "", **options: Any) -> Dataset
         known("option", name, names)
     if "id" not in options:
         raise InputError("read_tables: id is needed, the name of the id column.")
-    return read(TablesOptions(static=static, temporal=temporal, **options))
+    paths = {"static": os.fspath(static), "temporal": os.fspath(temporal)}
+    return read(TablesOptions(**paths, **options))
 
 
 def evaluate(

@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import gzip
 import math
+import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
@@ -68,6 +69,14 @@ class TablesOptions:
     """Most memory that the time grid of all stays may need."""
 
     def __post_init__(self) -> None:
+        for name in ("static", "temporal", "labels", "schema"):  # pathlib.Path as well
+            object.__setattr__(self, name, os.fspath(getattr(self, name)))
+        for name in ("missing_values", "text_columns"):
+            given: Any = getattr(self, name)
+            if isinstance(given, str):  # would be taken letter by letter
+                raise InputError(
+                    f"tables: {name} must be a tuple, such as ({given!r},)."
+                )
         if not self.static and not self.temporal:
             raise InputError("tables: give --static, --temporal or both.")
         if self.temporal and not self.time:

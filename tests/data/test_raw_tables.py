@@ -2,6 +2,7 @@
 
 import decimal
 import json
+import pathlib
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from test_tables import STATIC, TEMPORAL, cells, options, write
 
+from jaxehr.api import read_tables
 from jaxehr.core.checks import InputError
 from jaxehr.data.infer import infer_schema
 from jaxehr.data.meds_export import save_meds
@@ -27,6 +29,15 @@ def one_column(folder, values, **changes):
 def parquet(folder, columns, name="s.parquet"):
     pq.write_table(pa.table(columns), folder / name)
     return str(folder / name)
+
+
+def test_a_path_may_be_an_object(tmp_path):
+    chosen = options(tmp_path, label="")
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps(schema_to_json(infer_schema(chosen))))
+    paths = map(pathlib.Path, (chosen.static, chosen.temporal))
+    data = read_tables(*paths, id="pid", time="hour", schema=schema)
+    assert data.provenance["files"]["schema"] == "schema.json"
 
 
 # Bounds

@@ -464,6 +464,11 @@ def test_ids_of_another_type_are_refused(tmp_path):
         ),
         ({"temporal": "t.csv", "time": "h", "group": "g"}, "--group needs --static"),
         ({"static": "s.csv", "step": -1}, "finite and not negative, got -1 and 0"),
+        (
+            {"static": "s.csv", "missing_values": "NA"},
+            r"missing_values must be a tuple, such as \('NA',\)",
+        ),
+        ({"static": "s.csv", "text_columns": "ward"}, "text_columns must be a tuple"),
         ({"static": "s.csv", "step": math.nan}, "finite and not negative, got nan"),
         ({"static": "s.csv", "hours": math.inf}, "not negative, got 0 and inf"),
         (

@@ -13,6 +13,7 @@ from jaxehr.core.checks import InputError, known
 from jaxehr.core.cohort import Dataset
 from jaxehr.core.contracts import Attacked, Comparison, Result, Scored
 from jaxehr.core.files import PathLike
+from jaxehr.data.discretize import check_holdout
 from jaxehr.metrics.evaluate import NO_MODEL, MetricConfig, comparison, run_metrics
 from jaxehr.metrics.exposure import beyond, exposure_of, neighbours
 from jaxehr.metrics.model_loss import unfit_kind
@@ -161,7 +162,9 @@ def compare(
       reason: what `doubt` says.
     """
     share, said = left_out(real, synthetic), ""
-    if holdout is not None:
+    if holdout is None:
+        check_holdout(real.provenance, share or 0.0)
+    else:
         holdout, said = new_people(real, holdout)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)

@@ -129,7 +129,7 @@ def discretizer(arguments: Any) -> Callable[[Dataset], Dataset]:
         return lambda data: data
     if like:
         rule = rule_of(load_cohort(like), str(like))
-        return lambda data: apply(rule, data)
+        return lambda data: apply(rule | {"like": str(like)}, data)
     options = DiscretizeOptions(holdout_fraction=arguments.discretize_holdout)
     return lambda data: discretize(data, options)
 

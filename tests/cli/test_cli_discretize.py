@@ -47,6 +47,7 @@ def test_any_source_takes_the_form_of_fiddle(here, capsys):
     assert isinstance(data.cohort.temporal, SparseTable)
     assert main([*SIMULATE, *first, *second, "--seed", "1", "--out", "b"]) == 0
     assert load_cohort("b").schema == data.schema
+    assert load_cohort("b").provenance["discretize"]["like"] == "a"
     assert main([*SIMULATE, *first, "--discretize-holdout", "0", "--out", "c"]) == 0
     assert load_cohort("c").provenance["discretize"]["fitted_on"] == 150
 

@@ -79,6 +79,8 @@ def run(words: list[str]) -> int:
     arguments = read_flags("jaxehr evaluate", text, FLAGS, words)
     chosen_metrics(arguments.metrics)
     check_seed(arguments.seed)
+    if arguments.rows is not None and arguments.rows < 0:
+        raise InputError(f"--rows must not be negative, got {arguments.rows}.")
     check_remember(arguments.remember, arguments.distributed)
     configure(arguments.distributed)
     from jaxehr.data.store import load_cohort

@@ -154,7 +154,8 @@ def read_json(path: PathLike) -> Any:
     """Reads a JSON file; a missing or broken one is an `InputError` with its place."""
     target = pathlib.Path(path)
     try:
-        return json.loads(target.read_text(encoding="utf-8"))
+        # Editors of Windows write a mark at the start of UTF-8.
+        return json.loads(target.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{target}: no such file.") from None
     except OSError as error:

@@ -74,19 +74,23 @@ def in_memory(table: pa.Table) -> Any:
     return ibis.memtable(table)
 
 
-def count_steps(window: float, width: float, unit: str = "hours") -> int:
+def count_steps(
+    window: float, width: float, unit: str = "hours", *, width_name: str = ""
+) -> int:
     """Number of grid steps of a window: window / width, which must be whole.
 
-    `unit` names the two options in messages: `hours` and `bin_hours`.
+    `unit` names the two options in messages: `hours` and `bin_hours`, unless
+    `width_name` does.
     """
+    width_name = width_name or f"bin_{unit}"
     if not (0 < window < math.inf and 0 < width < math.inf):
         raise InputError(
-            f"{unit} {window:g} and bin_{unit} {width:g} must be positive and finite."
+            f"{unit} {window:g} and {width_name} {width:g} must be positive and finite."
         )
     steps = round(window / width)
     if steps < 1 or abs(steps * width - window) > 1e-6 * width:
         raise InputError(
-            f"{unit} {window:g} must be a whole multiple of bin_{unit} {width:g}."
+            f"{unit} {window:g} must be a whole multiple of {width_name} {width:g}."
         )
     return steps
 

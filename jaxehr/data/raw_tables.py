@@ -13,6 +13,7 @@ import gzip
 import math
 import os
 import pathlib
+import re
 import tempfile
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -171,11 +172,27 @@ def open_table(
     except duckdb.OutOfMemoryException:
         raise
     except (duckdb.Error, pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: not a readable table ({reason}).") from error
+        raise InputError(f"{path}: not a readable table ({why(error)}).") from error
     if not count:
         raise InputError(f"{path}: empty table; at least one row is needed.")
     return Raw(path, table, types)
+
+
+def why(error: Exception) -> str:
+    """Why a table cannot be read; of a CSV file without what stands in its rows."""
+    said = " ".join(str(error).split())
+    if isinstance(error, UnicodeDecodeError) or "not utf-8 encoded" in said:
+        return "its text is not UTF-8; save it as UTF-8"
+    line = re.search(r"CSV Error on Line: (\d+)", said)
+    cells = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", said)
+    if line and cells:
+        return (
+            f"line {line[1]} has {cells[2]} cells and the header {cells[1]}; put cells "
+            "that hold the delimiter in quotes"
+        )
+    if line and "unterminated quote" in said:
+        return f"the quote that begins in line {line[1]} does not end"
+    return said[:200]
 
 
 def open_view(
@@ -262,6 +279,11 @@ def number(raw: Raw, name: str) -> Any:
 def not_finite(value: Any) -> Any:
     """True where a double is NaN or infinite, False where it is null."""
     return (value.isnan() | value.isinf()).fill_null(False)
+
+
+def finite(value: Any) -> Any:
+    """True where a double is a finite number, False where it is null."""
+    return value.notnull() & ~not_finite(value)
 
 
 def is_fraction(value: Any) -> Any:

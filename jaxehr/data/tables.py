@@ -30,7 +30,6 @@ from jaxehr.data.columns import (
 from jaxehr.data.gridding import count_steps, grid_wide, in_bins
 from jaxehr.data.infer import (
     CANONICAL,
-    EMPTY,
     check_ids,
     check_times,
     infer_opened,
@@ -52,6 +51,7 @@ from jaxehr.data.raw_tables import (
 )
 from jaxehr.data.schema_json import schema_from_json
 from jaxehr.data.shards import dense_bytes
+from jaxehr.data.texts import empty
 
 __all__ = ["TablesOptions", "infer_schema", "read"]
 
@@ -113,7 +113,10 @@ def check_window(raw: Raw, schema: Schema, options: TablesOptions) -> None:
     if not options.hours:
         return
     value = number(raw, schema.time) - schema.start
-    ours, given = schema.num_steps, count_steps(options.hours, schema.step)
+    ours, given = (
+        schema.num_steps,
+        count_steps(options.hours, schema.step, width_name="step"),
+    )
     # 1e-6 of a step, as in `assemble`.
     after = (value >= (ours - 1e-6) * schema.step) & (
         value < (given - 1e-6) * schema.step
@@ -157,7 +160,7 @@ def feature_rules(raw: Raw, feature: Feature) -> list[Rule]:
     lower, upper = bounds(feature)
     strange = (column.notnull() & value.isnull()) | not_finite(value)
     outside = (value < lower) | (value > upper)
-    rules = [Rule(name, strange, "values must be finite numbers", EMPTY)]
+    rules = [Rule(name, strange, "values must be finite numbers", empty(raw, name))]
     if feature.kind == "integer":
         rules.append(Rule(name, is_fraction(value), "values must be integers"))
     return [*rules, Rule(name, outside, f"values must lie in [{lower}, {upper}]")]

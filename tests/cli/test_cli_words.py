@@ -171,6 +171,7 @@ def test_version(capsys):
             "evaluate --real c --synthetic c --out x --remember m --distributed",
             ["leave it or --distributed out"],
         ),
+        ("evaluate --real c --synthetic c --out x --rows -1", ["--rows must not be"]),
         ("audit", ["missing: --real COHORT --synthetic COHORT"]),
         ("audit --real no --synthetic no", ["no: no such folder"]),
         ("audit --real no --synthetic no --out full", ["full: already exists and is"]),

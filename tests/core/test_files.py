@@ -97,6 +97,11 @@ def test_a_file_is_not_replaced(tmp_path):
     assert (tmp_path / "out").read_text() == "x"
 
 
+def test_a_mark_at_the_start_is_no_part_of_json(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": "é"}', encoding="utf-8-sig")
+    assert files.read_json(tmp_path / "a.json") == {"a": "é"}
+
+
 def test_overwrite_replaces_ours_whole(tmp_path):
     target = tmp_path / "out"
     make(target, "old")

@@ -81,6 +81,11 @@ ODD = [
     (["007", "008", "NULL"], "Not a number: 'NULL'"),
     (["36,6", "37", "38,25"], "decimal point .* got '36,6' at data row 1"),
     (["1,234", "", "NULL", "2,345"], "Write 36.6 for 36,6 and 1234 for 1,234"),
+    (
+        ["0.5", "<0.1", "2", "<0.1"],
+        "limits of what .* got '<0.1' at data row 2.* 0.05",
+    ),
+    (["NaN", "a", "1", "2", "3"], "as 3 of 5 are, got 'NaN' .* number: 'NaN', 'a'"),
 ]
 
 
@@ -104,8 +109,11 @@ def test_missing_values_have_the_texts_of_the_options(tmp_path):
     assert data.cohort.static.numeric[[0, 2, 6], 0].tolist() == [0.5, 2, 0.25]
     words = read(one_column(tmp_path, ["NA", "EU", "AS"], missing_values=()))
     assert words.schema.static[0].categories == ("AS", "EU", "NA")
-    more = read(one_column(tmp_path, ["1", "a", "b", "1", "1"]))  # no column of numbers
-    assert more.schema.static[0].categories == ("1", "a", "b")
+    for odd in ("1", "NaN"):  # no column of numbers
+        more = read(one_column(tmp_path, [odd, "a", "b", odd, odd]))
+        assert more.schema.static[0].categories == (odd, "a", "b")
+    groups = read(one_column(tmp_path, ["<65", ">=65", "<65"]))
+    assert groups.schema.static[0].kind == "binary"
     with pytest.raises(InputError, match="unknown column 'z'; known: pid, x"):
         read(one_column(tmp_path, values, text_columns=("z",)))
 
@@ -252,7 +260,10 @@ def test_rows_of_one_time_are_binned(tmp_path):
     path.write_text(json.dumps(schema_to_json(data.schema)))
     again = read(options(tmp_path, None, rows, label="", step=1, schema=str(path)))
     np.testing.assert_array_equal(again.cohort.temporal[0], data.cohort.temporal[0])
-    with pytest.raises(InputError, match=r"duplicate .* Pass --step to bin them"):
+    with pytest.raises(
+        InputError,
+        match=r"duplicate .* Pass --step to bin them\. Every variable needs",
+    ):
         read(options(tmp_path, None, rows, label=""))
 
 
@@ -269,6 +280,12 @@ def test_a_grid_that_needs_too_much_memory_is_refused(tmp_path):
 
 
 # Types of Parquet files
+
+
+def test_nan_in_parquet_has_its_own_way_out(tmp_path):
+    path = parquet(tmp_path, {"pid": [1, 2, 3], "x": [0.5, np.nan, 1.5]})
+    with pytest.raises(InputError, match=r"got nan at .* Write null for a missing va"):
+        read(TablesOptions(static=path, id="pid"))
 
 
 def test_decimals_become_integers_or_doubles(tmp_path):

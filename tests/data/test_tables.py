@@ -203,6 +203,9 @@ def test_hours_set_the_window_of_a_regular_grid(tmp_path):
     assert data.schema.num_steps == 2
     assert data.cohort.length.tolist() == [2] * 11 + [0]
     assert data.provenance["outside"] == {"rows": 22, "stays": 0}
+    rule = "hours 2.5 must be a whole multiple of step 1"
+    with pytest.raises(InputError, match=rule):
+        read(options(tmp_path, hours=2.5))
     data = read(options(tmp_path, hours=6))  # longer than any stay
     assert data.schema.num_steps == 6
     assert data.provenance["outside"] == {"rows": 0, "stays": 0}
@@ -378,9 +381,14 @@ def test_bad_files_are_refused(tmp_path):
     for content, message in (
         ("", "empty table; a header and one row are needed"),
         ("pid,age\n", "empty table; at least one row is needed"),
-        ("pid,age\n1,2,3\n", "not a readable table"),
+        ("pid,age\n1,2\n1,2,3\n", r"\(line 3 has 3 cells and the header 2; put cells"),
+        ("pid,age\n1\n", r"\(line 2 has 1 cells and the header 2; put cells"),
+        ('pid,age\n1,"2\n', r"\(the quote that begins in line 2 does not end\)"),
+        ("pid,name\n1,ä\n".encode("latin-1"), "text is not UTF-8; save it as UTF-8"),
+        ("pid,näme\n1,a\n".encode("utf-16"), "text is not UTF-8; save it as UTF-8"),
     ):
-        (tmp_path / "a.csv").write_text(content)
+        content = content if isinstance(content, bytes) else content.encode()
+        (tmp_path / "a.csv").write_bytes(content)
         with pytest.raises(InputError, match=message) as raised:
             read(TablesOptions(static=str(tmp_path / "a.csv"), id="pid"))
         assert "\n" not in str(raised.value)

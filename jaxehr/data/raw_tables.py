@@ -1,8 +1,8 @@
 """The tables a user brings, opened in DuckDB with row numbers: CSV, CSV.GZ, Parquet.
 
-CSV columns are read as text, so that a bad cell can be shown with its row; an empty
-cell is missing, and so is `NA` unless the options name other texts. Rows count from 1,
-the header not counted.
+CSV columns are read as text, so that a bad cell can be shown with its row; spaces
+around it do not count. An empty text is missing, and so is `NA` unless the options name
+other texts. Rows count from 1, the header not counted.
 """
 
 import collections
@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from jaxehr.core.checks import InputError, positive
 from jaxehr.core.sizes import check_size
-from jaxehr.data.columns import listing, text
+from jaxehr.data.columns import TEXTS, listing, text
 from jaxehr.data.gridding import connect, exact
 
 OURS = "jaxehr_"
@@ -63,7 +63,7 @@ class TablesOptions:
     max_categories: int = 20
     """Most values that a text column may have."""
     missing_values: tuple[str, ...] = ("NA",)
-    """Texts of CSV files that mean a missing value, as an empty cell does."""
+    """Texts that mean a missing value, as an empty one does."""
     text_columns: tuple[str, ...] = ()
     """Columns of words and codes, even where all or most values are numbers."""
     memory_limit: str = "8GB"
@@ -212,7 +212,8 @@ def open_view(
                 value = view[field.name].cast("int64" if whole else "float64")
                 view = view.mutate(**{field.name: value})
             types[field.name] = str(kind)
-        return view, types
+        given = {n: view[n] for n, kind in types.items() if kind in TEXTS}
+        return view.mutate(**nulled(given, missing)), types
     header, delimiter = read_header(path)
     view = connection.read_csv(
         exact(path),
@@ -222,10 +223,19 @@ def open_view(
         delim=delimiter,
         quote='"',
         escape='"',
-        nullstr=["", *missing],
         columns=dict.fromkeys(header, "VARCHAR"),
     )
-    return view, dict.fromkeys(header, CSV)
+    given = {name: view[name].strip() for name in header}
+    return view.mutate(**nulled(given, missing)), dict.fromkeys(header, CSV)
+
+
+def nulled(columns: dict[str, Any], missing: tuple[str, ...]) -> dict[str, Any]:
+    """Columns of text with null for what means a missing value."""
+    texts = ["", *(word.strip() for word in missing)]
+    return {
+        name: ibis.ifelse(column.isin(texts), ibis.null("string"), column)
+        for name, column in columns.items()
+    }
 
 
 def read_header(path: str) -> tuple[list[str], str]:

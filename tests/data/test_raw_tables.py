@@ -118,6 +118,32 @@ def test_missing_values_have_the_texts_of_the_options(tmp_path):
         read(one_column(tmp_path, values, text_columns=("z",)))
 
 
+def test_spaces_make_no_category_and_no_stay(tmp_path):
+    rows = [["pid", "x", "y"], ["a ", "F", " NA "], ["b", "F ", 2], [" c", " M", " "]]
+    times = [["pid", "t", "z"], ["a", 0, "1 "], [" a", 1, " 2.5"], ["b", 0, "NA"]]
+    static, temporal = (
+        write(tmp_path / f"{name}.csv", table)
+        for name, table in (("s", rows), ("t", times))
+    )
+    data = read(TablesOptions(static=static, temporal=temporal, id="pid", time="t"))
+    assert data.ids.tolist() == ["a", "b", "c"]
+    assert data.schema.static[0].categories == ("F", "M")
+    assert data.cohort.static.observed[:, 1].tolist() == [False, True, False]
+    assert data.cohort.temporal.numeric[0, :, 0].tolist() == [1, 2.5]
+
+
+def test_texts_of_missing_values_are_missing_in_parquet_too(tmp_path):
+    words = pa.array(["F", "NA", "", "M", " F"])
+    columns = {"pid": range(5), "x": words, "y": words.dictionary_encode()}
+    chosen = {"static": parquet(tmp_path, columns), "id": "pid"}
+    data = read(TablesOptions(**chosen))
+    for feature, seen in zip(data.schema.static, data.cohort.static.observed.T):
+        assert feature.categories == (" F", "F", "M")  # the file says so
+        assert seen.tolist() == [True, False, False, True, True]
+    data = read(TablesOptions(**chosen, missing_values=("F", "M")))
+    assert data.schema.static[0].categories == (" F", "NA")
+
+
 @pytest.mark.parametrize("name", ["x[1]", "x*", "x?"])
 def test_a_name_is_no_pattern(tmp_path, name):
     for stem, value in ((name, 0.5), ("x1", 1.5)):

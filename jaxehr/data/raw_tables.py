@@ -269,7 +269,14 @@ def refuse_twins(path: str, names: list[str]) -> None:
 
 
 def refuse_names(path: str, names: list[str]) -> None:
-    """Raises InputError for names that columns of ours have in queries."""
+    """Raises InputError for an index without a name, which pandas writes as a column of
+    Parquet, and for names that columns of ours have in queries."""
+    for name in names:
+        if re.fullmatch(r"__index_level_\d+__", name):
+            raise InputError(
+                f"{path}: column {name!r} has no name; write the table without an "
+                "index, or name the column."
+            )
     ours = [name for name in names if name.lower().startswith(OURS)]
     if ours:
         raise InputError(

@@ -403,6 +403,9 @@ def test_names_that_queries_cannot_hold_are_refused(tmp_path):
     pq.write_table(pa.table({"pid": [1, 2], "x": [1, 2], "X": [3, 4]}), path)
     with pytest.raises(InputError, match=r"s.parquet: column\(s\) 'x', 'X' occur more"):
         read(TablesOptions(static=str(path), id="pid"))
+    pq.write_table(pa.table({"pid": [1, 2], "__index_level_0__": [0, 1]}), path)
+    with pytest.raises(InputError, match="'__index_level_0__' has no name; write the"):
+        read(TablesOptions(static=str(path), id="pid"))
     for name in ("jaxehr_row", "jaxehr_bin"):
         message = f"'{name}': names that begin with jaxehr_ are taken; rename them"
         with pytest.raises(InputError, match=message):

@@ -8,6 +8,7 @@ from typing import Any
 
 import tyro
 
+from jaxehr.commands.evaluate import load_real
 from jaxehr.commands.flags import flag, read_flags
 from jaxehr.commands.outputs import check_output
 from jaxehr.core.checks import InputError
@@ -148,8 +149,11 @@ def audit(arguments: Any, config: Any) -> Any:
     if where := arguments.policy:
         policy = check_policy(read_json(where), attack_numbers(), str(where))
     model = load_run(arguments.run) if arguments.run else None
-    real, synthetic = load_cohort(arguments.real), load_cohort(arguments.synthetic)
-    holdout = load_cohort(arguments.holdout) if arguments.holdout else None
+    real = load_real("--real", arguments.real)
+    synthetic = load_cohort(arguments.synthetic)
+    holdout = None
+    if arguments.holdout:
+        holdout = load_real("--holdout", arguments.holdout)
     with Progress("auditing", 0) as bar:
 
         def progress(name: str, done: int, total: int) -> None:

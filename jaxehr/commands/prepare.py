@@ -45,10 +45,11 @@ DISCRETIZE = [
     ),
     flag(
         "discretize_holdout",
-        float,
+        float | None,
         "Share of people whose values choose no edge and no column: those whom `train` "
-        "holds out; 0 fits on everybody.",
-        0.2,
+        "holds out; by default 0.2, and 0 fits on everybody.",
+        None,
+        metavar="FLOAT",
     ),
     flag(
         "discretize_like",
@@ -122,15 +123,22 @@ def discretizer(arguments: Any) -> Callable[[Dataset], Dataset]:
     from jaxehr.data.discretize import DiscretizeOptions, apply, discretize, rule_of
     from jaxehr.data.store import load_cohort
 
-    like = arguments.discretize_like
+    like, held = arguments.discretize_like, arguments.discretize_holdout
+    for name, value in (("like", like), ("holdout", held)):
+        if value is not None and arguments.discretize == "none":
+            raise InputError(f"prepare: --discretize-{name} needs --discretize fiddle.")
+    if like and held is not None:
+        raise InputError(
+            "prepare: --discretize-like takes edges and columns as they are; leave "
+            "--discretize-holdout out."
+        )
     if arguments.discretize == "none":
-        if like:
-            raise InputError("prepare: --discretize-like needs --discretize fiddle.")
         return lambda data: data
     if like:
         rule = rule_of(load_cohort(like), str(like))
         return lambda data: apply(rule | {"like": str(like)}, data)
-    options = DiscretizeOptions(holdout_fraction=arguments.discretize_holdout)
+    given = {} if held is None else {"holdout_fraction": held}
+    options = DiscretizeOptions(**given)
     return lambda data: discretize(data, options)
 
 

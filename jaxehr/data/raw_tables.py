@@ -95,6 +95,11 @@ class TablesOptions:
                 f"tables: step and hours must be finite and not negative, got "
                 f"{self.step} and {self.hours}."
             )
+        if not self.temporal and (self.time or self.step or self.hours):
+            raise InputError(
+                "tables: --time, --step and --hours belong to --temporal; give its "
+                "file, or leave them out."
+            )
         positive(max_categories=self.max_categories)
         check_size("memory_limit", self.memory_limit)
 

@@ -192,6 +192,17 @@ def test_real_patients_are_not_replaced_by_synthetic_ones(made, here, refused):
     refused(words, "real: already exists and is no cohort of synthetic patients")
 
 
+def test_cohorts_in_each_others_place_are_refused(made, here, refused):
+    drawn = here / "drawn"
+    shutil.copytree(made / "cohort", drawn)
+    (drawn / "provenance.json").write_text('{"kind": "synthetic"}')
+    pair = ["--real", drawn, "--synthetic", made / "cohort", "--out", "e"]
+    for command in ("evaluate", "audit"):
+        refused([command, *pair], f"--real {drawn}: holds synthetic patients; name")
+    pair[1:4] = [made / "cohort", "--synthetic", drawn]
+    refused(["evaluate", *pair, "--holdout", drawn], f"--holdout {drawn}: holds synth")
+
+
 def test_sampling_with_rules(made, here, refused, capfd):
     shutil.copytree(made / "cohort", here / "ruled")
     path = here / "ruled" / "schema.json"

@@ -1,6 +1,7 @@
 """The words of the shell: help, lists, wrong flags and values."""
 
 import contextlib
+import io
 import pathlib
 import re
 import signal
@@ -211,6 +212,16 @@ def test_wrong_words_are_one_line(words, texts, here, refused):
     refused(words.split(), *texts)
 
 
+def test_errors_are_the_same_line_in_every_encoding(capsys):
+    words = ["prepare", "simulate", "--n", "abc", "--out", "x"]
+    assert main(words) == 2
+    line = capsys.readouterr().err
+    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), "cp1252")):
+        assert main(words) == 2
+    assert capsys.readouterr().err == line
+    assert "--n INT: invalid literal" in line
+
+
 def test_a_full_device_is_one_line(monkeypatch, capsys):
     def full(words):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
@@ -234,10 +245,15 @@ def test_a_signal_that_duckdb_makes_an_error_of(signum, word, monkeypatch, capsy
             raise RuntimeError("Query interrupted") from None
 
     monkeypatch.setattr(cli, "dispatch", query)
-    before = signal.getsignal(signum)
-    assert main(["prepare"]) == 128 + signum
+    # A job in the background ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        handler = signal.getsignal(signum)
+        assert main(["prepare"]) == 128 + signum
+        assert signal.getsignal(signum) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == f"jaxehr: error: {word}\n"
-    assert signal.getsignal(signum) is before
 
 
 def test_a_demo_of_another_size_is_refused():

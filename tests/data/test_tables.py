@@ -468,6 +468,8 @@ def test_ids_of_another_type_are_refused(tmp_path):
     [
         ({}, "give --static, --temporal or both"),
         ({"temporal": "t.csv"}, "--temporal needs --time"),
+        ({"static": "s.csv", "time": "hour"}, "--hours belong to --temporal"),
+        ({"static": "s.csv", "step": 1}, "--hours belong to --temporal"),
         ({"static": "s.csv", "labels": "l.csv"}, "--labels needs --label"),
         (
             {"temporal": "t.csv", "time": "h", "label": "y"},

@@ -1,6 +1,7 @@
 """What users call from Python beside training: reading tables, and evaluation."""
 
 import dataclasses
+import os
 import pathlib
 import warnings
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from jaxehr.core.checks import InputError, check_seed, known
 from jaxehr.core.cohort import Dataset
 from jaxehr.core.contracts import Attacked, Comparison, Result, Scored
 from jaxehr.core.files import PathLike
+from jaxehr.data.discretize import check_holdout
 from jaxehr.metrics.evaluate import NO_MODEL, MetricConfig, comparison, run_metrics
 from jaxehr.metrics.exposure import beyond, exposure_of, neighbours
 from jaxehr.metrics.model_loss import unfit_kind
@@ -84,7 +86,9 @@ class Report(NamedTuple):
         )
 
 
-def read_tables(static: str = "", temporal: str = "", **options: Any) -> Dataset:
+def read_tables(
+    static: PathLike = "", temporal: PathLike = "", **options: Any
+) -> Dataset:
     """A dataset from two CSV or Parquet files; `options` as in `TablesOptions`.
 
     Raises:
@@ -97,7 +101,8 @@ def read_tables(static: str = "", temporal: str = "", **options: Any) -> Dataset
         known("option", name, names)
     if "id" not in options:
         raise InputError("read_tables: id is needed, the name of the id column.")
-    return read(TablesOptions(static=static, temporal=temporal, **options))
+    paths = {"static": os.fspath(static), "temporal": os.fspath(temporal)}
+    return read(TablesOptions(**paths, **options))
 
 
 def evaluate(
@@ -158,7 +163,9 @@ def compare(
       reason: what `doubt` says.
     """
     share, said = left_out(real, synthetic), ""
-    if holdout is not None:
+    if holdout is None:
+        check_holdout(real.provenance, share or 0.0)
+    else:
         holdout, said = new_people(real, holdout)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from jaxehr.cli import Terminated, ended_by_sigterm, main
+from jaxehr.cli import Terminated, ended_by_signals, main
 
 STEPS = 60
 OPTIONS = ["--hidden", "4", "--num-layers", "1", "--steps", str(STEPS)]
@@ -30,7 +30,7 @@ def slow(path):
         time.sleep(0.05)
     return then_wait
 training.json_lines = slow
-from jaxehr.cli import Terminated, ended_by_sigterm, main
+from jaxehr.cli import Terminated, ended_by_signals, main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -172,5 +172,5 @@ def test_a_signal_that_the_interpreter_swallows_is_not_lost(swallowing):
         swallowing()
         time.sleep(5.0)
 
-    with pytest.raises(Terminated), ended_by_sigterm():
+    with pytest.raises(Terminated), ended_by_signals():
         work()

@@ -4,6 +4,7 @@ import pathlib
 from typing import Any
 
 from jaxehr.commands.flags import flag, read_flags
+from jaxehr.commands.outputs import check_output
 from jaxehr.core.checks import InputError, check_seed, positive
 from jaxehr.core.files import PathLike
 from jaxehr.devices import configure
@@ -35,12 +36,15 @@ def run(words: list[str]) -> int:
     from jaxehr.commands.train import train
     from jaxehr.core.cohort import num_patients
     from jaxehr.data.registry_cohorts import NafldOptions, nafld
-    from jaxehr.data.store import load_cohort, save_cohort
+    from jaxehr.data.store import SYNTHETIC, load_cohort, save_cohort
     from jaxehr.metrics.evaluate import QUICK
     from jaxehr.models.cdmt.config import CdmtConfig, CdmtSampling
+    from jaxehr.report.html import REPORT
     from jaxehr.training.config import TrainConfig
 
     out = arguments.out
+    check_output(out / "synthetic", SYNTHETIC)
+    check_output(out / "report", REPORT)
     if holds_cohort(out / "real"):
         check_size(out, load_cohort(out / "real").provenance, arguments.n)
     else:

@@ -4,38 +4,82 @@ Who may read what is written is the user's choice: it is made as the umask says.
 """
 
 import contextlib
+import fnmatch
 import json
 import os
 import pathlib
 import secrets
 import shutil
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from jaxehr.core.checks import InputError
 
 PathLike = str | os.PathLike[str]
 
 
+class Kind(NamedTuple):
+    """A kind of folder that we write, which another one of its kind may replace.
+
+    Attributes:
+      name: of one, in messages.
+      files: patterns of the paths of all files that it may hold.
+      marker: the JSON file that tells what the folder is.
+      is_ours: whether the object in the marker is one that we wrote.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    marker: str
+    is_ours: Callable[[Mapping[str, Any]], bool]
+
+
+def check_free(path: PathLike, kind: Kind | None = None) -> None:
+    """Raises InputError where something is at `path` that may not be replaced.
+
+    Args:
+      kind: what may be replaced if it holds nothing else; None = nothing.
+    """
+    target = pathlib.Path(path)
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if kind is None or not target.is_dir():
+        raise InputError(
+            f"{target}: already exists; choose another folder, or remove it first."
+        )
+    try:
+        said = read_json(target / kind.marker)
+    except InputError:
+        said = None
+    if not isinstance(said, dict) or not kind.is_ours(said):
+        raise InputError(
+            f"{target}: already exists and is no {kind.name} of ours ({kind.marker} "
+            "does not say so); choose another folder."
+        )
+    for inner in sorted(target.rglob("*")):
+        name = inner.relative_to(target).as_posix()
+        known = any(fnmatch.fnmatchcase(name, pattern) for pattern in kind.files)
+        if not known and (inner.is_symlink() or not inner.is_dir()):
+            raise InputError(
+                f"{target}: holds {name}, which is not of a {kind.name} and would be "
+                "lost; move it away, or choose another folder."
+            )
+
+
 @contextlib.contextmanager
 def new_folder(
-    path: PathLike, *, marker: str, overwrite: bool = False
+    path: PathLike, *, replaces: Kind | None = None
 ) -> Iterator[pathlib.Path]:
     """Yields a temporary folder that becomes `path` when the block ends without error.
 
     Args:
-      marker: a file name that an existing `path` must contain to count as ours.
-      overwrite: whether a folder of ours may be replaced; anything else never is.
+      replaces: the kind of folder that may be replaced; anything else never is.
 
     Raises:
       InputError: `path` exists and may not be replaced, or cannot be written.
     """
     target = pathlib.Path(path)
-    used = target.exists() and not (target.is_dir() and not any(target.iterdir()))
-    if used and not (overwrite and (target / marker).is_file()):
-        raise InputError(
-            f"{target}: already exists; choose another folder, or remove it first."
-        )
+    check_free(target, replaces)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = sibling(target)
@@ -112,7 +156,8 @@ def read_json(path: PathLike) -> Any:
     """Reads a JSON file; a missing or broken one is an `InputError` with its place."""
     target = pathlib.Path(path)
     try:
-        return json.loads(target.read_text(encoding="utf-8"))
+        # Editors of Windows write a mark at the start of UTF-8.
+        return json.loads(target.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{target}: no such file.") from None
     except OSError as error:

@@ -15,6 +15,7 @@ from jaxehr.core.cohort import Dataset, Schema, num_patients, take
 from jaxehr.core.configs import from_dict, to_dict
 from jaxehr.core.contracts import Callback, GenerativeModel
 from jaxehr.core.files import PathLike
+from jaxehr.data.discretize import check_holdout
 from jaxehr.data.missing import drop_modalities
 from jaxehr.data.schema_json import schema_to_json
 from jaxehr.data.shards import Shards, dense_bytes, memory_for
@@ -122,6 +123,7 @@ def sharded_learners(
     Validation has to fit into memory: at most `VALID_BYTES` of values. So that the
     result does not depend on the limit, the cap does not.
     """
+    check_holdout(shards.provenance, holdout_fraction)
     rest = np.ones(len(shards.groups), bool)
     if holdout_fraction:
         rest = ~held_out(shards.groups, holdout_fraction)
@@ -171,6 +173,7 @@ def to_learn_from(
     data: Dataset, holdout_fraction: float, drop: dict[str, float], seed: int
 ) -> tuple[Dataset, Dataset]:
     """People to learn from and to validate with, modalities hidden as `drop` says."""
+    check_holdout(data.provenance, holdout_fraction)
     rest = split(data, holdout_fraction)[0] if holdout_fraction else data
     if any(drop.values()):
         rest = drop_modalities(rest, **drop, seed=seed)[0]

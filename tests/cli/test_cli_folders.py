@@ -161,6 +161,21 @@ def test_output_that_nobody_reads():
     assert found.stderr == ""
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a shell is needed")
+def test_output_to_nowhere_and_in_few_letters(here):
+    table = "pid,x\n" + "".join(f"{i},{'≥65' if i % 2 else '<65'}\n" for i in range(9))
+    (here / "s.csv").write_text(table, encoding="utf-8")
+    words = "prepare tables --static s.csv --id pid --out"
+    start = f"{sys.executable} -m jaxehr.cli {words}"
+    options = {"capture_output": True, "shell": True, "timeout": 120}
+    found = subprocess.run(f"{start} a >&-", **options)
+    assert (found.returncode, found.stderr) == (0, b"")
+    few = os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    found = subprocess.run(f"{start} b", env=few, **options)
+    assert (found.returncode, found.stderr) == (0, b"")
+    assert rb"\u226565" in found.stdout
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
 def test_output_to_a_full_device():
     with open("/dev/full", "w") as full:

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import os
 import stat
 
@@ -27,14 +28,21 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def make(path, text="new", **options):
-    with files.new_folder(path, marker="mark", **options) as folder:
-        (folder / "mark").write_text(text)
+OURS = files.Kind("thing", ("mark", "in/*.txt"), "mark", lambda said: "text" in said)
+
+
+def make(path, text="new", replaces=None):
+    with files.new_folder(path, replaces=replaces) as folder:
+        (folder / "mark").write_text(json.dumps({"text": text}))
+
+
+def marked(path):
+    return json.loads((path / "mark").read_text())["text"]
 
 
 def test_new_folder_appears_at_the_end_only(tmp_path):
     target = tmp_path / "deep" / "out"
-    with files.new_folder(target, marker="mark") as folder:
+    with files.new_folder(target) as folder:
         (folder / "mark").write_text("x")
         assert not target.exists()
     assert (target / "mark").read_text() == "x"
@@ -60,39 +68,66 @@ def test_an_empty_folder_may_be_filled(tmp_path):
     assert names(tmp_path / "out") == ["mark"]
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_foreign_folder_stays(tmp_path, overwrite):
+@pytest.mark.parametrize("content", [None, "thesis", "[]", '{"accuracy": 1}'])
+def test_a_foreign_folder_stays(tmp_path, content):
     target = tmp_path / "out"
     target.mkdir()
     (target / "thesis").write_text("x")
+    if content:  # a file of the marker's name is none of ours yet
+        (target / "mark").write_text(content)
+    before = names(target)
     with pytest.raises(InputError, match="out: already exists; choose another folder"):
-        make(target, overwrite=overwrite)
+        make(target)
+    rule = r"out: already exists and is no thing of ours \(mark does not say so\)"
+    with pytest.raises(InputError, match=rule):
+        make(target, replaces=OURS)
     assert names(tmp_path) == ["out"]
-    assert names(target) == ["thesis"]
+    assert names(target) == before
+
+
+@pytest.mark.parametrize("name", ["thesis", "in/a.txt", "in/data.csv"])
+def test_what_lies_in_a_folder_of_ours_is_not_lost(tmp_path, name):
+    target = tmp_path / "out"
+    make(target, "old")
+    (target / "in").mkdir()
+    (target / name).write_text("x")
+    if name == "in/a.txt":
+        make(target, replaces=OURS)
+        assert names(target) == ["mark"]
+        return
+    rule = f"out: holds {name}, which is not of a thing and would be lost; move it"
+    with pytest.raises(InputError, match=rule):
+        make(target, replaces=OURS)
+    assert (target / name).read_text() == "x"
+    assert marked(target) == "old"
 
 
 def test_a_file_is_not_replaced(tmp_path):
     (tmp_path / "out").write_text("x")
     with pytest.raises(InputError, match="already exists"):
-        make(tmp_path / "out", overwrite=True)
+        make(tmp_path / "out", replaces=OURS)
     assert (tmp_path / "out").read_text() == "x"
+
+
+def test_a_mark_at_the_start_is_no_part_of_json(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": "é"}', encoding="utf-8-sig")
+    assert files.read_json(tmp_path / "a.json") == {"a": "é"}
 
 
 def test_overwrite_replaces_ours_whole(tmp_path):
     target = tmp_path / "out"
     make(target, "old")
-    (target / "more").write_text("x")
     with pytest.raises(InputError, match="already exists"):
         make(target)
-    make(target, overwrite=True)
+    make(target, replaces=OURS)
     assert names(tmp_path) == ["out"]
     assert names(target) == ["mark"]
-    assert (target / "mark").read_text() == "new"
+    assert marked(target) == "new"
 
 
 def test_an_error_inside_leaves_nothing(tmp_path):
     def fill():
-        with files.new_folder(tmp_path / "out", marker="mark") as folder:
+        with files.new_folder(tmp_path / "out") as folder:
             (folder / "mark").write_text("x")
             raise KeyError
 
@@ -106,11 +141,11 @@ def test_full_disk_while_filling(tmp_path):
     make(target, "old")
     with (
         pytest.raises(InputError, match=r"out: cannot be written \(No space left"),
-        files.new_folder(target, marker="mark", overwrite=True),
+        files.new_folder(target, replaces=OURS),
     ):
         fail_full()
     assert names(tmp_path) == ["out"]
-    assert (target / "mark").read_text() == "old"
+    assert marked(target) == "old"
 
 
 @pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()], ids=["full", "Ctrl-C"])
@@ -129,9 +164,9 @@ def test_what_comes_between_the_renames(tmp_path, monkeypatch, failing, error):
     monkeypatch.setattr(os, "rename", some_fail)
     kind = InputError if error is FULL else KeyboardInterrupt
     with pytest.raises(kind, match="out: cannot be written" if error is FULL else None):
-        make(target, overwrite=True)
+        make(target, replaces=OURS)
     assert names(tmp_path) == ["out"]
-    assert (target / "mark").read_text() == "old"
+    assert marked(target) == "old"
 
 
 def test_parent_that_is_a_file(tmp_path):

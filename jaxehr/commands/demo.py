@@ -40,7 +40,6 @@ def run(words: list[str]) -> int:
     from jaxehr.metrics.evaluate import QUICK
     from jaxehr.models.cdmt.config import CdmtConfig, CdmtSampling
     from jaxehr.report.html import REPORT
-    from jaxehr.training.config import TrainConfig
 
     out = arguments.out
     check_output(out / "synthetic", SYNTHETIC)
@@ -51,14 +50,7 @@ def run(words: list[str]) -> int:
         save_cohort(nafld(NafldOptions(n=arguments.n)), out / "real")
     real = load_cohort(out / "real")
     print(summary(real, out / "real"))
-    settings = TrainConfig(
-        steps=arguments.steps,
-        batch_size=256,
-        learning_rate=2e-3,
-        lr_schedule="cosine",
-        eval_every=250,
-    )
-    config = CdmtConfig(train=settings)
+    config = CdmtConfig(train=settings(arguments.steps))
     model = train("cdmt", real, out / "run", config, seed=arguments.seed)
     options = CdmtSampling()
     data = sample(model, num_patients(real.cohort), None, arguments.seed, options)
@@ -74,6 +66,19 @@ def run(words: list[str]) -> int:
         folder=out / "synthetic",
     )
     return 0
+
+
+def settings(steps: int) -> Any:
+    """How the model is trained, a `TrainConfig`."""
+    from jaxehr.training.config import TrainConfig
+
+    return TrainConfig(
+        steps=steps,
+        batch_size=256,
+        learning_rate=2e-3,
+        lr_schedule="cosine",
+        eval_every=250,
+    )
 
 
 def check_size(out: pathlib.Path, made: dict[str, Any], asked: int) -> None:

@@ -24,6 +24,7 @@ from scipy.stats import rankdata
 from sklearn.covariance import ledoit_wolf_shrinkage
 
 from jaxehr.baselines.forms.layout import Batch, Layout
+from jaxehr.baselines.forms.rows import exact_shares
 from jaxehr.baselines.recipe import (
     ROWS,
     Recipe,
@@ -92,7 +93,7 @@ def learn(key: jax.Array, config: CopulaConfig, task: Task) -> Params:
         "mean": quantile["mean"],
         "std": quantile["std"],
         "ends": np.concatenate([[0.0], np.cumsum(shares)]),
-        "thresholds": thresholds(layout, task.fitted["frequency"]),
+        "thresholds": thresholds(layout, exact_shares(layout, task.fitted)),
         "sums": grid,
     }
 

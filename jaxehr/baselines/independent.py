@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxehr.baselines.forms.layout import Batch, Layout, length_of
+from jaxehr.baselines.forms.rows import exact_shares
 from jaxehr.baselines.recipe import (
     ROWS,
     Recipe,
@@ -58,7 +59,7 @@ def learn(key: jax.Array, config: IndependentConfig, task: Task) -> Params:
     return {
         "mean": quantile["mean"],
         "std": quantile["std"],
-        "chance": task.fitted["frequency"],
+        "chance": exact_shares(task.layout, task.fitted),
         "sums": task.fitted["sums"],
     }
 

@@ -99,8 +99,9 @@ def fit(
     """Everything read off the training patients, as nested dicts of arrays.
 
     Keys: `row` (quantiles and missing shares of each column), `static` and `temporal`
-    (fill values), `lengths`, `frequency` [Q, K] of the codes where they are known,
-    `sums` [S] mean shares, `sparse`, `conditional`.
+    (fill values), `lengths`, `counts` [Q, K] of the codes where they are known, and
+    `frequency`, these as shares that are never 0; `sums` [S] mean shares, `sparse`,
+    `conditional`.
 
     Raises:
       InputError: too many columns; sums over columns that are not binary or have gaps.
@@ -127,8 +128,21 @@ def fit(
     layout = layout_of(schema, fitted, summed=summed)
     codes = encode_row(fitted, layout, cohort)[1]
     known = known_codes(layout, row.observed, there, cohort.length)
-    fitted["frequency"] = mixed.frequencies(layout.cardinalities, codes, known)
+    fitted["counts"] = mixed.code_counts(layout.cardinalities, codes, known)
+    fitted["frequency"] = mixed.shares_of(layout.cardinalities, fitted["counts"])
     return fitted
+
+
+def exact_shares(layout: Layout, fitted: dict[str, Any]) -> np.ndarray:
+    """Float64 [Q, K]: share of each code of training, 0 of one that nobody had.
+
+    A column that nobody has a value of has every code alike.
+    """
+    counts = np.asarray(fitted["counts"])
+    total = counts.sum(1, keepdims=True)
+    sizes = np.asarray(layout.cardinalities, np.int64)[:, None]
+    even = (np.arange(counts.shape[1]) < sizes) / np.maximum(sizes, 1)
+    return np.where(total > 0, counts / np.maximum(total, 1), even)
 
 
 def checked(schema: Schema, cohort: Cohort) -> Cohort:

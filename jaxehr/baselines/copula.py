@@ -2,7 +2,7 @@
 
 Every column j is a monotone function of a standard normal x_j: a number by the inverse
 of its distribution function, a code by thresholds at its cumulative frequencies (in
-the order of the codes), a sum over time by its quantiles; x ~ N(0, R). With the score
+the order of the codes), a sum over time as a number is; x ~ N(0, R). With the score
 s_j = E[x_j | value] and v_j = E[s_j^2], 1 for a continuous column,
 
     R_jk = E[s_j s_k] / (v_j v_k),  shrunk to I [ledoit2004], made a correlation,
@@ -25,6 +25,7 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 
 from jaxehr.baselines.forms.layout import Batch, Layout
 from jaxehr.baselines.forms.rows import exact_shares
+from jaxehr.baselines.forms.scores import fit_scores
 from jaxehr.baselines.recipe import (
     ROWS,
     Recipe,
@@ -41,7 +42,6 @@ from jaxehr.core.contracts import GenerativeModel, Params
 
 MOST_COLUMNS = 8192  # of the correlation matrix
 SMALLEST = 1e-4  # eigenvalue of a correlation
-GRID = 65  # quantiles of a sum over time
 BLOCK = 512  # patients made dense at once
 
 
@@ -86,15 +86,13 @@ def learn(key: jax.Array, config: CopulaConfig, task: Task) -> Params:
     table = np.concatenate([label, numeric, codes, sums], 1)
     quantile = task.fitted["row"]["quantile"]
     shares = np.bincount(label[:, 0], minlength=max(layout.classes, 1)) / len(label)
-    levels = np.linspace(0.0, 1.0, GRID)
-    grid = np.quantile(sums, levels, axis=0).T if layout.sums else np.zeros((0, GRID))
     return {
         "factor": factor(correlation(table)).astype(np.float32),
         "mean": quantile["mean"],
         "std": quantile["std"],
         "ends": np.concatenate([[0.0], np.cumsum(shares)]),
         "thresholds": thresholds(layout, exact_shares(layout, task.fitted)),
-        "sums": grid,
+        "sums": fit_scores(task.form, layout, task.data),
     }
 
 
@@ -173,9 +171,8 @@ def draw(
     _, z, coded, summed = jnp.split(x, ends, axis=1)
     above = ndtr(coded)[..., None] > weights["thresholds"]
     if layout.sums:
-        levels = jnp.linspace(0.0, 1.0, GRID)
-        column = jax.vmap(jnp.interp, (1, None, 0), 1)
-        summed = column(ndtr(summed), levels, weights["sums"])
+        column, sums = jax.vmap(jnp.interp, (1, 0, 0), 1), weights["sums"]
+        summed = column(ndtr(summed), sums["levels"], sums["knots"])
     return Batch(
         label.astype(jnp.int32),
         jnp.zeros_like(label, jnp.int32),

@@ -111,6 +111,22 @@ def test_the_copula_of_sums_keeps_their_quantiles():
     assert (np.abs(share(found).mean(0) - share(thin).mean(0)) < error).all()
 
 
+def test_a_sum_that_few_patients_have_stays_as_rare():
+    """4 of 2,000 patients have x0, within 4 s.e. of 20,000 synthetic ones."""
+    made, rng = sparse_schema(columns=2, steps=1), np.random.default_rng(0)
+    codes = (rng.random((2000, 1, 2)) < 0.3).astype(np.int32)
+    codes[..., 0] = np.arange(2000)[:, None] < 4
+    static = cohort(made, count=2000, missing=0.0).static
+    there = Table(np.zeros((2000, 1, 0)), codes, np.ones(codes.shape, bool))
+    people = make_cohort(static, there, np.ones(2000, int), rng.integers(2, size=2000))
+    model = copula(made, CopulaConfig(rows="sums"))
+    found = model.sample(KEY, model.fit(KEY, people), None, 20_000)
+    share = found.temporal.codes.mean((0, 1))
+    wanted = codes.mean((0, 1))
+    error = np.sqrt(wanted * (1 - wanted) / 20_000)
+    assert (np.abs(share - wanted) < 4 * error).all()
+
+
 def test_a_correlation_that_is_too_large(monkeypatch):
     monkeypatch.setattr(copula_module, "MOST_COLUMNS", 5)
     with pytest.raises(InputError, match=r"of \d+ columns is too large.* sums"):

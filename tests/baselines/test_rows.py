@@ -19,6 +19,7 @@ from jaxehr.baselines.forms.rows import FLAT, SUMS, deal
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Feature, rows_of
 from jaxehr.core.sparse import SparseTable
+from jaxehr.data.mixed import code_counts
 
 BINARY = (Feature(name="x", kind="binary", categories=(0, 1), dtype="int64"),)
 
@@ -98,9 +99,15 @@ def test_padding_looks_like_the_last_step():
 
 
 def test_frequencies_count_what_is_known():
+    """And `known_values` of encoded patients finds the same."""
     made = schema()
     people = complete(cohort(made))
-    fitted, layout, _ = fitted_form(FLAT, made, people)
+    fitted, layout, data = fitted_form(FLAT, made, people)
+    numbers, known = rows.known_values(layout, data.codes, data.length)
+    row = rows.side_by_side(people.static, people.temporal)
+    np.testing.assert_array_equal(numbers, row.observed[:, : layout.numbers])
+    counts = code_counts(layout.cardinalities, data.codes, known)
+    np.testing.assert_array_equal(counts, fitted["counts"])
     names, shares = layout.parts[0].names, fitted["frequency"]
     seen = people.temporal.observed[:, 2, 2]
     counts = np.bincount(people.temporal.codes[seen, 2, 0], minlength=3) + 1

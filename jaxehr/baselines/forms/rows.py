@@ -252,6 +252,23 @@ def known_codes(
     return np.concatenate(known, 1)
 
 
+def known_values(
+    layout: Layout, codes: np.ndarray, length: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bool [N, P] and [N, Q] of encoded patients with both parts: neither filled in nor
+    padding."""
+    part, static = layout.parts[0], layout.schema.static
+    each = max(len(layout.schema.temporal), 1)
+    steps = [max(i - len(static), -1) // each for i in range(len(part.features))]
+    order = sorted(range(len(steps)), key=lambda i: not part.features[i].is_numeric)
+    there = np.array(steps)[order] < length[:, None]
+    observed, first = there.copy(), len(part.coded)
+    masks = codes[:, first : first + len(part.masked)]
+    observed[:, list(part.masked)] &= masks == 0
+    known = known_codes(layout, observed, there, length)
+    return observed[:, : layout.numbers], known
+
+
 def encode(fitted: dict[str, Any], layout: Layout, cohort: Cohort) -> Batch:
     """Patients as NumPy arrays; the ones of a sparse table are `Packed` for sums."""
     cohort, sums = host(cohort), np.zeros((len(cohort.label), 0), np.float32)

@@ -59,7 +59,7 @@ class HaloConfig:
     """Model and optimisation of HALO."""
 
     bins: int = 10
-    """Quantile bins of a number; a value comes back from anywhere in its bin."""
+    """Quantile bins of a number; one of its bin's values comes back."""
     width: int = 128
     """Width of the transformer, a multiple of `num_heads`."""
     num_layers: int = 4

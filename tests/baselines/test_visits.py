@@ -53,6 +53,21 @@ def test_codes_and_missing_values_come_back_and_numbers_in_their_bin(mode):
     assert "4 binary visits of 26 bits after 15 static ones" in FORM.text(layout)
 
 
+def test_numbers_come_back_as_often_as_they_were():
+    """Few values that repeat, narrower and wider than a bin.
+
+    Within 4 s.e. of 4,000 draws, given the bins.
+    """
+    made = schema(temporal=(), classes=0)
+    share = np.array([0.002, 0.02, 0.13, 0.42, 0.3, 0.07, 0.05, 0.008])
+    age = np.repeat(np.arange(8.0), np.round(4000 * share).astype(int))[:, None]
+    people = cohort(made, count=4000, missing=0.0, variable=False)
+    people = people._replace(static=people.static._replace(numeric=age))
+    found, _ = back(made, people, mode=False)
+    drawn = np.bincount(found.static.numeric[:, 0].astype(int), minlength=8) / 4000
+    assert (np.abs(drawn - share) < 4 * np.sqrt(share * (1 - share) / 4000)).all()
+
+
 def test_states_of_a_column():
     made = schema()
     people = complete(cohort(made, missing=0.0))

@@ -40,6 +40,7 @@ from jaxehr.core.contracts import GenerativeModel, Params
 from jaxehr.training.config import TrainConfig
 
 Numbers = Literal["normal", "unit"]
+STEPS = 50  # of ddim, unless fewer levels or others are asked for
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,8 +81,9 @@ class MeddiffSampling(GuidedSampling):
 
     solver: Solver = "ddim"
     """Ancestral sampling, or the deterministic DDIM."""
-    steps: int = 50
-    """Network calls of ddim; 0 = one for each noise level, as ddpm needs."""
+    steps: int = 0
+    """Network calls of ddim; 0 = 50, or as many as there are noise levels if these are
+    fewer. ddpm takes every level."""
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -132,17 +134,24 @@ def learn(key: jax.Array, config: MeddiffConfig, task: Task) -> Params:
     return trained.params
 
 
+def settled(config: MeddiffConfig, options: MeddiffSampling) -> MeddiffSampling:
+    """The options with the number of steps filled in; 0 of ddpm are all levels."""
+    if options.steps or options.solver == "ddpm":
+        return options
+    return dataclasses.replace(options, steps=min(STEPS, config.diffusion_steps))
+
+
 def draw(
     layout: Layout,
     config: MeddiffConfig,
-    options: GuidedSampling,
+    options: MeddiffSampling,
     weights: Params,
     keys: jax.Array,
     label: jax.Array,
 ) -> Batch:
     """Rows by the diffusion, then codes by sign and largest value."""
     unit = config.numbers == "unit"
-    inputs = (layout.classes, options, weights, keys, label)
+    inputs = (layout.classes, settled(config, options), weights, keys, label)
     x = guided.draw(config, layout.width, *inputs)
     rows = stretched(layout, unit, x, 0.5, 0.5)
     return matrix.batch_of(layout, keys, rows, label, mode=True, unit=unit)

@@ -30,6 +30,7 @@ from jaxehr.baselines.forms.rows import exact_shares, known_values
 from jaxehr.baselines.forms.scores import fit_scores
 from jaxehr.baselines.recipe import (
     ROWS,
+    Drawing,
     Recipe,
     Rows,
     Task,
@@ -65,7 +66,8 @@ PRESETS: dict[str, dict[str, Any]] = {}
 def copula(schema: Schema, config: CopulaConfig | None = None) -> GenerativeModel:
     """The Gaussian copula for cohorts of `schema`."""
     config = config or CopulaConfig()
-    return build(schema, Recipe("copula", config, rows_form, learn, draw, no_stage))
+    parts = (rows_form, learn, draw, no_stage)
+    return build(schema, Recipe("copula", config, *parts, sampling=Drawing))
 
 
 def learn(key: jax.Array, config: CopulaConfig, task: Task) -> Params:

@@ -16,6 +16,7 @@ from jaxehr.baselines.forms.layout import Batch, Layout, length_of
 from jaxehr.baselines.forms.rows import exact_shares
 from jaxehr.baselines.recipe import (
     ROWS,
+    Drawing,
     Recipe,
     Rows,
     Task,
@@ -48,7 +49,8 @@ def independent(
 ) -> GenerativeModel:
     """The product of the column marginals of training."""
     config = config or IndependentConfig()
-    made = Recipe("independent", config, rows_form, learn, draw, no_stage, whole=False)
+    parts = (rows_form, learn, draw, no_stage)
+    made = Recipe("independent", config, *parts, whole=False, sampling=Drawing)
     return build(schema, made)
 
 

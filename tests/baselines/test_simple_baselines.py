@@ -1,5 +1,6 @@
 """Floor and ceiling against what they promise; refusals of the recipe."""
 
+import dataclasses
 import functools
 
 import jax
@@ -12,7 +13,7 @@ from jaxehr.baselines import recipe
 from jaxehr.baselines.bootstrap import bootstrap
 from jaxehr.baselines.copula import CopulaConfig, copula
 from jaxehr.baselines.independent import IndependentConfig, independent
-from jaxehr.baselines.recipe import Sampling
+from jaxehr.baselines.recipe import Drawing, Sampling
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import (
     Feature,
@@ -22,6 +23,7 @@ from jaxehr.core.cohort import (
     make_cohort,
 )
 from jaxehr.core.sparse import SparseTable
+from jaxehr.registry import find, model_entry
 
 KEY = jax.random.key(0)
 MADE = schema()
@@ -139,14 +141,18 @@ def test_copies_of_a_sparse_table_stay_sparse():
 def test_a_pattern_can_be_chosen():
     model = independent(MADE)
     params = model.fit(KEY, people())
-    draw = lambda how: model.sample(
-        KEY, params, None, 40, options=Sampling(missing=how)
-    )
+    draw = lambda how: model.sample(KEY, params, None, 40, options=Drawing(missing=how))
     assert draw("none").has_temporal.all()
     assert not draw("static").has_static.any()
     assert not draw("temporal").length.any()
     counts = params["fitted"]["presence"]
     assert counts.sum() == (people().has_static | people().has_temporal).sum()
+
+
+@pytest.mark.parametrize("name", ["independent", "bootstrap", "copula", "halo", "cdtd"])
+def test_what_is_only_drawn_takes_no_decode(name):
+    fields = dataclasses.fields(find(model_entry(name).sampling))
+    assert "decode" not in {field.name for field in fields}
 
 
 def test_a_baseline_that_draws_the_label():

@@ -76,22 +76,6 @@ class Bits:
         """Bool [.., V] of codes [.., D]."""
         return jnp.asarray(codes)[..., self.owner] == self.state
 
-    def codes(self, key: jax.Array, chance: jax.Array, mode: bool) -> jax.Array:
-        """Int [.., D]: each bit drawn with its chance [.., V]; `mode` cuts at 0.5.
-
-        Of several active states of a column the likeliest one is taken; of none the
-        likeliest one too, where a column is never missing.
-        """
-        level = 0.5 if mode else jax.random.uniform(key, chance.shape)
-        most = max(self.states, default=1)
-        spread = jnp.full((*chance.shape[:-1], len(self.states), most), -1.0)
-        spread = spread.at[..., self.owner, self.state - 1]
-        active = spread.set(jnp.where(chance > level, chance, -1.0))
-        best = jnp.argmax(active, -1) + 1
-        likeliest = jnp.argmax(spread.set(chance), -1) + 1
-        none = jnp.where(jnp.asarray(self.optional, bool), 0, likeliest)
-        return jnp.where(active.max(-1) >= 0.0, best, none)
-
 
 class VisitLayout(NamedTuple):
     """Both parts of the visits of one cohort."""
@@ -248,12 +232,11 @@ def take(layout: VisitLayout, data: Visits, rows: jax.Array) -> Visits:
 
 def finish(layout: VisitLayout, keys: jax.Array, drawn: Visits, mode: bool) -> Finished:
     """Draws the places of numeric values inside their bins."""
+    del mode
     pairs = jax.vmap(jax.random.split)(keys)
 
     def inside(place: int, bits: Bits, *steps: int) -> jax.Array:
         shape = (*steps, bits.numbers)
-        if mode:
-            return jnp.full((len(pairs), *shape), 0.5)
         return jax.vmap(lambda key: jax.random.uniform(key, shape))(pairs[:, place])
 
     steps = inside(1, layout.temporal, drawn.steps.shape[1])

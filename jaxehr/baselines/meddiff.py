@@ -54,9 +54,10 @@ class MeddiffConfig:
     """Numbers as normal scores, or as quantile levels in [-1, 1]."""
     betas: Betas = "code"
     """Noise schedule: code = 1e-4 to 2e-2; paper = to 1e-2; scaled = paper x 1000 /
-    steps; sqrt = 0.0015 to 0.0195, square roots on a line."""
+    steps; sqrt = 0.0015 to 0.0195, square roots on a line. With few levels only scaled
+    ends in noise alone, from which samples start."""
     diffusion_steps: int = 1000
-    """Noise levels."""
+    """Noise levels; all schedules but scaled need about 1000."""
     width: int = 512
     """Units of the noise network."""
     label_drop: float = 0.1
@@ -126,6 +127,7 @@ def stretched(
 def learn(key: jax.Array, config: MeddiffConfig, task: Task) -> Params:
     """One training."""
     layout = task.layout
+    guided.announce_signal(config, task.stages)
     clean = lambda key, batch: signed(layout, config, batch)
     take = functools.partial(task.form.take, layout)
     objective = guided.objective(config, layout.width, layout.classes, clean, take)

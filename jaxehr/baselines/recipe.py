@@ -170,7 +170,8 @@ def fit(
     plan = recipe.plan(config, num_patients(cohort))
     judged = None
     if valid is not None and plan:
-        judged = form.encode(fitted, layout, complete(donors, with_something(valid)))
+        valid = with_something(valid, "validate on")
+        judged = form.encode(fitted, layout, complete(donors, valid))
     task = Task(
         form,
         layout,
@@ -188,11 +189,15 @@ def fit(
     }
 
 
-def with_something(cohort: Cohort) -> Cohort:
-    """The patients with at least one modality: the others teach nothing."""
+def with_something(cohort: Cohort, use: str = "learn from") -> Cohort:
+    """The patients with at least one modality: the others teach nothing.
+
+    Raises:
+      InputError: there are none to `use`.
+    """
     keep = np.asarray(cohort.has_static) | np.asarray(cohort.has_temporal)
     if not keep.any():
-        raise InputError(f"none of {len(keep)} patients has any value to learn from.")
+        raise InputError(f"none of {len(keep)} patients has any value to {use}.")
     return cohort if keep.all() else rows_of(cohort, keep)
 
 

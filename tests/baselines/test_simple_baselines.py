@@ -14,6 +14,7 @@ from jaxehr.baselines.bootstrap import bootstrap
 from jaxehr.baselines.copula import CopulaConfig, copula
 from jaxehr.baselines.independent import IndependentConfig, independent
 from jaxehr.baselines.recipe import Drawing, Sampling
+from jaxehr.baselines.vae import vae
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import (
     Feature,
@@ -185,8 +186,10 @@ def test_what_the_recipe_refuses():
         model.sample(KEY, model.fit(KEY, people()), None, 0)
     no = np.zeros(300, bool)
     nothing = people()._replace(has_static=no, has_temporal=no)
-    with pytest.raises(InputError, match="none of 300 patients has any value"):
+    with pytest.raises(InputError, match="none of 300 patients has any value to learn"):
         model.fit(KEY, nothing)
+    with pytest.raises(InputError, match="300 patients has any value to validate on"):
+        vae(MADE).fit(KEY, people(), valid=nothing)
     with pytest.raises(InputError, match="unknown decode 'best'; known: sample, mode"):
         Sampling(decode="best")
     with pytest.raises(InputError, match="unknown missing 'all'; known: as-training"):

@@ -21,12 +21,12 @@ from jaxehr.baselines.forms.layout import (
     Batch,
     Form,
     Layout,
-    carried,
     distinct_lengths,
     label_extra,
     length_codes,
     length_of,
     varying,
+    without_gaps,
 )
 from jaxehr.core import sparse
 from jaxehr.core.checks import InputError
@@ -222,14 +222,12 @@ def encode_row(
     fitted: dict[str, Any], layout: Layout, cohort: Cohort
 ) -> tuple[np.ndarray, np.ndarray]:
     """Normal scores [N, P] and codes [N, Q] of a dense cohort."""
-    cohort, schema = carried(cohort), layout.schema
-    fills = (impute.Fill(**fitted[name]) for name in ("static", "temporal"))
-    fill_static, fill_temporal = fills
-    everywhere = np.ones(cohort.temporal.observed.shape[:2], bool)
-    kinds = sizes(schema.temporal) if cohort.temporal.codes.shape[-1] else ()
+    table, schema = cohort.temporal, layout.schema
+    static, temporal = (impute.Fill(**fitted[name]) for name in ("static", "temporal"))
+    kinds = sizes(schema.temporal) if table.codes.shape[-1] else ()
     row = side_by_side(
-        impute.impute_static(cohort.static, fill_static),
-        impute.impute_temporal(cohort.temporal, everywhere, fill_temporal, kinds),
+        impute.impute_static(cohort.static, static),
+        without_gaps(table, cohort.length, temporal, kinds),
     )
     z, block = mixed.encode_filled(fitted["row"], layout.parts[0], row)
     columns = {"length": length_codes(layout.lengths, cohort.length)}

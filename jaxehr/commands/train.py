@@ -90,6 +90,8 @@ def parse(name: str, words: list[str]) -> Any:
     chosen = preset_name(words)
     default = kind()
     if chosen is not None:
+        if not presets:
+            raise InputError(f"{name} has no presets; leave --preset out.")
         known("preset", chosen, presets)
         default = replace(default, presets[chosen])
     fields = [

@@ -113,7 +113,7 @@ def programs(
         )
         return keep_best(state, loss), loss
 
-    if axis:
+    if mesh.size > 1:
         step, judge = per_device(step, mesh), per_device(judge, mesh)
     return Programs(jax.jit(step, donate_argnums=1), jax.jit(judge, donate_argnums=1))
 
@@ -151,7 +151,7 @@ def train(
       FloatingPointError: the loss is not finite.
       Stopped: SIGINT or SIGTERM came; the state is saved if `checkpoint` is given.
     """
-    mesh, cut = plan(config, data)
+    mesh, cut = plan(objective, config, data)
     init_key, run_key, valid_key = jax.random.split(key, 3)
     if start is None:
         params = jax.jit(objective.init)(init_key, first_rows(objective, data, cut))
@@ -175,24 +175,26 @@ def train(
             store.close()
 
 
-def plan(config: TrainConfig, data: Any) -> tuple[Any, Layout]:
+def plan(objective: Objective, config: TrainConfig, data: Any) -> tuple[Any, Layout]:
     """The devices that work, and how a batch is cut over them.
+
+    A batch that stays whole is one device's work: in a job each device does the same.
 
     Raises:
       InputError: a job has more devices than a batch has patients.
     """
     fed = data.count if isinstance(data, Feed) else 0
     count = fed or jax.tree.leaves(data)[0].shape[0]
-    every = make_mesh().size
-    cut = layout(config, count, every)
-    if jax.process_count() > 1 and cut.devices < every:
+    every, job = make_mesh().size, jax.process_count() > 1
+    cut = layout(config, count, 1 if objective.whole else every)
+    if job and not objective.whole and cut.devices < every:
         batch = min(config.batch_size, count)
         more = "raise --batch-size, or " if config.batch_size < count else ""
         raise InputError(
             f"a batch of {batch} patients leaves some of the {every} devices of this "
             f"job without any; {more}start fewer processes."
         )
-    return make_mesh(cut.devices), cut._replace(people=fed)
+    return make_mesh(every if job else cut.devices), cut._replace(people=fed)
 
 
 def first_rows(objective: Objective, data: Any, cut: Layout) -> Any:

@@ -143,6 +143,7 @@ def test_version(capsys):
         ("train cdmt full --out x", ["full: not a cohort folder", "jaxehr prepare"]),
         ("train cdmt c --out x --preset big", ["unknown preset 'big'", "paper-mimic3"]),
         ("train cdmt c --out x --preset", ["'--preset'"]),
+        ("train copula c --out x --preset small", ["copula has no presets; leave"]),
         ("train cdmt c --out x --mode odd", ["'odd'", "conditional", "unconditional"]),
         ("train cdmt c --out x --hidden 0", ["hidden must be positive, got 0"]),
         ("train cdmt c --out x --steps -1", ["steps must not be negative, got -1"]),

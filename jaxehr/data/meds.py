@@ -104,7 +104,9 @@ def plan(hospital: Hospital, schemas: Any, options: MedsOptions) -> Plan:
     axes["step"] = float(options.bin_hours)
     events = read_events(hospital, schemas, options)
     dated = windowed(hospital, events, options)
-    people = read_people(hospital, events, dated, bool(options.start))
+    if options.start:  # subjects without it are nobody of the cohort
+        events = events.semi_join(dated, SUBJECT)
+    people = read_people(hospital, events, dated)
     label, people = read_label(hospital, events, people, options)
     group, people = read_persons(hospital, events, people)
     static, people = read_static(hospital, events, people, options)
@@ -244,17 +246,13 @@ def windowed(hospital: Hospital, events: Any, options: MedsOptions) -> Any:
     return step(hospital, "dated", rows, KEYS)
 
 
-def read_people(hospital: Hospital, events: Any, dated: Any, started: bool) -> pa.Table:
-    """One row a subject: age at time 0, and the hour of `END` where there is one.
-
-    Subjects without a dated code are among them unless `started`.
-    """
+def read_people(hospital: Hospital, events: Any, dated: Any) -> pa.Table:
+    """One row a subject of `events`: age at time 0, and the hour of `END` if any."""
     zero = dated.group_by(SUBJECT).aggregate(
         zero=dated.zero.max(), end=dated.hour.max(where=dated.key == END)
     )
-    if not started:
-        zero = events.select(SUBJECT).distinct().left_join(zero, SUBJECT)
-        zero = zero.select(SUBJECT, "zero", "end")
+    zero = events.select(SUBJECT).distinct().left_join(zero, SUBJECT)
+    zero = zero.select(SUBJECT, "zero", "end")
     birth = events.filter(events.key == BIRTH).group_by(born_subject=SUBJECT)
     birth = birth.aggregate(born=lambda t: t["at"].min())
     both = zero.left_join(birth, zero[SUBJECT] == birth.born_subject)
@@ -315,7 +313,6 @@ def read_persons(
     inside = events.key.startswith(PERSON + JOIN)
     pairs = events.filter(inside).select(SUBJECT, "key").distinct()
     found = fetch(hospital.engine, pairs.order_by([SUBJECT, "key"]))
-    found = found.filter(pc.is_in(found[SUBJECT], value_set=pc.unique(people[SUBJECT])))
     if not len(found):
         return None, people
     at = pc.index_in(people[SUBJECT], value_set=found[SUBJECT].combine_chunks())

@@ -93,6 +93,22 @@ def test_time_zero_without_a_start_and_subjects_without_series(dataset):
     assert data.cohort.temporal.numeric[1, 0, hr] == 50.0
 
 
+def test_with_a_start_only_its_subjects_need_a_class(tmp_path):
+    """Subject 3 has no ADMIT, and so no class, person or part in static columns."""
+    some = [(n, None, f"JAXEHR//LABEL//ill//{n % 2}", None, None) for n in (1, 2)]
+    some += [(n, None, f"JAXEHR//PERSON//{n}", None, None) for n in (1, 2)]
+    odd = [(3, None, "SEX//X", None, None), (3, None, "SIZE//L", None, None)]
+    events = [row for row in EVENTS if row[0] != 3] + some + odd
+    folder = write(tmp_path / "some", events)
+    data = read([folder], MedsOptions(**SOME, start="ADMIT"))
+    assert data.ids.tolist() == data.groups.tolist() == [1, 2]
+    assert data.cohort.label.tolist() == [1, 0]
+    found = {f.name: f.categories for f in data.schema.static}
+    assert found == {"age": (), "SEX": ("F", "M"), "WEIGHT": ()}
+    with pytest.raises(InputError, match="each of 3 subjects needs one class; 1 have"):
+        read([folder], MedsOptions(**SOME))
+
+
 def test_splits_and_feature_map(dataset, tmp_path):
     chosen = tmp_path / "features.json"
     chosen.write_text(json.dumps({"heart": ["HR", "PULSE"]}))

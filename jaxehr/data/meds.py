@@ -109,9 +109,13 @@ def plan(hospital: Hospital, schemas: Any, options: MedsOptions) -> Plan:
     people = read_people(hospital, events, dated)
     label, people = read_label(hospital, events, people, options)
     group, people = read_persons(hospital, events, people)
-    static, people = read_static(hospital, events, people, options)
-    plain = dated.filter(~is_special(dated, options))
-    rows = tidy(hospital, plain, KEYS, options.hours)
+    fixed = events.filter(events["at"].isnull())
+    fixed, dated = (mapped(hospital, rows, options) for rows in (fixed, dated))
+    static, people = read_static(hospital, fixed, people, options)
+    if options.features:
+        text = "of the features asked for"
+        dated = step(hospital, text, dated, KEYS, store=False)
+    rows = tidy(hospital, dated, KEYS, options.hours)
     chosen = choose(hospital, rows, KEYS, people.num_rows, options)
     made = provenance(hospital, "meds", options, variables=chosen.notes)
     schema = Schema(
@@ -147,7 +151,7 @@ def load_meds() -> Any:
 
 
 def read_events(hospital: Hospital, schemas: Any, options: MedsOptions) -> Any:
-    """The checked events of the wanted split, under one key a feature."""
+    """The checked events of the wanted split, the code as key."""
     data = hospital.folder / schemas.data_subdirectory
     if not data.is_dir():
         raise InputError(f"{hospital.folder}: not a MEDS dataset: no folder data/.")
@@ -169,7 +173,7 @@ def read_events(hospital: Hospital, schemas: Any, options: MedsOptions) -> Any:
         members = upload(hospital.engine, of_split(hospital, schemas, options))
         rows = rows.semi_join(members, SUBJECT)
         rows = step(hospital, f"of the split {options.split}", rows, KEYS, store=False)
-    return mapped(hospital, rows, options)
+    return rows
 
 
 def validate(path: str, schema: Any) -> None:
@@ -196,7 +200,11 @@ def of_split(hospital: Hospital, schemas: Any, options: MedsOptions) -> pa.Table
 
 
 def mapped(hospital: Hospital, rows: Any, options: MedsOptions) -> Any:
-    """Codes of the map of features get the feature's name; others are left out."""
+    """The events of features, under one key a feature.
+
+    Codes of the map of features get the feature's name; others are left out.
+    """
+    rows = rows.filter(~is_special(rows, options))
     if not options.features:
         return rows
     found = read_json(options.features)
@@ -209,10 +217,8 @@ def mapped(hospital: Hospital, rows: Any, options: MedsOptions) -> Any:
     pairs = [(code, name) for name, codes in found.items() for code in codes]
     columns = dict(zip(("of_code", "name"), map(list, zip(*pairs))))
     table = upload(hospital.engine, pa.table(columns))
-    both = rows.left_join(table, rows.key == table.of_code)
-    both = both.filter(both.name.notnull() | is_special(both, options))
-    both = without(both.mutate(key=both.name.coalesce(both.key)), "of_code", "name")
-    return step(hospital, "of the features asked for", both, KEYS, store=False)
+    both = rows.inner_join(table, rows.key == table.of_code)
+    return without(both.mutate(key=both.name), "of_code", "name")
 
 
 def is_special(rows: Any, options: MedsOptions) -> Any:
@@ -328,10 +334,9 @@ def read_persons(
 
 
 def read_static(
-    hospital: Hospital, events: Any, people: pa.Table, options: MedsOptions
+    hospital: Hospital, fixed: Any, people: pa.Table, options: MedsOptions
 ) -> tuple[tuple[Feature, ...], pa.Table]:
-    """Static features, and the people with their columns."""
-    fixed = events.filter(events["at"].isnull() & ~is_special(events, options))
+    """Static features from the events without a time, and the people with columns."""
     table = fetch(hospital.engine, fixed.order_by([SUBJECT, "key", "number"]))
     groups: dict[str, list[str]] = {}
     for key in sorted(set(table["key"].to_pylist())):

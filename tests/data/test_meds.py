@@ -116,10 +116,27 @@ def test_splits_and_feature_map(dataset, tmp_path):
     assert data.ids.tolist() == [1, 2]
     assert [f.name for f in data.schema.temporal] == ["heart"]
     steps = [row["step"] for row in data.provenance["steps"]]
-    assert steps[:3] == ["events", "of the split train", "of the features asked for"]
+    wanted = ["events", "of the split train", "dated", "of the features asked for"]
+    assert steps[:4] == wanted
     chosen.write_text("[]")
     with pytest.raises(InputError, match=r"must be \{feature: \[code, ...\], ...\}"):
         read([dataset], MedsOptions(**SOME, features=str(chosen)))
+
+
+def test_a_feature_map_moves_nobody(dataset, tmp_path):
+    """Time 0, age, people and label are those of all codes."""
+    chosen = tmp_path / "features.json"
+    chosen.write_text(json.dumps({"heart": ["HR"], "sex": ["SEX//F", "SEX//M"]}))
+    for more in ({}, {"start": "ADMIT", "label": "MEDS_DEATH"}):
+        whole = read([dataset], MedsOptions(**SOME, **more))
+        data = read([dataset], MedsOptions(**SOME, **more, features=str(chosen)))
+        np.testing.assert_array_equal(data.ids, whole.ids)
+        np.testing.assert_array_equal(data.cohort.label, whole.cohort.label)
+        assert {"age"} <= {f.name for f in data.schema.static} <= {"age", "sex"}
+        ages = [d.cohort.static.numeric[:, 0] for d in (data, whole)]
+        np.testing.assert_array_equal(*ages)
+        hearts = [column(data, "temporal", "heart"), column(whole, "temporal", "HR")]
+        assert hearts[0] == hearts[1]
 
 
 def test_round_trip_keeps_values_times_and_labels(tmp_path):

@@ -49,6 +49,7 @@ from jaxehr.data.raw_tables import (
     open_tables,
     refuse_any,
     scalar,
+    times,
 )
 from jaxehr.data.schema_json import schema_from_json
 from jaxehr.data.shards import dense_bytes
@@ -113,7 +114,7 @@ def check_window(raw: Raw, schema: Schema, options: TablesOptions) -> None:
     """Refuses a schema whose grid does not hold what lies in `options.hours`."""
     if not options.hours:
         return
-    value = number(raw, schema.time) - schema.start
+    value = times(raw, schema.time) - schema.start
     ours, given = schema.num_steps, count_steps(options.hours, schema.step)
     # 1e-6 of a step, as in `assemble`.
     after = (value >= (ours - 1e-6) * schema.step) & (
@@ -286,7 +287,7 @@ def check_size(raw: Raw, schema: Schema, stays: int, limit: str) -> None:
     need = COPIES * dense_bytes(schema, stays)
     if need <= size_in_bytes("memory_limit", limit):
         return
-    time = number(raw, schema.time)
+    time = times(raw, schema.time)
     rows = raw.table.select(id=raw.table[schema.id], time=time, row=raw.table[ROW])
     last = rows.order_by([ibis.desc("time"), "row"]).limit(1).to_pyarrow()
     found = last.to_pylist()[0]
@@ -301,7 +302,7 @@ def check_size(raw: Raw, schema: Schema, stays: int, limit: str) -> None:
 
 def read_temporal(raw: Raw, schema: Schema, options: TablesOptions) -> pa.Table:
     """The temporal rows on the grid of the schema, cut off after the window."""
-    columns = {schema.id: read_ids(raw, schema), schema.time: number(raw, schema.time)}
+    columns = {schema.id: read_ids(raw, schema), schema.time: times(raw, schema.time)}
     columns |= feature_columns(raw, schema.temporal)
     rows = raw.table.order_by(ROW).select(**columns)
     if options.hours:

@@ -92,7 +92,7 @@ def time_dtype(step: float) -> str:
 
 
 def holding(dtype: str, start: float, step: float, num_steps: int) -> str:
-    """`dtype` if every time of a grid is a value of it (0.1 is no float), else double."""
+    """`dtype` if every time of a grid is a value of it, else double (0.1: no float)."""
     parts = max(fractions.Fraction(end).denominator for end in (start, step))
     fits = parts == 1
     if dtype == "float":

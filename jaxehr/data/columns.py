@@ -22,6 +22,8 @@ TEXTS = ("string", "large_string")
 TYPES = {name: pa.type_for_alias(name) for name in (*INTEGERS, *FLOATS, *TEXTS, "bool")}
 EXACT = 2**53  # whole numbers beyond this are not exact in float64
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+DOUBLE = NUMBER + r"|(?i)^[+-]?(nan|inf(inity)?)$"  # what a double can be
+WHOLE = r"^([+-]?[0-9]{1,18})(\.0*)?$"
 
 
 class Place(NamedTuple):

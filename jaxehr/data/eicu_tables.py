@@ -14,6 +14,7 @@ from jaxehr.data.hospital import (
     step,
     table,
 )
+from jaxehr.data.raw_tables import parsed
 
 PERSON, STAY, LABEL = "uniquepid", "patientunitstayid", "died_in_hospital"
 STATUS, PLACE = "hospitaldischargestatus", "hospitaldischargelocation"
@@ -113,7 +114,7 @@ def read_patients(hospital: Hospital) -> Any:
     refuse_where(hospital, "patient", early, STAY, rule)
     step(hospital, "stays in patient", rows, KEYS, store=False)
     old = rows.age.startswith(">")
-    age = ibis.ifelse(old, ibis.literal(91.4), rows.age.try_cast("float64"))
+    age = ibis.ifelse(old, ibis.literal(91.4), parsed(rows.age, "float64"))
     return rows.mutate(age=age)
 
 
@@ -164,7 +165,7 @@ def one_table(hospital: Hospital, name: str, stays: Any, minutes: int) -> Any:
 
 def valued(rows: Any, form: Events, key: Any, value: Any) -> Any:
     """Rows with a value: a number where it can be read as one, else text."""
-    number = value.try_cast("float64")
+    number = parsed(value, "float64")
     finite = ibis.ifelse(number.abs() < float("inf"), number, None)
     text = ibis.ifelse(number.isnull(), value, None)
     events = as_events(rows, form, key, finite, text)

@@ -33,6 +33,7 @@ from jaxehr.data.raw_tables import (
     not_finite,
     number,
     open_tables,
+    parsed,
     refuse_any,
     scalar,
     summary,
@@ -221,7 +222,7 @@ def typed(raw: Raw, name: str, dtype: str) -> Any:
     if not column.type().is_string():
         return column
     wanted = "boolean" if dtype == "bool" else "float64" if dtype in FLOATS else "int64"
-    return column.strip().try_cast(wanted)
+    return parsed(column.strip(), wanted)
 
 
 def distinct(raw: Raw, name: str, dtype: str, limit: int) -> list[Any]:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from jaxehr.core.checks import InputError, positive
 from jaxehr.core.sizes import check_size
-from jaxehr.data.columns import listing, text
+from jaxehr.data.columns import DOUBLE, WHOLE, listing, text
 from jaxehr.data.gridding import connect
 
 ROW = "jaxehr_row"
@@ -212,11 +212,23 @@ def read_header(path: str) -> tuple[list[str], str]:
     return names, delimiter
 
 
+def parsed(value: Any, kind: str) -> Any:
+    """Text as another type, null where it is none.
+
+    Engines read more as numbers, each its own: 1_1, 0x1F, 1.5 as a whole number, 1.5d.
+    """
+    if kind == "int64":
+        value = value.re_extract(WHOLE, 1).nullif("")
+    if kind == "float64":
+        value = ibis.ifelse(value.re_search(DOUBLE), value, None)
+    return value.try_cast(kind)
+
+
 def number(raw: Raw, name: str) -> Any:
     """The column as doubles; null where the text is no number."""
     column = raw.table[name]
     if column.type().is_string():
-        return column.strip().try_cast("float64")
+        return parsed(column.strip(), "float64")
     return column.cast("float64")
 
 

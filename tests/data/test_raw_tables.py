@@ -99,6 +99,19 @@ def test_missing_values_have_the_texts_of_the_options(tmp_path):
         read(one_column(tmp_path, values, text_columns=("z",)))
 
 
+def test_codes_with_an_underscore_are_texts(tmp_path):
+    values = ["1_1", "1_2", "2_1", "1_1", "2_2"]
+    found = read(one_column(tmp_path, values)).schema.static[0]
+    assert (found.dtype, found.categories) == ("string", ("1_1", "1_2", "2_1", "2_2"))
+    chosen = one_column(tmp_path, ["1", "2", "1", "2", "1"])
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(schema_to_json(infer_schema(chosen))))
+    for odd in ("0x1", "1_1", "1.5"):
+        changed = one_column(tmp_path, ["1", odd, "2"], schema=str(path))
+        with pytest.raises(InputError, match=f"unknown category; .* got '{odd}'"):
+            read(changed)
+
+
 # Ids
 
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from jaxehr.core.checks import InputError, positive
 from jaxehr.core.sizes import check_size
-from jaxehr.data.columns import DOUBLE, WHOLE, listing, text
+from jaxehr.data.columns import DIGITS, DOUBLE, EXACT, WHOLE, listing, text
 from jaxehr.data.gridding import connect
 
 ROW = "jaxehr_row"
@@ -230,6 +230,19 @@ def number(raw: Raw, name: str) -> Any:
     if column.type().is_string():
         return parsed(column.strip(), "float64")
     return column.cast("float64")
+
+
+def too_large(raw: Raw, name: str) -> Any:
+    """True where a whole number is too large to be exact as a double."""
+    column = raw.table[name]
+    if column.type().is_string():
+        trimmed = column.strip()
+        whole = parsed(trimmed, "int64")  # null beyond 18 digits
+        inside = whole.between(-EXACT, EXACT).fill_null(False)
+        return trimmed.re_search(DIGITS) & ~inside
+    if column.type().is_integer():
+        return (column > EXACT) | (column < -EXACT)
+    return column.isnull() & column.notnull()
 
 
 def times(raw: Raw, name: str) -> Any:

@@ -19,6 +19,7 @@ from jaxehr.data.assemble import assemble, check_distinct
 from jaxehr.data.columns import (
     FLOATS,
     TEXTS,
+    TOO_LARGE,
     TYPES,
     Place,
     bounds,
@@ -50,6 +51,7 @@ from jaxehr.data.raw_tables import (
     refuse_any,
     scalar,
     times,
+    too_large,
 )
 from jaxehr.data.schema_json import schema_from_json
 from jaxehr.data.shards import dense_bytes
@@ -150,16 +152,18 @@ def check_features(raws: RawTables, schema: Schema) -> None:
 def feature_rules(raw: Raw, feature: Feature) -> list[Rule]:
     """What the values of one column may not be, in the order of the messages."""
     name, column = feature.name, raw.table[feature.name]
+    exact = Rule(name, too_large(raw, name), *TOO_LARGE)
     if not feature.is_numeric:
         values = typed(raw, name, feature.dtype)
         known = values.isin(list(feature.categories)).fill_null(False)
         rule = f"unknown category; known: {listing(feature.categories)}"
-        return [Rule(name, column.notnull() & ~known, rule)]
+        rules = [Rule(name, column.notnull() & ~known, rule)]
+        return [exact, *rules] if feature.dtype in FLOATS else rules
     value = number(raw, name)
     lower, upper = bounds(feature)
     strange = (column.notnull() & value.isnull()) | not_finite(value)
     outside = (value < lower) | (value > upper)
-    rules = [Rule(name, strange, "values must be finite numbers", EMPTY)]
+    rules = [Rule(name, strange, "values must be finite numbers", EMPTY), exact]
     if feature.kind == "integer":
         rules.append(Rule(name, is_fraction(value), "values must be integers"))
     return [*rules, Rule(name, outside, f"values must lie in [{lower}, {upper}]")]

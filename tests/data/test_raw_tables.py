@@ -321,3 +321,22 @@ def test_a_grid_of_halves_keeps_its_32_bits(tmp_path):
     off = rows.set_column(1, "t", pa.array([0, 1 / 3, 999.5], pa.float32()))
     with pytest.raises(InputError, match=r"multiples of 0.333333 from 0, got 999.5"):
         assemble(thirds, static, off, {})
+
+
+LARGE = 123456789012345678
+
+
+@pytest.mark.parametrize("places", ["", ".0", "0"])
+def test_integers_that_doubles_round_are_refused(tmp_path, places):
+    values = [LARGE + i for i in range(12)]
+    rule = r"integers must lie in \[-2\*\*53, 2\*\*53\], got .*12345678.* at data row"
+    with pytest.raises(InputError, match=rule):
+        read(one_column(tmp_path, [f"-{value}{places}" for value in values]))
+    path = parquet(tmp_path, {"pid": list(range(12)), "x": values})
+    with pytest.raises(InputError, match=rule + " 1 .id 0.; 12 of 12"):
+        read(TablesOptions(static=path, id="pid"))
+    exact = [2**53 - i for i in range(12)]
+    data = read(one_column(tmp_path, exact))
+    assert data.cohort.static.numeric[:, 0].astype(int).tolist() == exact
+    few = [LARGE, LARGE + 1] * 6  # codes are no numbers
+    assert read(one_column(tmp_path, few)).schema.static[0].categories == tuple(few[:2])

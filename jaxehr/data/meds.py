@@ -23,7 +23,7 @@ from jaxehr.core.checks import InputError, known, positive
 from jaxehr.core.cohort import Dataset, Feature, Label, Schema
 from jaxehr.core.files import PathLike, read_json
 from jaxehr.data.columns import listing, pc
-from jaxehr.data.engines import fetch, parts_of, scan, upload
+from jaxehr.data.engines import fetch, microseconds, parts_of, scan, upload
 from jaxehr.data.events import (
     EventOptions,
     choose,
@@ -48,6 +48,7 @@ START, END, LABEL, JOIN = "JAXEHR//START", "JAXEHR//END", "JAXEHR//LABEL", "//"
 PERSON, GROUP = "JAXEHR//PERSON", "person"
 KEYS = Keys(SUBJECT, SUBJECT)
 BIRTH, HOUR, YEAR = "MEDS_BIRTH", 3600, 31_556_952  # seconds
+SECOND = 10**6  # microseconds, the unit of times in MEDS
 Split = Literal["all", "train", "tuning", "held_out"]
 
 
@@ -163,7 +164,7 @@ def read_events(hospital: Hospital, schemas: Any, options: MedsOptions) -> Any:
     text = raw.text_value if "text_value" in raw.columns else None
     rows = raw.select(
         **{SUBJECT: raw.subject_id},
-        at=raw.time.truncate("s").epoch_seconds().cast("int64"),
+        at=microseconds(hospital.engine, raw.time),
         key=raw.code,
         number=ibis.null("float64") if number is None else number.cast("float64"),
         text=ibis.null("string") if text is None else text.cast("string"),
@@ -245,7 +246,7 @@ def windowed(hospital: Hospital, events: Any, options: MedsOptions) -> Any:
     first = first.select(SUBJECT, zero=first.began.coalesce(first.seen))
     rows = dated.inner_join(first, SUBJECT)
     rows = rows.mutate(
-        hour=(rows["at"] - rows.zero) / HOUR,
+        hour=(rows["at"] - rows.zero) / (HOUR * SECOND),
         label=ibis.null("string"),
         unit=ibis.null("string"),
     )
@@ -262,7 +263,7 @@ def read_people(hospital: Hospital, events: Any, dated: Any) -> pa.Table:
     birth = events.filter(events.key == BIRTH).group_by(born_subject=SUBJECT)
     birth = birth.aggregate(born=lambda t: t["at"].min())
     both = zero.left_join(birth, zero[SUBJECT] == birth.born_subject)
-    both = both.mutate(**{AGE: (both.zero - both.born) / YEAR})
+    both = both.mutate(**{AGE: (both.zero - both.born) / (YEAR * SECOND)})
     return fetch(hospital.engine, both.select(SUBJECT, AGE, "end").order_by(SUBJECT))
 
 

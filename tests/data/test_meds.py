@@ -174,6 +174,21 @@ def test_round_trip_keeps_values_times_and_labels(tmp_path):
     assert tables[0].equals(tables[1])
 
 
+@pytest.mark.parametrize(("step", "unit"), [(0.5, "s"), (1 / 7, "h"), (1e-4, "d")])
+def test_steps_of_no_whole_seconds_come_back(tmp_path, step, unit):
+    data = simulate(SimulateOptions(n=20, steps=40))
+    schema = data.schema.replace(step=step, time_unit=unit, time_dtype="double")
+    save_meds(data._replace(schema=schema), tmp_path / "out")
+    hours = step * {"s": 1 / 3600, "h": 1, "d": 24}[unit]
+    some = MedsOptions(hours=40 * hours, bin_hours=hours, min_share=0.0)
+    again = read([tmp_path / "out"], some)
+    np.testing.assert_array_equal(again.cohort.length, data.cohort.length)
+    for feature in data.schema.temporal:
+        if not feature.is_numeric:
+            names = [column(d, "temporal", feature.name) for d in (data, again)]
+            assert names[0] == names[1]
+
+
 def test_persons_of_several_stays_come_back(tmp_path):
     data = simulate(SimulateOptions(n=40, steps=3))
     for kind in (int, str):

@@ -272,11 +272,14 @@ def read_grid(
     last = schema.start + (schema.num_steps - 1) * schema.step
     rule = f"times must lie in [{schema.start:g}, {last:g}]"
     position = (times - schema.start) / schema.step
-    outside = (position < -1e-6) | (position > schema.num_steps - 1 + 1e-6)
+    near = 1e-6  # of a step
+    if column.type == pa.float32():  # what is left of a time in its seven digits
+        near = near + np.spacing(np.abs(times).astype(np.float32)) / schema.step
+    outside = (position < -near) | (position > schema.num_steps - 1 + near)
     refuse_rows(place, name, outside, column, rule)
     step = np.rint(position).astype(np.int64)
     rule = f"times must be multiples of {schema.step:g} from {schema.start:g}"
-    refuse_rows(place, name, np.abs(position - step) > 1e-6, column, rule)
+    refuse_rows(place, name, np.abs(position - step) > near, column, rule)
     stays = pc.index_in(rows, value_set=ids).to_numpy(zero_copy_only=False)
     cells = stays.astype(np.int64) * schema.num_steps + step
     check_cells(place, name, cells, column)

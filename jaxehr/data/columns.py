@@ -21,7 +21,14 @@ FLOATS = ("float", "double")
 TEXTS = ("string", "large_string")
 TYPES = {name: pa.type_for_alias(name) for name in (*INTEGERS, *FLOATS, *TEXTS, "bool")}
 EXACT = 2**53  # whole numbers beyond this are not exact in float64
+TOO_LARGE = (
+    "integers must lie in [-2**53, 2**53]",
+    "An identifier is no feature: drop the column.",
+)
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+DOUBLE = NUMBER + r"|(?i)^[+-]?(nan|inf(inity)?)$"  # what a double can be
+WHOLE = r"^([+-]?[0-9]{1,18})(\.0*)?$"
+DIGITS = r"^[+-]?[0-9]{16,}(\.0*)?$"  # of whole numbers that may lie beyond `EXACT`
 
 
 class Place(NamedTuple):
@@ -115,8 +122,7 @@ def as_numbers(place: Place, name: str, column: Any) -> Any:
             name,
             pc.fill_null(large, False).to_numpy(zero_copy_only=False),
             column,
-            "integers must lie in [-2**53, 2**53]",
-            "An identifier is no feature: drop the column.",
+            *TOO_LARGE,
         )
     try:
         return column.cast(pa.float64())

@@ -14,8 +14,10 @@ from jaxehr.data.hospital import (
     step,
     table,
 )
+from jaxehr.data.raw_tables import parsed
 
 PERSON, STAY, LABEL = "uniquepid", "patientunitstayid", "died_in_hospital"
+STATUS, PLACE = "hospitaldischargestatus", "hospitaldischargelocation"
 KEYS = Keys(PERSON, STAY)
 CODED = {
     "gender": "string",
@@ -96,15 +98,12 @@ TABLES = {
 
 
 def read_patients(hospital: Hospital) -> Any:
-    """Stays of the table patient whose discharge is known, with `LABEL` and age.
-
-    Death is the status Expired or the location Death; a stay with either one unknown
-    has no label. Ages above 89 are hidden in the source and become 91.4.
+    """Stays of the table patient; ages above 89 are hidden there and become 91.4.
 
     Raises:
       InputError: a repeated stay, a unit discharge before the admission.
     """
-    words = ("hospitaldischargestatus", "hospitaldischargelocation", "age", PERSON)
+    words = (STATUS, PLACE, "age", PERSON)
     kinds = dict.fromkeys(words, "string") | CODED | {STAY: "int64"}
     kinds |= {"admissionheight": "float64", "admissionweight": "float64"}
     kinds |= {"unitdischargeoffset": "int64"}
@@ -114,13 +113,22 @@ def read_patients(hospital: Hospital) -> Any:
     rule = "timestamps out of order: unitdischargeoffset is negative"
     refuse_where(hospital, "patient", early, STAY, rule)
     step(hospital, "stays in patient", rows, KEYS, store=False)
-    status, place = rows.hospitaldischargestatus, rows.hospitaldischargelocation
-    died = (status == "Expired") | (place == "Death")
     old = rows.age.startswith(">")
-    age = ibis.ifelse(old, ibis.literal(91.4), rows.age.try_cast("float64"))
-    known = rows.filter(status.notnull() & place.notnull())
-    known = known.mutate(**{LABEL: died.cast("int64"), "age": age})
-    return step(hospital, "with a known discharge", known, KEYS)
+    age = ibis.ifelse(old, ibis.literal(91.4), parsed(rows.age, "float64"))
+    return rows.mutate(age=age)
+
+
+def with_discharge(hospital: Hospital, stays: Any, *, place: bool) -> Any:
+    """Stays whose hospital discharge is known, with `LABEL`: the status is Expired.
+
+    With `place`, as TimeDiff has it, the location must be known too and Death is one.
+    """
+    status, where = stays[STATUS], stays[PLACE]
+    known, died = status.notnull(), status == "Expired"
+    if place:
+        known, died = known & where.notnull(), died | (where == "Death")
+    stays = stays.filter(known).mutate(**{LABEL: died.cast("int64")})
+    return step(hospital, "with a known discharge", stays, KEYS)
 
 
 def with_diagnosis(hospital: Hospital, stays: Any) -> Any:
@@ -157,7 +165,7 @@ def one_table(hospital: Hospital, name: str, stays: Any, minutes: int) -> Any:
 
 def valued(rows: Any, form: Events, key: Any, value: Any) -> Any:
     """Rows with a value: a number where it can be read as one, else text."""
-    number = value.try_cast("float64")
+    number = parsed(value, "float64")
     finite = ibis.ifelse(number.abs() < float("inf"), number, None)
     text = ibis.ifelse(number.isnull(), value, None)
     events = as_events(rows, form, key, finite, text)

@@ -1,13 +1,12 @@
 """eICU's static + temporal cohorts in FIDDLE's spirit [fiddle2020].
 
-`mortality48`: the first 48 h of adult stays of 48 h or more; label: death in hospital.
-`arf4`: the first 4 h of adult stays of 4 h or more; label: acute respiratory failure
-later in the stay, that is PEEP or mechanical ventilation; stays in which it begins
-within 4 h, or began before them, are left out. Static: patient and treatment (what was
-begun in the window); temporal: the other tables of [flexgen2024, Table 6], hour by
-hour.
-
-# Deviation: which rows count as PEEP or ventilation is our reading (`onsets`).
+`mortality48`: the first 48 h of adult stays of 48 h or more whose discharge status is
+known; label: death in hospital. `arf4`: the first 4 h of adult stays of 4 h or more;
+label: acute respiratory failure later, that is PEEP or mechanical ventilation; stays in
+which it begins within 4 h, or began before them, are left out, and so are hospitals
+that record neither respiratoryCare nor respiratoryCharting of anybody. Static: patient
+and treatment (what was begun in the window); temporal: the other tables of
+[flexgen2024, Table 6], hour by hour.
 """
 
 from typing import Any
@@ -27,6 +26,7 @@ from jaxehr.data.eicu_tables import (
     STAY,
     one_table,
     read_patients,
+    with_discharge,
 )
 from jaxehr.data.events import EventOptions, choose, static_features, tidy
 from jaxehr.data.hospital import BAD, Hospital, checked, fetch, provenance, step, table
@@ -42,11 +42,14 @@ def plan(
     """The cohort of an opened folder but for the grid; `task` is a key of `MINUTES`."""
     minutes, label = MINUTES[task], LABEL if task == "mortality48" else ARF
     hours = minutes // 60
-    stays = read_patients(hospital)
+    patients = read_patients(hospital)
+    stays = (
+        patients if task == "arf4" else with_discharge(hospital, patients, place=False)
+    )
     stays = step(hospital, "of adults", stays.filter(stays.age >= 18), KEYS)
     stays = stays.filter(stays.unitdischargeoffset >= minutes)
     stays = step(hospital, f"of {hours} h or more", stays, KEYS)
-    stays = arf(hospital, stays) if task == "arf4" else stays
+    stays = arf(hospital, stays, patients) if task == "arf4" else stays
     static = stays.select(STAY, PERSON, *CODED, *NUMERIC, label)
     people = fetch(hospital.engine, static.order_by(STAY))
     people, treated = with_treatments(hospital, stays, people, minutes, options)
@@ -69,12 +72,15 @@ def plan(
     return Plan(schema, people, rows, chosen, axes, made, where)
 
 
-def arf(hospital: Hospital, stays: Any) -> Any:
+def arf(hospital: Hospital, stays: Any, patients: Any) -> Any:
     """Stays of `arf4` with the label `ARF`, without those of an onset before hour 4."""
-    rows = onsets(hospital).inner_join(stays.select(STAY, "unitdischargeoffset"), STAY)
+    care, charting = read_breathing(hospital)
+    seen = ibis.union(care.select(STAY), charting.select(STAY))
+    recording = patients.semi_join(seen, STAY).select("hospitalid")
+    stays = stays.semi_join(recording, "hospitalid")
+    stays = step(hospital, "of hospitals that record breathing", stays, KEYS)
     # A sign before the stay counts: who comes ventilated has no onset to foretell.
-    rows = rows.filter(rows.offset <= rows.unitdischargeoffset)
-    first = rows.group_by(first_stay=STAY)
+    first = onsets(care, charting).group_by(first_stay=STAY)
     first = first.aggregate(onset=lambda t: t.offset.min())
     stays = stays.left_join(first, stays[STAY] == first.first_stay)
     late = stays.onset.isnull() | (stays.onset >= MINUTES["arf4"])
@@ -82,35 +88,28 @@ def arf(hospital: Hospital, stays: Any) -> Any:
     return step(hospital, "without respiratory failure before hour 4", stays, KEYS)
 
 
-def onsets(hospital: Hospital) -> Any:
-    """Stay and minute of each sign: a PEEP value, a treatment, a ventilator start."""
-    charted = table(
-        hospital,
-        "respiratoryCharting",
-        {
-            STAY: "int64",
-            "respchartoffset": "int64",
-            "respchartvaluelabel": "string",
-            "respchartvalue": "string",
-        },
-    )
-    peep = charted.respchartvaluelabel.upper().isin(["PEEP", "PEEP/CPAP"])
-    peep = peep & charted.respchartvalue.notnull()
-    treated = read_treatments(hospital)
-    ventilated = treated.treatmentstring.contains("mechanical ventilation")
-    care = {STAY: "int64", "ventstartoffset": "int64"}
-    care = table(hospital, "respiratoryCare", care)
-    parts = [
-        ("respiratoryCharting", charted.filter(peep), "respchartoffset"),
-        ("treatment", treated.filter(ventilated), "treatmentoffset"),
-        # 0 stands for no ventilator.
-        ("respiratoryCare", care.filter(care.ventstartoffset != 0), "ventstartoffset"),
-    ]
+def read_breathing(hospital: Hospital) -> tuple[Any, Any]:
+    """The columns of respiratoryCare and respiratoryCharting that hold signs."""
+    kinds = {STAY: "int64", "respcarestatusoffset": "int64", "peeplimit": "float64"}
+    kinds |= {"ventstartoffset": "int64"}
+    care = table(hospital, "respiratoryCare", kinds)
+    care = checked(hospital, "respiratoryCare", care)
+    kinds = {STAY: "int64", "respchartoffset": "int64", "respchartvalue": "string"}
+    kinds |= {"respchartvaluelabel": "string"}
+    charting = table(hospital, "respiratoryCharting", kinds)
+    return care, checked(hospital, "respiratoryCharting", charting)
+
+
+def onsets(care: Any, charting: Any) -> Any:
+    """Stay and minute of FIDDLE's signs: a ventilator, a limit or a value of PEEP."""
+    labels = charting.respchartvaluelabel.isin(["PEEP", "PEEP/CPAP"])
+    peep = charting.filter(labels & charting.respchartvalue.notnull())
+    ventilated = care.filter(care.ventstartoffset != 0)  # 0 stands for no ventilator
+    limited = care.filter(care.peeplimit.notnull())
     return ibis.union(
-        *(
-            checked(hospital, name, rows.select(STAY, BAD, offset=rows[offset]))
-            for name, rows, offset in parts
-        )
+        ventilated.select(STAY, offset="ventstartoffset"),
+        limited.select(STAY, offset="respcarestatusoffset"),
+        peep.select(STAY, offset="respchartoffset"),
     )
 
 

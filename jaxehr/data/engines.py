@@ -231,6 +231,14 @@ def fetch(engine: Engine, expression: Any) -> pa.Table:
     return engine.backend.to_pyarrow(expression)
 
 
+def microseconds(engine: Engine, time: Any) -> Any:
+    """Microseconds of a timestamp since 1970; Ibis has no function for it on Spark."""
+    kinds = ((ibis.dtype("timestamp"),), ibis.dtype("int64"))
+    name = "unix_micros" if engine.session else "epoch_us"
+    builtin: Any = ibis.udf.scalar.builtin
+    return builtin(lambda time: None, name=name, signature=kinds)(time)
+
+
 def failures() -> tuple[type[Exception], ...]:
     """What engines raise when a file cannot be read or the memory does not suffice."""
     found: list[type[Exception]] = [duckdb.Error, pa.ArrowException, EOFError]

@@ -37,7 +37,8 @@ class EventOptions(EngineOptions):
     max_categories: int = 20
     """Most values of a coded variable; with more it is left out."""
     items: tuple[str, ...] = ()
-    """Only these variables: item ids of MIMIC-III, codes of MEDS; empty = all."""
+    """Only these variables: item ids of MIMIC-III (225158/h: the rate of 225158), codes
+    of MEDS; empty = all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,6 +14,7 @@ a minimum. Nothing here loops over patients or rows, and DuckDB spills to a temp
 folder above its memory limit.
 """
 
+import fractions
 import math
 import os
 import pathlib
@@ -98,6 +99,15 @@ def count_steps(
 def time_dtype(step: float) -> str:
     """Dtype of a time column that starts at 0: integer on a grid of whole steps."""
     return "int64" if float(step).is_integer() else "double"
+
+
+def holding(dtype: str, start: float, step: float, num_steps: int) -> str:
+    """`dtype` if every time of a grid is a value of it, else double (0.1: no float)."""
+    parts = max(fractions.Fraction(end).denominator for end in (start, step))
+    fits = parts == 1
+    if dtype == "float":
+        fits = parts * (abs(start) + num_steps * step) <= 2**24
+    return dtype if fits else "double"
 
 
 def bounded(value: Any, lower: Any, upper: Any) -> Any:

@@ -33,7 +33,7 @@ from jaxehr.data.engines import (
     open_engine,
     scan,
 )
-from jaxehr.data.raw_tables import ROW
+from jaxehr.data.raw_tables import ROW, parsed
 from jaxehr.data.split import hashed_share
 
 LOG = logging.getLogger("jaxehr.prepare")
@@ -187,7 +187,7 @@ def casts(raw: Any, columns: dict[str, str]) -> tuple[dict[str, Any], Any]:
             cast[column] = value.cast(kind)
             continue
         value = value.strip().nullif("").nullif("NA")
-        cast[column] = value if kind == "string" else value.try_cast(kind)
+        cast[column] = value if kind == "string" else parsed(value, kind)
         if kind != "string":
             wrong = value.notnull() & cast[column].isnull()
             told = ibis.literal(

@@ -21,7 +21,7 @@ import numpy as np
 from jaxehr.core.checks import InputError, known
 from jaxehr.core.cohort import Feature, Label, Schema
 from jaxehr.data.columns import FLOATS, INTEGERS, TEXTS, TYPES, text
-from jaxehr.data.gridding import count_steps
+from jaxehr.data.gridding import count_steps, holding
 from jaxehr.data.raw_tables import (
     CSV,
     ROW,
@@ -34,9 +34,11 @@ from jaxehr.data.raw_tables import (
     not_finite,
     number,
     open_tables,
+    parsed,
     refuse_any,
     scalar,
     summary,
+    times,
 )
 from jaxehr.data.texts import FORMS, refuse_forms, refuse_odd, refuse_strange
 
@@ -180,7 +182,7 @@ def typed(raw: Raw, name: str, dtype: str) -> Any:
     if not column.type().is_string():
         return column
     wanted = "boolean" if dtype == "bool" else "float64" if dtype in FLOATS else "int64"
-    return column.strip().try_cast(wanted)
+    return parsed(column.strip(), wanted)
 
 
 def distinct(raw: Raw, name: str, dtype: str, limit: int) -> list[Any]:
@@ -264,7 +266,7 @@ def check_times(raw: Raw, options: TablesOptions) -> None:
             f"{raw.path}: column {time!r}: times must be numbers, got the type "
             f"{raw.types[time]}; give the time since the start of the stay."
         )
-    value = number(raw, time)
+    value = times(raw, time)
     strange = value.isnull() | not_finite(value)
     rules = [
         Rule(time, column.isnull(), "every row needs a time"),
@@ -278,7 +280,7 @@ def check_times(raw: Raw, options: TablesOptions) -> None:
 
 def refuse_pairs(raw: Raw, id: str, time: str) -> None:
     """Raises InputError when a stay has a time twice."""
-    value = number(raw, time)
+    value = times(raw, time)
     rows = raw.table.select(id=raw.table[id], time=value, row=raw.table[ROW])
     groups = rows.group_by(["id", "time"]).aggregate(
         count=rows.count(), first=rows["row"].min(), last=rows["row"].max()
@@ -304,25 +306,23 @@ def infer_grid(raw: Raw, options: TablesOptions) -> dict[str, Any]:
     their smallest difference, counted from the smallest time.
     """
     check_times(raw, options)
-    value, dtype = number(raw, options.time), time_type(raw, options.time)
+    value, dtype = times(raw, options.time), time_type(raw, options.time)
     if options.step:
         start, step = 0.0, float(options.step)
         last = float(scalar(value.max()))
         num_steps = int(np.floor(np.round(last / step, 9))) + 1
     else:
-        times = raw.table.select(time=value).distinct().limit(100_000).to_pyarrow()
-        times = np.sort(times["time"].to_numpy())
-        start = float(times[0])
-        step = float(np.diff(times).min()) if len(times) > 1 else 1.0
+        found = raw.table.select(time=value).distinct().limit(100_000).to_pyarrow()
+        at = np.sort(found["time"].to_numpy())
+        start = float(at[0])
+        step = float(np.diff(at).min()) if len(at) > 1 else 1.0
         step = float(np.round(step, 9))
-        check_regular(raw, options.time, times, step)
-        num_steps = int(np.rint((times[-1] - start) / step)) + 1
+        check_regular(raw, options.time, at, step)
+        num_steps = int(np.rint((at[-1] - start) / step)) + 1
     if options.hours:  # the same for another cohort, whose stays are shorter
         num_steps = count_steps(options.hours, step, width_name="step")
-    if dtype in INTEGERS and not (step.is_integer() and start.is_integer()):
-        dtype = "double"
-    found = {"start": start, "step": step, "num_steps": num_steps}
-    return {"time": options.time, "time_dtype": dtype, **found}
+    grid = {"start": start, "step": step, "num_steps": num_steps}
+    return {"time": options.time, "time_dtype": holding(dtype, **grid), **grid}
 
 
 def time_type(raw: Raw, name: str) -> str:

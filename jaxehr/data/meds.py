@@ -23,7 +23,7 @@ from jaxehr.core.checks import InputError, known, positive
 from jaxehr.core.cohort import Dataset, Feature, Label, Schema
 from jaxehr.core.files import PathLike, read_json
 from jaxehr.data.columns import listing, pc
-from jaxehr.data.engines import fetch, parts_of, scan, upload
+from jaxehr.data.engines import fetch, microseconds, parts_of, scan, upload
 from jaxehr.data.events import (
     EventOptions,
     choose,
@@ -48,6 +48,7 @@ START, END, LABEL, JOIN = "JAXEHR//START", "JAXEHR//END", "JAXEHR//LABEL", "//"
 PERSON, GROUP = "JAXEHR//PERSON", "person"
 KEYS = Keys(SUBJECT, SUBJECT)
 BIRTH, HOUR, YEAR = "MEDS_BIRTH", 3600, 31_556_952  # seconds
+SECOND = 10**6  # microseconds, the unit of times in MEDS
 Split = Literal["all", "train", "tuning", "held_out"]
 
 
@@ -104,12 +105,18 @@ def plan(hospital: Hospital, schemas: Any, options: MedsOptions) -> Plan:
     axes["step"] = float(options.bin_hours)
     events = read_events(hospital, schemas, options)
     dated = windowed(hospital, events, options)
-    people = read_people(hospital, events, dated, bool(options.start))
+    if options.start:  # subjects without it are nobody of the cohort
+        events = events.semi_join(dated, SUBJECT)
+    people = read_people(hospital, events, dated)
     label, people = read_label(hospital, events, people, options)
     group, people = read_persons(hospital, events, people)
-    static, people = read_static(hospital, events, people, options)
-    plain = dated.filter(~is_special(dated, options))
-    rows = tidy(hospital, plain, KEYS, options.hours)
+    fixed = events.filter(events["at"].isnull())
+    fixed, dated = (mapped(hospital, rows, options) for rows in (fixed, dated))
+    static, people = read_static(hospital, fixed, people, options)
+    if options.features:
+        text = "of the features asked for"
+        dated = step(hospital, text, dated, KEYS, store=False)
+    rows = tidy(hospital, dated, KEYS, options.hours)
     chosen = choose(hospital, rows, KEYS, people.num_rows, options)
     made = provenance(hospital, "meds", options, variables=chosen.notes)
     schema = Schema(
@@ -145,7 +152,7 @@ def load_meds() -> Any:
 
 
 def read_events(hospital: Hospital, schemas: Any, options: MedsOptions) -> Any:
-    """The checked events of the wanted split, under one key a feature."""
+    """The checked events of the wanted split, the code as key."""
     data = hospital.folder / schemas.data_subdirectory
     if not data.is_dir():
         raise InputError(f"{hospital.folder}: not a MEDS dataset: no folder data/.")
@@ -157,7 +164,7 @@ def read_events(hospital: Hospital, schemas: Any, options: MedsOptions) -> Any:
     text = raw.text_value if "text_value" in raw.columns else None
     rows = raw.select(
         **{SUBJECT: raw.subject_id},
-        at=raw.time.truncate("s").epoch_seconds().cast("int64"),
+        at=microseconds(hospital.engine, raw.time),
         key=raw.code,
         number=ibis.null("float64") if number is None else number.cast("float64"),
         text=ibis.null("string") if text is None else text.cast("string"),
@@ -167,7 +174,7 @@ def read_events(hospital: Hospital, schemas: Any, options: MedsOptions) -> Any:
         members = upload(hospital.engine, of_split(hospital, schemas, options))
         rows = rows.semi_join(members, SUBJECT)
         rows = step(hospital, f"of the split {options.split}", rows, KEYS, store=False)
-    return mapped(hospital, rows, options)
+    return rows
 
 
 def validate(path: str, schema: Any) -> None:
@@ -194,7 +201,11 @@ def of_split(hospital: Hospital, schemas: Any, options: MedsOptions) -> pa.Table
 
 
 def mapped(hospital: Hospital, rows: Any, options: MedsOptions) -> Any:
-    """Codes of the map of features get the feature's name; others are left out."""
+    """The events of features, under one key a feature.
+
+    Codes of the map of features get the feature's name; others are left out.
+    """
+    rows = rows.filter(~is_special(rows, options))
     if not options.features:
         return rows
     found = read_json(options.features)
@@ -207,10 +218,8 @@ def mapped(hospital: Hospital, rows: Any, options: MedsOptions) -> Any:
     pairs = [(code, name) for name, codes in found.items() for code in codes]
     columns = dict(zip(("of_code", "name"), map(list, zip(*pairs))))
     table = upload(hospital.engine, pa.table(columns))
-    both = rows.left_join(table, rows.key == table.of_code)
-    both = both.filter(both.name.notnull() | is_special(both, options))
-    both = without(both.mutate(key=both.name.coalesce(both.key)), "of_code", "name")
-    return step(hospital, "of the features asked for", both, KEYS, store=False)
+    both = rows.inner_join(table, rows.key == table.of_code)
+    return without(both.mutate(key=both.name), "of_code", "name")
 
 
 def is_special(rows: Any, options: MedsOptions) -> Any:
@@ -237,28 +246,24 @@ def windowed(hospital: Hospital, events: Any, options: MedsOptions) -> Any:
     first = first.select(SUBJECT, zero=first.began.coalesce(first.seen))
     rows = dated.inner_join(first, SUBJECT)
     rows = rows.mutate(
-        hour=(rows["at"] - rows.zero) / HOUR,
+        hour=(rows["at"] - rows.zero) / (HOUR * SECOND),
         label=ibis.null("string"),
         unit=ibis.null("string"),
     )
     return step(hospital, "dated", rows, KEYS)
 
 
-def read_people(hospital: Hospital, events: Any, dated: Any, started: bool) -> pa.Table:
-    """One row a subject: age at time 0, and the hour of `END` where there is one.
-
-    Subjects without a dated code are among them unless `started`.
-    """
+def read_people(hospital: Hospital, events: Any, dated: Any) -> pa.Table:
+    """One row a subject of `events`: age at time 0, and the hour of `END` if any."""
     zero = dated.group_by(SUBJECT).aggregate(
         zero=dated.zero.max(), end=dated.hour.max(where=dated.key == END)
     )
-    if not started:
-        zero = events.select(SUBJECT).distinct().left_join(zero, SUBJECT)
-        zero = zero.select(SUBJECT, "zero", "end")
+    zero = events.select(SUBJECT).distinct().left_join(zero, SUBJECT)
+    zero = zero.select(SUBJECT, "zero", "end")
     birth = events.filter(events.key == BIRTH).group_by(born_subject=SUBJECT)
     birth = birth.aggregate(born=lambda t: t["at"].min())
     both = zero.left_join(birth, zero[SUBJECT] == birth.born_subject)
-    both = both.mutate(**{AGE: (both.zero - both.born) / YEAR})
+    both = both.mutate(**{AGE: (both.zero - both.born) / (YEAR * SECOND)})
     return fetch(hospital.engine, both.select(SUBJECT, AGE, "end").order_by(SUBJECT))
 
 
@@ -315,7 +320,6 @@ def read_persons(
     inside = events.key.startswith(PERSON + JOIN)
     pairs = events.filter(inside).select(SUBJECT, "key").distinct()
     found = fetch(hospital.engine, pairs.order_by([SUBJECT, "key"]))
-    found = found.filter(pc.is_in(found[SUBJECT], value_set=pc.unique(people[SUBJECT])))
     if not len(found):
         return None, people
     at = pc.index_in(people[SUBJECT], value_set=found[SUBJECT].combine_chunks())
@@ -331,10 +335,9 @@ def read_persons(
 
 
 def read_static(
-    hospital: Hospital, events: Any, people: pa.Table, options: MedsOptions
+    hospital: Hospital, fixed: Any, people: pa.Table, options: MedsOptions
 ) -> tuple[tuple[Feature, ...], pa.Table]:
-    """Static features, and the people with their columns."""
-    fixed = events.filter(events["at"].isnull() & ~is_special(events, options))
+    """Static features from the events without a time, and the people with columns."""
     table = fetch(hospital.engine, fixed.order_by([SUBJECT, "key", "number"]))
     groups: dict[str, list[str]] = {}
     for key in sorted(set(table["key"].to_pylist())):

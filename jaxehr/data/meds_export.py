@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jaxehr.core.checks import known
-from jaxehr.core.cohort import Dataset, Feature, Schema
+from jaxehr.core.cohort import Dataset, Feature, Schema, valid_steps
 from jaxehr.core.files import PathLike, new_folder, write_json
 from jaxehr.core.sparse import SparseTable
 from jaxehr.data.assemble import static_rows, temporal_rows
@@ -33,6 +33,7 @@ from jaxehr.data.meds import (
     JOIN,
     LABEL,
     PERSON,
+    SECOND,
     START,
     SUBJECT,
     YEAR,
@@ -97,8 +98,11 @@ def make_events(data: Dataset, subjects: np.ndarray) -> pa.Table:
     if schema.temporal:
         parts += dated_events(data, subjects)
     events = pa.concat_tables(parts)
-    keys = [(name, "ascending") for name in (SUBJECT, "time", "code")]
-    return events.sort_by(keys, null_placement="at_start") if len(events) else events
+    if not len(events):
+        return events
+    events = events.append_column("dated", events["time"].is_valid())
+    keys = [(name, "ascending") for name in (SUBJECT, "dated", "time", "code")]
+    return events.sort_by(keys).drop_columns(["dated"])
 
 
 def dated_events(data: Dataset, subjects: np.ndarray) -> list[pa.Table]:
@@ -133,7 +137,8 @@ def column_events(data: Dataset, subjects: np.ndarray, unit: int) -> list[pa.Tab
     schema = data.schema
     rows = temporal_rows(data)
     owner = np.repeat(subjects, np.asarray(data.cohort.length))
-    times = moments((rows[schema.time].to_numpy() - schema.start) * unit)
+    steps = np.nonzero(valid_steps(data.cohort))[1]
+    times = moments(steps * schema.step * unit)
     parts = []
     for feature in schema.temporal:
         seen = rows[feature.name].is_valid().combine_chunks()
@@ -178,9 +183,13 @@ def value_codes(name: str, subjects: np.ndarray, column: Any) -> pa.Table:
 
 
 def moments(seconds: np.ndarray) -> pa.Array:
-    """Times `seconds` after `EPOCH`, to the second."""
-    whole = np.rint(np.asarray(seconds, np.float64)).astype("timedelta64[s]")
-    return pa.array((np.datetime64(EPOCH, "s") + whole).astype("datetime64[us]"))
+    """Times `seconds` after `EPOCH`, up to the next microsecond.
+
+    A time that was rounded down would lie in the step before its own.
+    """
+    parts = np.round(np.asarray(seconds, np.float64) * SECOND, 3)
+    whole = np.ceil(parts).astype("timedelta64[us]")
+    return pa.array(np.datetime64(EPOCH, "us") + whole)
 
 
 def event_table(

@@ -5,7 +5,9 @@ transfer, no other such stay in the admission; label: death in hospital. `arf4`:
 first 4 h of adult MetaVision stays of 4 h or more; label: acute respiratory failure
 later in the stay, that is PEEP set or mechanical ventilation; stays in which it begins
 within 4 h, or began before them, are left out. Static: PATIENTS, ADMISSIONS, ICUSTAYS;
-temporal: the other tables of [flexgen2024, Table 5], hour by hour.
+temporal: the other tables of [flexgen2024, Table 5], hour by hour. An infusion is its
+mean rate, an amount an hour, in each hour in which it ran; what was given at once is
+its amount at its time; a procedure is done in each hour that it lasted.
 
 # Deviation: FIDDLE takes the stays of `mortality48` from a published list; here the
 # rules behind that list are applied. FIDDLE keeps variables that 0.1 % of stays have,
@@ -41,6 +43,8 @@ from jaxehr.data.mimic3_stays import (
 from jaxehr.data.parts import Plan
 
 TIME, HOUR, YEAR = "hour", 3600, 31_556_952
+DOSE = 60  # seconds from the start to the end of what was given at once
+RATE = "/h"  # ends the key and the unit of a rate
 HOURS = {"mortality48": 48, "arf4": 4}
 PEEP, VENTILATION = 220339, (225792, 225794)
 ARF = "respiratory_failure"
@@ -57,6 +61,8 @@ class Events(NamedTuple):
     flag: str = ""  # a row counts unless this column is one of `refused`
     refused: tuple[str, ...] | tuple[float, ...] = ()
     stay: str = STAY  # or PERSON, where the table does not know ICU stays
+    end: str = ""  # of what lasts from `time` on; see `spread`
+    rate: str = ""  # null unless the number ran in at a rate; see `rates`
 
 
 TABLES = {
@@ -70,13 +76,15 @@ TABLES = {
         "starttime",
         number="amount",
         unit="amountuom",
+        end="endtime",
+        rate="rate",
         flag="statusdescription",
         refused=("Rewritten",),
     ),
     "OUTPUTEVENTS": Events(
         "charttime", number="value", unit="valueuom", flag="iserror", refused=(1.0,)
     ),
-    "PROCEDUREEVENTS_MV": Events("starttime"),
+    "PROCEDUREEVENTS_MV": Events("starttime", end="endtime"),
     "MICROBIOLOGYEVENTS": Events("charttime", "spec_itemid", stay=PERSON),
     "DATETIMEEVENTS": Events("charttime"),
 }
@@ -219,7 +227,8 @@ def events(hospital: Hospital, stays: Any, hours: int) -> Any:
     labels = item_labels(hospital)
     parts = [one_table(hospital, name, stays, hours) for name in TABLES]
     rows = ibis.union(*parts)
-    return rows.left_join(labels, rows.key == labels.label_key).drop("label_key")
+    both = rows.left_join(labels, rows["item"] == labels.label_key)
+    return both.drop("item", "label_key")
 
 
 def item_labels(hospital: Hospital) -> Any:
@@ -235,22 +244,61 @@ def item_labels(hospital: Hospital) -> Any:
 
 
 def one_table(hospital: Hospital, name: str, stays: Any, hours: int) -> Any:
-    """The events of one table: person, stay, hour, key, number, text, unit."""
+    """The events of one table: person, stay, hour, item, key, number, text, unit.
+
+    Of what lasts, rows that end before they start are left out, as in FIDDLE.
+    """
     form = TABLES[name]
     kinds = {form.stay: "int64", form.item: "int64", form.time: "timestamp"}
-    kinds |= {form.number: "float64"} if form.number else {}
+    kinds |= {form.end: "timestamp"} if form.end else {}
+    kinds |= {column: "float64" for column in (form.number, form.rate) if column}
     words = [column for column in (form.text, form.unit) if column]
     raw = read_sound(hospital, name, kinds | dict.fromkeys(words, "string"))
     both = raw.inner_join(stays.select(STAY, PERSON, "start"), form.stay)
-    since = (seconds(both[form.time]) - both.start) / HOUR
+    item = both[form.item].cast("string")
     rows = both.select(
         **{PERSON: both[PERSON], STAY: both[STAY]},
-        hour=since,
-        key=both[form.item].cast("string"),
+        begin=seconds(both[form.time]) - both.start,
+        end=seconds(both[form.end or form.time]) - both.start,
+        item=item,
+        key=item,
         number=both[form.number] if form.number else ibis.null("float64"),
         text=both[form.text] if form.text else ibis.null("string"),
         unit=both[form.unit] if form.unit else ibis.null("string"),
+        rated=both[form.rate].notnull() if form.rate else ibis.literal(False),
         **{BAD: both[BAD]},
     )
-    inside = (rows.hour >= 0) & (rows.hour < hours)
-    return checked(hospital, name, rows.filter(inside | rows[BAD].notnull()))
+    sound = rows.end >= rows.begin
+    sound = sound & (rows.number > 0) if form.rate else sound
+    rows = rows.filter(sound | rows[BAD].notnull())
+    rows = rates(rows) if form.rate else rows
+    rows = rows.mutate(end=ibis.greatest(rows.end, rows.begin + 1))
+    inside = (rows.begin < hours * HOUR) & (rows.end > 0)
+    rows = checked(hospital, name, rows.filter(inside | rows[BAD].notnull()))
+    rows = rows.mutate(hour=rows.begin / HOUR)
+    rows = spread(rows, hours) if form.end else rows
+    return rows.select(PERSON, STAY, "hour", "item", "key", "number", "text", "unit")
+
+
+def rates(rows: Any) -> Any:
+    """Infusions as amount an hour under a key of their own; doses as moments.
+
+    How much was given in all, and so for how long, is not known while it runs.
+    """
+    length = rows.end - rows.begin
+    ran = (length > DOSE) | (rows.rated & (length > 0))
+    return rows.mutate(
+        end=ibis.ifelse(ran, rows.end, rows.begin),
+        key=ibis.ifelse(ran, rows.key + RATE, rows.key),
+        number=ibis.ifelse(ran, rows.number * HOUR / length, rows.number),
+        unit=ibis.ifelse(ran, rows.unit + RATE, rows.unit),
+    )
+
+
+def spread(rows: Any, hours: int) -> Any:
+    """A row for every hour of the window in which an event lasts, one for a moment."""
+    begin: Any = ibis.greatest(rows.begin, 0)
+    end: Any = ibis.least(rows.end, hours * HOUR)
+    bins: Any = ibis.range(begin // HOUR, (end - 1) // HOUR + 1)
+    rows = rows.mutate(bin=bins.unnest())
+    return rows.mutate(hour=ibis.greatest(rows.bin.cast("float64"), rows.hour))

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from jaxehr.core.checks import InputError, positive
 from jaxehr.core.sizes import check_size
-from jaxehr.data.columns import TEXTS, listing, text
+from jaxehr.data.columns import DIGITS, DOUBLE, EXACT, TEXTS, WHOLE, listing, text
 from jaxehr.data.gridding import connect, exact
 
 OURS = "jaxehr_"
@@ -290,12 +290,45 @@ def refuse_names(path: str, names: list[str]) -> None:
         )
 
 
+def parsed(value: Any, kind: str) -> Any:
+    """Text as another type, null where it is none.
+
+    Engines read more as numbers, each its own: 1_1, 0x1F, 1.5 as a whole number, 1.5d.
+    """
+    if kind == "int64":
+        value = value.re_extract(WHOLE, 1).nullif("")
+    if kind == "float64":
+        value = ibis.ifelse(value.re_search(DOUBLE), value, None)
+    return value.try_cast(kind)
+
+
 def number(raw: Raw, name: str) -> Any:
     """The column as doubles; null where the text is no number."""
     column = raw.table[name]
     if column.type().is_string():
-        return column.strip().try_cast("float64")
+        return parsed(column.strip(), "float64")
     return column.cast("float64")
+
+
+def too_large(raw: Raw, name: str) -> Any:
+    """True where a whole number is too large to be exact as a double."""
+    column = raw.table[name]
+    if column.type().is_string():
+        trimmed = column.strip()
+        whole = parsed(trimmed, "int64")  # null beyond 18 digits
+        inside = whole.between(-EXACT, EXACT).fill_null(False)
+        return trimmed.re_search(DIGITS) & ~inside
+    if column.type().is_integer():
+        return (column > EXACT) | (column < -EXACT)
+    return column.isnull() & column.notnull()
+
+
+def times(raw: Raw, name: str) -> Any:
+    """The time column as `number`; 0.1 in 32 bits is 0.1, and not 0.10000000149."""
+    column = raw.table[name]
+    if column.type().is_float32():
+        return column.cast("string").cast("float64")
+    return number(raw, name)
 
 
 def not_finite(value: Any) -> Any:

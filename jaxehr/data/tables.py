@@ -19,6 +19,7 @@ from jaxehr.data.assemble import assemble, check_distinct
 from jaxehr.data.columns import (
     FLOATS,
     TEXTS,
+    TOO_LARGE,
     TYPES,
     Place,
     bounds,
@@ -48,6 +49,8 @@ from jaxehr.data.raw_tables import (
     open_tables,
     refuse_any,
     scalar,
+    times,
+    too_large,
 )
 from jaxehr.data.schema_json import schema_from_json
 from jaxehr.data.shards import dense_bytes
@@ -112,7 +115,7 @@ def check_window(raw: Raw, schema: Schema, options: TablesOptions) -> None:
     """Refuses a schema whose grid does not hold what lies in `options.hours`."""
     if not options.hours:
         return
-    value = number(raw, schema.time) - schema.start
+    value = times(raw, schema.time) - schema.start
     ours, given = (
         schema.num_steps,
         count_steps(options.hours, schema.step, width_name="step"),
@@ -151,16 +154,19 @@ def check_features(raws: RawTables, schema: Schema) -> None:
 def feature_rules(raw: Raw, feature: Feature) -> list[Rule]:
     """What the values of one column may not be, in the order of the messages."""
     name, column = feature.name, raw.table[feature.name]
+    exact = Rule(name, too_large(raw, name), *TOO_LARGE)
     if not feature.is_numeric:
         values = typed(raw, name, feature.dtype)
         known = values.isin(list(feature.categories)).fill_null(False)
         rule = f"unknown category; known: {listing(feature.categories)}"
-        return [Rule(name, column.notnull() & ~known, rule)]
+        rules = [Rule(name, column.notnull() & ~known, rule)]
+        return [exact, *rules] if feature.dtype in FLOATS else rules
     value = number(raw, name)
     lower, upper = bounds(feature)
     strange = (column.notnull() & value.isnull()) | not_finite(value)
     outside = (value < lower) | (value > upper)
-    rules = [Rule(name, strange, "values must be finite numbers", empty(raw, name))]
+    finite = "values must be finite numbers"
+    rules = [Rule(name, strange, finite, empty(raw, name)), exact]
     if feature.kind == "integer":
         rules.append(Rule(name, is_fraction(value), "values must be integers"))
     return [*rules, Rule(name, outside, f"values must lie in [{lower}, {upper}]")]
@@ -288,7 +294,7 @@ def check_size(raw: Raw, schema: Schema, stays: int, limit: str) -> None:
     need = COPIES * dense_bytes(schema, stays)
     if need <= size_in_bytes("memory_limit", limit):
         return
-    time = number(raw, schema.time)
+    time = times(raw, schema.time)
     rows = raw.table.select(id=raw.table[schema.id], time=time, row=raw.table[ROW])
     last = rows.order_by([ibis.desc("time"), "row"]).limit(1).to_pyarrow()
     found = last.to_pylist()[0]
@@ -309,7 +315,7 @@ def read_temporal(
     Returns:
       The table; and how many rows were cut off, and stays that have no other row.
     """
-    columns = {schema.id: read_ids(raw, schema), schema.time: number(raw, schema.time)}
+    columns = {schema.id: read_ids(raw, schema), schema.time: times(raw, schema.time)}
     columns |= feature_columns(raw, schema.temporal)
     rows = raw.table.order_by(ROW).select(**columns)
     start, step, num_steps = schema.start, schema.step, schema.num_steps

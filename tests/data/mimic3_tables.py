@@ -11,10 +11,10 @@ HEADERS = {
     "CHARTEVENTS": "row_id,subject_id,hadm_id,icustay_id,itemid,charttime,value,"
     "valuenum,valueuom,error",
     "LABEVENTS": "row_id,subject_id,hadm_id,itemid,charttime,value,valuenum,valueuom",
-    "INPUTEVENTS_MV": "row_id,icustay_id,starttime,itemid,amount,amountuom,"
-    "statusdescription",
+    "INPUTEVENTS_MV": "row_id,icustay_id,starttime,endtime,itemid,amount,amountuom,"
+    "rate,statusdescription",
     "OUTPUTEVENTS": "row_id,icustay_id,charttime,itemid,value,valueuom,iserror",
-    "PROCEDUREEVENTS_MV": "row_id,icustay_id,starttime,itemid",
+    "PROCEDUREEVENTS_MV": "row_id,icustay_id,starttime,endtime,itemid",
     "MICROBIOLOGYEVENTS": "row_id,subject_id,charttime,spec_itemid",
     "DATETIMEEVENTS": "row_id,icustay_id,charttime,itemid",
     "D_ITEMS": "itemid,label",

@@ -25,15 +25,15 @@ HEADERS = {
     "respiratoryCharting": "respchartid,patientunitstayid,respchartoffset,"
     "respchartvaluelabel,respchartvalue",
     "respiratoryCare": "respcareid,patientunitstayid,respcarestatusoffset,airwaytype,"
-    "ventstartoffset",
+    "ventstartoffset,peeplimit",
     "microLab": "microlabid,patientunitstayid,culturetakenoffset,culturesite",
     "nurseCare": "nursecareid,patientunitstayid,nursecareoffset,celllabel,"
     "cellattribute,cellattributevalue",
 }
 
 
-def patient(stay, end="Home,Alive", age="60", minutes=5000):
-    return f"{stay},Male,{age},Caucasian,7,MICU,ER,{end},{minutes},170,80,p{stay}"
+def patient(stay, end="Home,Alive", age="60", minutes=5000, place=7):
+    return f"{stay},Male,{age},Caucasian,{place},MICU,ER,{end},{minutes},170,80,p{stay}"
 
 
 def write(folder, **tables):
@@ -132,7 +132,7 @@ def tables(tmp_path_factory):
             "4,2,-10,1,glucose,99,99,mg/dL,mg/dL,15",  # before the stay
         ],
         respiratoryCharting=["1,2,300,PEEP,5", "2,1,20,FiO2,40", "3,1,20,Mode,CPAP"],
-        respiratoryCare=["1,1,20,Oral ETT,0", "2,2,20,Tracheostomy,0"],
+        respiratoryCare=["1,1,20,Oral ETT,0,", "2,2,20,Tracheostomy,0,"],
         microLab=["1,2,130,Blood"],
         nurseCare=["1,1,10,Hygiene,ADLs,self", "2,2,10,Hygiene,ADLs,assist"],
     )
@@ -168,21 +168,33 @@ def test_tables_as_static_and_temporal_columns(tables):
 
 def test_respiratory_failure(tables):
     data = read([tables], EicuOptions(task="arf4", tables=SOME, min_share=0.0))
-    # 5 is ventilated after half an hour; PEEP of 2 comes after five.
-    assert data.ids.tolist() == [1, 2]
-    assert data.cohort.label.tolist() == [0, 1]
+    # PEEP of 2 comes after five hours; a treatment, as of 5, is no sign.
+    assert data.ids.tolist() == [1, 2, 5]
+    assert data.cohort.label.tolist() == [0, 1, 0]
     assert data.schema.label.name == "respiratory_failure"
 
 
 def test_who_comes_ventilated_is_not_without_onset(tmp_path):
-    care = ["1,1,20,Oral ETT,0", "2,2,20,Oral ETT,-30", "3,3,20,Oral ETT,240"]
+    care = ["1,1,20,ETT,0,", "2,2,20,ETT,-30,", "3,3,20,ETT,240,", "4,5,300,ETT,0,9"]
+    care += ["5,6,239,ETT,0,9"]
     some = {"respiratoryCare": care, "respiratoryCharting": ["1,4,-60,PEEP,5"]}
-    path = "pulmonary|ventilation and oxygenation|mechanical ventilation"
-    some |= {"treatment": [f"1,5,-5,{path}"]}
-    write(tmp_path, patient=[patient(n) for n in range(1, 6)], **some)
+    patients = [patient(n, ",") for n in range(1, 6)]  # of unknown discharge
+    patients += [patient(6, place=8), patient(7, place=8), patient(8, place=9)]
+    write(tmp_path, patient=patients, treatment=[], **some)
     options = EicuOptions(task="arf4", tables=("respiratoryCare",), min_share=0.0)
     data = read([tmp_path], options)
-    assert data.ids.tolist() == [1, 3]
+    # Nobody of hospital 9, to which 8 came, has a row in either table.
+    assert data.ids.tolist() == [1, 3, 5, 7]
+    assert data.cohort.label.tolist() == [0, 1, 1, 0]
+
+
+def test_death_in_hospital_is_the_status(tables, tmp_path):
+    write(tmp_path, patient=[patient(1), patient(2, ",Expired"), patient(3, "Home,")])
+    for path in tables.glob("*.csv"):
+        if path.stem != "patient":
+            (tmp_path / path.name).write_text(path.read_text())
+    data = read([tmp_path], EicuOptions(task="mortality48", tables=SOME, min_share=0.0))
+    assert data.ids.tolist() == [1, 2]
     assert data.cohort.label.tolist() == [0, 1]
 
 
@@ -205,7 +217,7 @@ ABSENT = ("vitalPeriodic", "lab", "nurseCharting")
 DEMO = """
 WITH stays AS (
   SELECT * FROM '{csv}/patient.csv'
-  WHERE hospitaldischargestatus IS NOT NULL AND hospitaldischargelocation IS NOT NULL
+  WHERE hospitaldischargestatus IS NOT NULL
     AND (age = '> 89' OR try_cast(age AS INT) >= 18) AND unitdischargeoffset >= 2880
 ), pressures AS (
   SELECT patientunitstayid, observationoffset // 60 AS hour,
@@ -222,10 +234,16 @@ SELECT (SELECT count(*) FROM stays),
 """
 
 
-def test_demo_against_plain_sql(data_dir, tmp_path):
+@pytest.fixture(scope="module")
+def csv(data_dir, tmp_path_factory):
+    """The folder with the tables of the demo."""
+    folder = tmp_path_factory.mktemp("demo")
     with tarfile.open(data_dir / "eicu-demo/eicu-demo-2.0-partial.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    csv = next(tmp_path.glob("*/csv"))
+        archive.extractall(folder, filter="data")
+    return next(folder.glob("*/csv"))
+
+
+def test_demo_against_plain_sql(csv):
     some = ("vitalAperiodic", "infusionDrug", "respiratoryCharting")
     data = read([csv], EicuOptions(task="mortality48", tables=some))
     expected = duckdb.sql(DEMO.format(csv=csv)).fetchall()[0]
@@ -237,7 +255,44 @@ def test_demo_against_plain_sql(data_dir, tmp_path):
     values = data.cohort.temporal.numeric[..., at][seen]
     found = (len(data.ids), int(data.cohort.label.sum()), len(values))
     assert found == expected[:3]
-    assert found[:2] == (917, 106)
+    assert found[:2] == (920, 106)
     np.testing.assert_allclose(values.mean(), expected[3], rtol=1e-12)
     with pytest.raises(InputError, match="table vitalPeriodic is missing"):
         read([csv])
+
+
+DEMO_ARF = """
+WITH charting AS (
+  SELECT patientunitstayid::INT AS patientunitstayid, respchartoffset::INT AS minute,
+    respchartvaluelabel AS label
+  FROM read_csv('{csv}/respiratorycharting.csv', all_varchar=true, quote='"')
+), care AS (
+  SELECT * FROM '{csv}/respiratorycare.csv'
+), recording AS (
+  SELECT hospitalid FROM '{csv}/patient.csv' JOIN (
+    SELECT patientunitstayid FROM care UNION SELECT patientunitstayid FROM charting
+  ) USING (patientunitstayid)
+), signs AS (
+  SELECT patientunitstayid, minute FROM charting WHERE label IN ('PEEP', 'PEEP/CPAP')
+  UNION ALL
+  SELECT patientunitstayid, ventstartoffset FROM care WHERE ventstartoffset <> 0
+  UNION ALL
+  SELECT patientunitstayid, respcarestatusoffset FROM care WHERE peeplimit IS NOT NULL
+), onset AS (SELECT patientunitstayid, min(minute) AS first FROM signs GROUP BY 1)
+SELECT patientunitstayid, (first IS NOT NULL)::INT
+FROM '{csv}/patient.csv' LEFT JOIN onset USING (patientunitstayid)
+WHERE (age = '> 89' OR try_cast(age AS INT) >= 18) AND unitdischargeoffset >= 240
+  AND hospitalid IN (FROM recording) AND (first IS NULL OR first >= 240)
+ORDER BY 1
+"""
+
+
+def test_demo_of_arf4_against_plain_sql(csv):
+    options = EicuOptions(task="arf4", tables=("respiratoryCare",), min_share=0.0)
+    data = read([csv], options)
+    expected = duckdb.sql(DEMO_ARF.format(csv=csv)).fetchall()
+    assert (len(expected), sum(label for _, label in expected)) == (1702, 103)
+    order = np.argsort(data.ids)
+    assert list(zip(data.ids[order], data.cohort.label[order])) == expected
+    stays = [row["stays"] for row in data.provenance["steps"]]
+    assert stays[3] - stays[4] == 370  # in whom it began before hour 4

@@ -95,6 +95,37 @@ def test_spark_means_of_many_large_values():
     np.testing.assert_array_equal(*found)
 
 
+ENGINES = ["duckdb", pytest.param("spark", marks=needs_spark)]
+READ = {  # text: as a number, as a whole number; DuckDB itself has 1_1 as 11
+    "1_1": (None, None),
+    "0x1F": (None, None),
+    "1.5d": (None, None),
+    "1.5": (1.5, None),
+    " 7 ": (7.0, 7),
+    "+12.00": (12.0, 12),
+    "1e3": (1000.0, None),
+    "123456789012345678": (123456789012345678.0, 123456789012345678),
+    "1234567890123456789": (1234567890123456789.0, None),
+    "": (None, None),
+}
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_engine_reads_the_same_texts_as_numbers(name):
+    texts = pa.table({"text": list(READ), "real": list(READ), "whole": list(READ)})
+    with open_engine(EngineOptions(engine=name, master="local[2]")) as engine:
+        raw = engines.upload(engine, texts)
+        kinds = {"text": "string", "real": "float64", "whole": "int64"}
+        rows = typed(raw, kinds)
+        rows = rows.mutate(whole=rows.whole.cast("string"))  # pandas rounds
+        rows = engines.fetch(engine, rows).to_pylist()
+    whole = [row["whole"] and int(row["whole"]) for row in rows]
+    found = {row["text"]: (row["real"], n) for row, n in zip(rows, whole)}
+    assert found == {text.strip() or None: read for text, read in READ.items()}
+    bad = [row["text"] for row in rows if row["jaxehr_bad"]]
+    assert len(bad) == sum(None in read for text, read in READ.items() if text)
+
+
 def test_bigquery_sql_compiles():
     kinds = dict.fromkeys(vitals.COLUMNS, "string")
     raw = ibis.table(kinds, name="chartevents")

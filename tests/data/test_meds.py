@@ -93,6 +93,22 @@ def test_time_zero_without_a_start_and_subjects_without_series(dataset):
     assert data.cohort.temporal.numeric[1, 0, hr] == 50.0
 
 
+def test_with_a_start_only_its_subjects_need_a_class(tmp_path):
+    """Subject 3 has no ADMIT, and so no class, person or part in static columns."""
+    some = [(n, None, f"JAXEHR//LABEL//ill//{n % 2}", None, None) for n in (1, 2)]
+    some += [(n, None, f"JAXEHR//PERSON//{n}", None, None) for n in (1, 2)]
+    odd = [(3, None, "SEX//X", None, None), (3, None, "SIZE//L", None, None)]
+    events = [row for row in EVENTS if row[0] != 3] + some + odd
+    folder = write(tmp_path / "some", events)
+    data = read([folder], MedsOptions(**SOME, start="ADMIT"))
+    assert data.ids.tolist() == data.groups.tolist() == [1, 2]
+    assert data.cohort.label.tolist() == [1, 0]
+    found = {f.name: f.categories for f in data.schema.static}
+    assert found == {"age": (), "SEX": ("F", "M"), "WEIGHT": ()}
+    with pytest.raises(InputError, match="each of 3 subjects needs one class; 1 have"):
+        read([folder], MedsOptions(**SOME))
+
+
 def test_splits_and_feature_map(dataset, tmp_path):
     chosen = tmp_path / "features.json"
     chosen.write_text(json.dumps({"heart": ["HR", "PULSE"]}))
@@ -100,10 +116,27 @@ def test_splits_and_feature_map(dataset, tmp_path):
     assert data.ids.tolist() == [1, 2]
     assert [f.name for f in data.schema.temporal] == ["heart"]
     steps = [row["step"] for row in data.provenance["steps"]]
-    assert steps[:3] == ["events", "of the split train", "of the features asked for"]
+    wanted = ["events", "of the split train", "dated", "of the features asked for"]
+    assert steps[:4] == wanted
     chosen.write_text("[]")
     with pytest.raises(InputError, match=r"must be \{feature: \[code, ...\], ...\}"):
         read([dataset], MedsOptions(**SOME, features=str(chosen)))
+
+
+def test_a_feature_map_moves_nobody(dataset, tmp_path):
+    """Time 0, age, people and label are those of all codes."""
+    chosen = tmp_path / "features.json"
+    chosen.write_text(json.dumps({"heart": ["HR"], "sex": ["SEX//F", "SEX//M"]}))
+    for more in ({}, {"start": "ADMIT", "label": "MEDS_DEATH"}):
+        whole = read([dataset], MedsOptions(**SOME, **more))
+        data = read([dataset], MedsOptions(**SOME, **more, features=str(chosen)))
+        np.testing.assert_array_equal(data.ids, whole.ids)
+        np.testing.assert_array_equal(data.cohort.label, whole.cohort.label)
+        assert {"age"} <= {f.name for f in data.schema.static} <= {"age", "sex"}
+        ages = [d.cohort.static.numeric[:, 0] for d in (data, whole)]
+        np.testing.assert_array_equal(*ages)
+        hearts = [column(data, "temporal", "heart"), column(whole, "temporal", "HR")]
+        assert hearts[0] == hearts[1]
 
 
 def test_round_trip_keeps_values_times_and_labels(tmp_path):
@@ -139,6 +172,21 @@ def test_round_trip_keeps_values_times_and_labels(tmp_path):
     save_meds(second, tmp_path / "b")
     tables = [pq.read_table(tmp_path / name / "data") for name in "ab"]
     assert tables[0].equals(tables[1])
+
+
+@pytest.mark.parametrize(("step", "unit"), [(0.5, "s"), (1 / 7, "h"), (1e-4, "d")])
+def test_steps_of_no_whole_seconds_come_back(tmp_path, step, unit):
+    data = simulate(SimulateOptions(n=20, steps=40))
+    schema = data.schema.replace(step=step, time_unit=unit, time_dtype="double")
+    save_meds(data._replace(schema=schema), tmp_path / "out")
+    hours = step * {"s": 1 / 3600, "h": 1, "d": 24}[unit]
+    some = MedsOptions(hours=40 * hours, bin_hours=hours, min_share=0.0)
+    again = read([tmp_path / "out"], some)
+    np.testing.assert_array_equal(again.cohort.length, data.cohort.length)
+    for feature in data.schema.temporal:
+        if not feature.is_numeric:
+            names = [column(d, "temporal", feature.name) for d in (data, again)]
+            assert names[0] == names[1]
 
 
 def test_persons_of_several_stays_come_back(tmp_path):

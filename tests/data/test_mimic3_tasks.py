@@ -62,11 +62,11 @@ OTHER = {
         f"3,3,30,50813,{DAY} 04:00:00,30,30,mg/dL",  # another unit
     ],
     "INPUTEVENTS_MV": [
-        f"1,100,{DAY} 03:00:00,225158,50,ml,Stopped",
-        f"2,100,{DAY} 03:00:00,225158,99,ml,Rewritten",
+        f"1,100,{DAY} 03:00:00,{DAY} 03:01:00,225158,50,ml,,Stopped",
+        f"2,100,{DAY} 03:00:00,{DAY} 03:01:00,225158,99,ml,,Rewritten",
     ],
     "OUTPUTEVENTS": [f"1,100,{DAY} 03:00:00,226559,40,ml,"],
-    "PROCEDUREEVENTS_MV": [f"1,300,{DAY} 03:00:00,225792"],
+    "PROCEDUREEVENTS_MV": [f"1,300,{DAY} 03:00:00,{DAY} 05:00:00,225792"],
     "MICROBIOLOGYEVENTS": [f"1,2,{DAY} 02:30:00,70012", "2,2,,70012"],
     "DATETIMEEVENTS": [f"1,200,{DAY} 02:30:00,225754"],
     "D_ITEMS": ["220045,Heart Rate", "220048,Rhythm", "70012,BLOOD CULTURE"],
@@ -134,9 +134,44 @@ def test_events_of_every_table(mortality):
     assert cells(mortality, "Lactate [50813]") == {(100, 2): 2.0, (200, 2): 3.0}
     assert cells(mortality, "225158") == {(100, 1): 50.0}
     assert cells(mortality, "226559") == {(100, 1): 40.0}
-    assert cells(mortality, "225792") == {(300, 1): "done"}
+    assert cells(mortality, "225792") == {(300, 1): "done", (300, 2): "done"}
     assert cells(mortality, "BLOOD CULTURE [70012]") == {(200, 0): "done"}
     assert cells(mortality, "225754") == {(200, 0): "done"}
+
+
+def test_what_lasts_is_spread_over_its_hours(tmp_path):
+    """Stays begin at 02:00 and the window of arf4 ends at 06:00."""
+    given = [
+        ("02:30", "15:30", 7, 26, "ml", 2, ""),  # 13 h, past the window
+        ("01:30", "03:00", 8, 3, "ml", 2, ""),  # from before the stay
+        ("01:00", "02:00", 8, 5, "ml", 2, ""),  # over when it begins
+        ("03:10", "03:11", 7, 9, "ml", "", ""),  # at once
+        ("03:20", "05:20", 9, 4, "mEq.", "", ""),  # an additive, without a rate
+        ("03:20", "05:20", 9, -4, "mEq.", 2, ""),
+        ("04:00", "03:00", 9, 100, "mEq.", 2, ""),
+        ("02:00", "02:00", 6, 7, "ml", 2, ""),
+    ]
+    rows = [
+        f"{n},100,{DAY} {start}:00,{DAY} {end}:00,{','.join(map(str, rest))}"
+        for n, (start, end, *rest) in enumerate(given)
+    ]
+    done = [
+        f"1,100,{DAY} 01:00:00,{DAY} 03:30:00,5",
+        f"2,200,{DAY} 05:30:00,2101-01-09 00:00:00,5",
+        f"3,200,{DAY} 00:30:00,{DAY} 02:00:00,5",
+    ]
+    tables = {"ADMISSIONS": ADMITTED, "ICUSTAYS": STAYS, "PATIENTS": PEOPLE}
+    tables |= OTHER | {"CHARTEVENTS": [], "INPUTEVENTS_MV": rows}
+    write_tables(tmp_path, **tables | {"PROCEDUREEVENTS_MV": done})
+    data = read([tmp_path], Mimic3Options(task="arf4", min_share=0.0))
+    assert cells(data, "7/h") == {(100, hour): 2.0 for hour in range(4)}
+    assert cells(data, "8/h") == {(100, 0): 2.0}
+    assert cells(data, "9/h") == {(100, hour): 2.0 for hour in (1, 2, 3)}
+    assert cells(data, "7") == {(100, 1): 9.0}
+    assert cells(data, "6") == {(100, 0): 7.0}
+    assert cells(data, "5") == {(100, 0): "done", (100, 1): "done", (200, 3): "done"}
+    units = {f.name: f.unit for f in data.schema.temporal}
+    assert (units["7"], units["7/h"], units["9/h"]) == ("ml", "ml/h", "mEq./h")
 
 
 def test_static_columns(mortality):
@@ -157,7 +192,8 @@ def test_arf_excludes_early_onsets_and_labels_late_ones(folder):
 
 
 def test_who_comes_ventilated_is_not_without_onset(tmp_path):
-    ventilated = [f"1,100,{DAY} 01:30:00,225792", f"2,200,{DAY} 06:00:00,225794"]
+    times = [(100, "01:30"), (200, "06:00")]
+    ventilated = [f"1,{n},{DAY} {t}:00,{DAY} 09:00:00,225792" for n, t in times]
     peep = [f"20,3,30,300,220339,{DAY} 01:59:59,5,5,cmH2O,0", CHARTED[0], CHARTED[4]]
     wrong = [f"21,6,60,600,220339,{DAY} 03:00:00,5,5,cmH2O,1"]  # an error
     tables = {"ADMISSIONS": ADMITTED, "ICUSTAYS": STAYS, "PATIENTS": PEOPLE}

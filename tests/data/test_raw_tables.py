@@ -12,6 +12,7 @@ from test_tables import STATIC, TEMPORAL, cells, options, write
 
 from jaxehr.api import read_tables
 from jaxehr.core.checks import InputError
+from jaxehr.data.assemble import assemble, disassemble
 from jaxehr.data.infer import infer_schema
 from jaxehr.data.meds_export import save_meds
 from jaxehr.data.schema_json import schema_to_json
@@ -152,6 +153,19 @@ def test_a_name_is_no_pattern(tmp_path, name):
     for ending in (".csv", ".csv.parquet"):
         data = read(TablesOptions(static=str(tmp_path / name) + ending, id="pid"))
         assert data.cohort.static.numeric[:, 0].tolist() == [0.5, 3.25]
+
+
+def test_codes_with_an_underscore_are_texts(tmp_path):
+    values = ["1_1", "1_2", "2_1", "1_1", "2_2"]
+    found = read(one_column(tmp_path, values)).schema.static[0]
+    assert (found.dtype, found.categories) == ("string", ("1_1", "1_2", "2_1", "2_2"))
+    chosen = one_column(tmp_path, ["1", "2", "1", "2", "1"])
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(schema_to_json(infer_schema(chosen))))
+    for odd in ("0x1", "1_1", "1.5"):
+        changed = one_column(tmp_path, ["1", odd, "2"], schema=str(path))
+        with pytest.raises(InputError, match=f"unknown category; .* got '{odd}'"):
+            read(changed)
 
 
 # Ids
@@ -334,3 +348,60 @@ def test_decimals_become_integers_or_doubles(tmp_path):
     assert data.schema.id_dtype == "int64"
     assert data.schema.label.classes == (0, 1)
     np.testing.assert_array_equal(data.cohort.static.numeric[:, 0], np.arange(40) / 4)
+
+
+@pytest.mark.parametrize("step", [0, 0.1])
+def test_times_of_32_bits_are_the_decimals_they_show(tmp_path, step):
+    grid = np.arange(100) / 10
+    columns = {
+        "pid": np.repeat([1, 2], 100),
+        "t": pa.array(np.tile(grid, 2), pa.float32()),
+        "x": np.arange(200) + 0.5,
+    }
+    path = parquet(tmp_path, columns, "t.parquet")
+    chosen = TablesOptions(temporal=path, time="t", id="pid", step=step)
+    data = read(chosen)
+    assert data.cohort.temporal.observed.sum() == 200
+    assert data.schema.time_dtype == "double"
+    save_cohort(data, tmp_path / "cohort")
+    again = load_cohort(tmp_path / "cohort")
+    np.testing.assert_array_equal(again.cohort.temporal[0], data.cohort.temporal[0])
+    table = pq.read_table(tmp_path / "cohort" / "temporal.parquet")
+    assert table["t"].to_pylist() == grid.tolist() * 2
+
+
+def test_a_grid_of_halves_keeps_its_32_bits(tmp_path):
+    times = pa.array([0, 0.5, 1.5], pa.float32())
+    path = parquet(tmp_path, {"pid": [1, 1, 1], "t": times, "x": [0.5, 1, 2]})
+    schema = read(TablesOptions(temporal=path, time="t", id="pid")).schema
+    assert (schema.time_dtype, schema.step, schema.num_steps) == ("float", 0.5, 4)
+    thirds = schema.replace(step=1 / 3, num_steps=3000)  # an edited schema
+    at = pa.array([0, 1 / 3, 2999 / 3], pa.float32())
+    static = pa.table({"pid": [1]})
+    rows = pa.table({"pid": [1, 1, 1], "t": at, "x": [0.5, 1, 2]})
+    data = assemble(thirds, static, rows, {})
+    assert np.flatnonzero(data.cohort.temporal.observed[0]).tolist() == [0, 1, 2999]
+    again = assemble(thirds, *disassemble(data), {})
+    np.testing.assert_array_equal(again.cohort.length, data.cohort.length)
+    off = rows.set_column(1, "t", pa.array([0, 1 / 3, 999.5], pa.float32()))
+    with pytest.raises(InputError, match=r"multiples of 0.333333 from 0, got 999.5"):
+        assemble(thirds, static, off, {})
+
+
+LARGE = 123456789012345678
+
+
+@pytest.mark.parametrize("places", ["", ".0", "0"])
+def test_integers_that_doubles_round_are_refused(tmp_path, places):
+    values = [LARGE + i for i in range(12)]
+    rule = r"integers must lie in \[-2\*\*53, 2\*\*53\], got .*12345678.* at data row"
+    with pytest.raises(InputError, match=rule):
+        read(one_column(tmp_path, [f"-{value}{places}" for value in values]))
+    path = parquet(tmp_path, {"pid": list(range(12)), "x": values})
+    with pytest.raises(InputError, match=rule + " 1 .id 0.; 12 of 12"):
+        read(TablesOptions(static=path, id="pid"))
+    exact = [2**53 - i for i in range(12)]
+    data = read(one_column(tmp_path, exact))
+    assert data.cohort.static.numeric[:, 0].astype(int).tolist() == exact
+    few = [LARGE, LARGE + 1] * 6  # codes are no numbers
+    assert read(one_column(tmp_path, few)).schema.static[0].categories == tuple(few[:2])

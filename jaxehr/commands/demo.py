@@ -36,15 +36,13 @@ def run(words: list[str]) -> int:
     from jaxehr.commands.train import train
     from jaxehr.core.cohort import num_patients
     from jaxehr.data.registry_cohorts import NafldOptions, nafld
-    from jaxehr.data.store import SYNTHETIC, load_cohort, save_cohort
+    from jaxehr.data.store import load_cohort, save_cohort
     from jaxehr.metrics.evaluate import QUICK
     from jaxehr.models.cdmt.config import CdmtConfig, CdmtSampling
-    from jaxehr.report.html import REPORT
     from jaxehr.training.config import TrainConfig
 
     out = arguments.out
-    check_output(out / "synthetic", SYNTHETIC)
-    check_output(out / "report", REPORT)
+    check_replaced(out)
     if holds_cohort(out / "real"):
         check_size(out, load_cohort(out / "real").provenance, arguments.n)
     else:
@@ -93,6 +91,15 @@ def check_folder(path: pathlib.Path) -> None:
         raise InputError(
             f"{path}: is not empty and holds no demo; choose another --out."
         )
+
+
+def check_replaced(path: pathlib.Path) -> None:
+    """Raises where what a demo that goes on replaces is not of an earlier one."""
+    from jaxehr.data.store import SYNTHETIC
+    from jaxehr.report.html import REPORT
+
+    check_output(path / "synthetic", SYNTHETIC)
+    check_output(path / "report", REPORT)
 
 
 def holds_cohort(folder: PathLike) -> bool:

@@ -8,12 +8,12 @@ from typing import Any
 
 import tyro
 
-from jaxehr.commands.evaluate import load_real
+from jaxehr.commands.evaluate import load_real, read_lines
 from jaxehr.commands.flags import flag, read_flags
 from jaxehr.commands.outputs import check_output
-from jaxehr.core.checks import InputError
+from jaxehr.core.checks import InputError, check_seed
 from jaxehr.core.files import read_json
-from jaxehr.devices import check_seed, configure
+from jaxehr.devices import configure
 from jaxehr.progress import Progress
 
 SWITCH = tyro.conf.FlagCreatePairsOff[bool]
@@ -166,6 +166,7 @@ def audit(arguments: Any, config: Any) -> Any:
             holdout,
             policy=policy,
             model=model,
+            lines=read_lines(arguments.run) if arguments.run else None,
             shadow=arguments.shadow > 0,
             seed=arguments.seed,
             config=config,

@@ -6,9 +6,9 @@ import pathlib
 from typing import Any
 
 from jaxehr.commands.flags import distributed_flag, flag, read_flags
-from jaxehr.commands.outputs import check_output
-from jaxehr.core.checks import InputError
-from jaxehr.devices import check_seed, configure
+from jaxehr.commands.outputs import check_output, check_writable
+from jaxehr.core.checks import InputError, check_seed
+from jaxehr.devices import configure
 from jaxehr.jobs import progress_stream
 from jaxehr.progress import Progress
 from jaxehr.registry import chosen_metrics
@@ -150,6 +150,7 @@ def check_remember(folder: pathlib.Path | None, distributed: bool) -> None:
         )
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--remember {folder}: must be a folder, is a file.")
+    check_writable(f"--remember {folder}", folder)
 
 
 def without_rules(schema: Any) -> Any:

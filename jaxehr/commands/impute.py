@@ -7,8 +7,8 @@ import numpy as np
 
 from jaxehr.commands.flags import flag, read_flags
 from jaxehr.commands.outputs import check_output
-from jaxehr.core.checks import positive
-from jaxehr.devices import check_seed, configure
+from jaxehr.core.checks import check_seed, positive
+from jaxehr.devices import configure
 from jaxehr.progress import Progress
 
 

@@ -16,10 +16,16 @@ def check_output(path: pathlib.Path, replaces: Kind | None = None) -> None:
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file; choose another folder.")
     check_free(path, replaces)
-    above = path.absolute().parent
+    check_writable(path, path.absolute().parent)
+
+
+def check_writable(shown: object, folder: pathlib.Path) -> None:
+    """Raises unless files can be made in a folder, or the folder itself, of which
+    `shown` is what the user wrote."""
+    above = folder.absolute()
     while not above.exists():
         above = above.parent
     if not above.is_dir():
-        raise InputError(f"{path}: {above} is a file; choose another folder.")
+        raise InputError(f"{shown}: {above} is a file; choose another folder.")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise InputError(f"{path}: {above} is not writable; choose another folder.")
+        raise InputError(f"{shown}: {above} is not writable; choose another folder.")

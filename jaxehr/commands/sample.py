@@ -12,10 +12,10 @@ from jaxehr.commands.flags import (
     section,
 )
 from jaxehr.commands.outputs import check_output
-from jaxehr.core.checks import InputError, known, positive
+from jaxehr.core.checks import InputError, check_seed, known, positive
 from jaxehr.core.cohort import Dataset, Schema
 from jaxehr.core.files import read_json
-from jaxehr.devices import Profile, check_seed, configure
+from jaxehr.devices import Profile, configure
 from jaxehr.jobs import progress_stream
 from jaxehr.progress import Progress
 from jaxehr.registry import MODELS, find, model_entry

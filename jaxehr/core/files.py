@@ -1,12 +1,15 @@
-"""Writing that leaves nothing half done: a temporary sibling, then one rename."""
+"""Writing that leaves nothing half done: a temporary sibling, then one rename.
+
+Who may read what is written is the user's choice: it is made as the umask says.
+"""
 
 import contextlib
 import fnmatch
 import json
 import os
 import pathlib
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -79,15 +82,13 @@ def new_folder(
     check_free(target, replaces)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = pathlib.Path(
-            tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.")
-        )
+        temporary = sibling(target)
+        temporary.mkdir()
     except OSError as error:
         raise InputError(
             f"{target}: cannot be written ({error.strerror or error})."
         ) from error
     try:
-        os.chmod(temporary, 0o755)
         yield temporary
         replace_folder(temporary, target)
     except OSError as error:
@@ -98,24 +99,28 @@ def new_folder(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def sibling(target: pathlib.Path, kind: str = "") -> pathlib.Path:
+    """A hidden name beside `target` that nothing has yet."""
+    return target.parent / f".{target.name}.{kind}{secrets.token_hex(4)}"
+
+
 def replace_folder(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Moves `source` to `target`; an old one stays until the new one is in place."""
+    """Moves `source` to `target`; an old one is back in place after any error.
+
+    Only a process that is killed between the two renames leaves it beside the target,
+    as .NAME.old.*.
+    """
     if not target.exists():
         os.rename(source, target)
         return
-    old = pathlib.Path(
-        tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old.")
-    )
-    kept = old / "old"
+    old = sibling(target, "old.")
     try:
-        os.rename(target, kept)
+        os.rename(target, old)
         os.rename(source, target)
-    except OSError:
-        if kept.exists():
-            os.rename(kept, target)
-        old.rmdir()
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    finally:  # also Ctrl-C, which may come after either of them
+        if old.exists() and not target.exists():
+            os.rename(old, target)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: PathLike, text: str) -> None:
@@ -126,20 +131,17 @@ def write_text(path: PathLike, text: str) -> None:
 def write_bytes(path: PathLike, content: bytes) -> None:
     """Writes a whole file or nothing."""
     target = pathlib.Path(path)
+    temporary = sibling(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.name}."
-        )
         try:
-            with os.fdopen(handle, "wb") as stream:
+            with open(temporary, "xb") as stream:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())  # or a name may outlive what it names
-            os.chmod(temporary, 0o644)
             os.replace(temporary, target)
         finally:
-            pathlib.Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror}).") from error
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pyarrow.parquet as pq
 
-from jaxehr.core.checks import InputError, positive
+from jaxehr.core.checks import InputError, check_seed, positive
 from jaxehr.core.cohort import Dataset
 from jaxehr.core.files import PathLike, new_folder
 from jaxehr.data.schema_json import same_columns
@@ -34,6 +34,7 @@ def impute_run(
     Raises:
       InputError: the model cannot impute, another schema, a patient with nothing.
     """
+    check_seed(seed)
     positive(draws=draws)
     if run.model.impute is None:
         raise InputError(

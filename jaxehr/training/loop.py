@@ -41,6 +41,7 @@ from jaxehr.training.steps import (
 )
 from jaxehr.training.turns import Layout, layout, players_of
 
+ADVICE = "lower --learning-rate and train into another folder."
 DISPATCH_SECONDS = 2.0  # so that a signal is answered and the progress bar moves
 
 
@@ -143,7 +144,8 @@ def train(
       callbacks: called with (step, metrics) after every dispatch.
       checkpoint: folder; if it holds a checkpoint, training goes on from there.
       announce: receives the estimate of memory and time before training starts.
-      start: the state another stage ended in: its parameters, average and optimiser.
+      start: the state another stage ended in, for its parameters and optimiser; see
+        `restart`.
 
     Raises:
       FloatingPointError: the loss is not finite.
@@ -218,9 +220,7 @@ def supply_of(
 def refuse_broken(loss: float, step: int, name: str) -> None:
     """Raises when a loss was not finite at `step`; -1 = it always was."""
     if step >= 0:
-        raise FloatingPointError(
-            f"{name} is {loss} at step {step}; lower --learning-rate."
-        )
+        raise FloatingPointError(f"{name} is {loss} at step {step}; {ADVICE}")
 
 
 def decided(
@@ -322,11 +322,19 @@ class Run:
                 for callback in self.callbacks:
                     callback(step, report)
                 seconds, speed, stop = decided(seconds, speed, caught)
-                if self.store and (step % config.checkpoint_every == 0 or stop):
-                    self.store.save(step, state, {"seconds": seconds})
-                if stop:
-                    raise Stopped(stop, step)
+                self.keep(step, state, seconds, stop)
+            # A signal may have come during the last save, and other stages may follow.
+            *_, stop = decided(seconds, speed, caught)
+            if stop:
+                self.keep(step, state, seconds, stop)
         return self.finish(valid_key, state, valid, seconds)
+
+    def keep(self, step: int, state: TrainState, seconds: float, stop: int) -> None:
+        """Saves if that is due, or if the signal `stop` came, which is then obeyed."""
+        if self.store and (step % self.config.checkpoint_every == 0 or stop):
+            self.store.save(step, state, {"seconds": seconds})
+        if stop:
+            raise Stopped(stop, step)
 
     def next_steps(self, step: int, speed: float) -> int:
         """Steps up to the next event, at most those that fit one dispatch."""
@@ -352,7 +360,6 @@ class Run:
         # On the host: a program for each shape of a leaf would have to be compiled.
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
             raise FloatingPointError(
-                f"parameters are not finite at step {int(state.step)}; "
-                "lower --learning-rate."
+                f"parameters are not finite at step {int(state.step)}; {ADVICE}"
             )
         return Trained(at_home(params), at_home(state), seconds)

@@ -92,6 +92,15 @@ def test_a_read_only_folder(here, refused):
     refused([*TABLES[:-1], "locked/out"], "locked/out", "not writable")
 
 
+def test_networks_that_cannot_be_kept(here, refused, monkeypatch):
+    words = ["evaluate", "--real", "c", "--synthetic", "c", "--out", "x", "--remember"]
+    refused([*words, "s.csv/kept"], "--remember s.csv/kept", "s.csv is a file")
+    (here / "locked").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "locked")
+    for place in ("locked", "locked/deep/kept"):
+        refused([*words, place], f"--remember {place}: ", "locked is not writable")
+
+
 def test_a_folder_that_cannot_be_made(here, refused):
     refused([*TABLES[:-1], "/proc/none/out"], "/proc/none/out", "cannot be written")
 

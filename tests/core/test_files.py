@@ -47,7 +47,19 @@ def test_new_folder_appears_at_the_end_only(tmp_path):
         assert not target.exists()
     assert (target / "mark").read_text() == "x"
     assert names(target.parent) == ["out"]
-    assert stat.S_IMODE(target.stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_the_umask_says_who_may_read(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        make(tmp_path / "out")
+        files.write_text(tmp_path / "a.txt", "x")
+    finally:
+        os.umask(before)
+    mode = lambda path: stat.S_IMODE(path.stat().st_mode)
+    assert mode(tmp_path / "out") == 0o777 & ~umask
+    assert mode(tmp_path / "a.txt") == 0o666 & ~umask
 
 
 def test_an_empty_folder_may_be_filled(tmp_path):
@@ -136,8 +148,9 @@ def test_full_disk_while_filling(tmp_path):
     assert marked(target) == "old"
 
 
+@pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()], ids=["full", "Ctrl-C"])
 @pytest.mark.parametrize("failing", [1, 2])
-def test_full_disk_at_the_rename(tmp_path, monkeypatch, failing):
+def test_what_comes_between_the_renames(tmp_path, monkeypatch, failing, error):
     target = tmp_path / "out"
     make(target, "old")
     rename, calls = os.rename, []
@@ -145,11 +158,12 @@ def test_full_disk_at_the_rename(tmp_path, monkeypatch, failing):
     def some_fail(source, destination):
         calls.append(source)
         if len(calls) == failing:
-            fail_full()
+            raise error
         rename(source, destination)
 
     monkeypatch.setattr(os, "rename", some_fail)
-    with pytest.raises(InputError, match="out: cannot be written"):
+    kind = InputError if error is FULL else KeyboardInterrupt
+    with pytest.raises(kind, match="out: cannot be written" if error is FULL else None):
         make(target, replaces=OURS)
     assert names(tmp_path) == ["out"]
     assert marked(target) == "old"
@@ -164,7 +178,7 @@ def test_parent_that_is_a_file(tmp_path):
 
 
 def test_no_space_for_the_temporary_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(files.tempfile, "mkdtemp", fail_full)
+    monkeypatch.setattr(os, "mkdir", fail_full)
     with pytest.raises(InputError, match="No space left"):
         make(tmp_path / "out")
     assert names(tmp_path) == []
@@ -176,7 +190,6 @@ def test_write_text_replaces_whole(tmp_path):
     files.write_text(path, "né")
     assert path.read_bytes() == "né".encode()
     assert names(path.parent) == ["a.txt"]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
 @pytest.mark.parametrize("place", ["write", "replace"])
@@ -186,7 +199,7 @@ def test_full_disk_keeps_the_old_file(tmp_path, monkeypatch, place):
     if place == "replace":
         monkeypatch.setattr(os, "replace", fail_full)
     else:
-        monkeypatch.setattr(os, "fdopen", lambda handle, mode: FullDisk())
+        monkeypatch.setattr(files, "open", lambda *_: FullDisk(), raising=False)
     with pytest.raises(InputError, match=r"a\.txt: cannot be written \(No space left"):
         files.write_text(path, "new")
     assert path.read_text() == "old"

@@ -63,6 +63,22 @@ def test_stopped_and_resumed(tmp_path, one_step_a_dispatch, stop):
     same_bits(done.params, uninterrupted().params)
 
 
+def test_a_signal_during_the_last_save_stops_too(tmp_path, monkeypatch):
+    """Further stages may follow."""
+    folder, save = str(tmp_path / "checkpoints"), loop.Checkpoints.save
+
+    def interrupted(self, step, *rest):
+        save(self, step, *rest)
+        if step == 12:
+            monkeypatch.undo()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop.Checkpoints, "save", interrupted)
+    with pytest.raises(Stopped, match="stopped at step 12"):
+        run(config=config(checkpoint_every=4), checkpoint=folder)
+    same_bits(run(checkpoint=folder).state, uninterrupted().state)
+
+
 def test_stopped_after_every_step(tmp_path, one_step_a_dispatch):
     folder = str(tmp_path / "checkpoints")
     for stop in range(1, 6):

@@ -12,7 +12,8 @@ on an accelerator. A cell that fails is a line with its reason. The same command
 where it stopped; `python -m experiments.tables` makes tables of the lines. Expected: 2
 to 4 minutes a cell on 2 CPU cores, under 3 (not measured) on one H200; 17 cells a
 cohort and seed. What to expect: `bootstrap` first and caught by the membership attack,
-`cdmt` first of the others in C2ST.
+`cdmt` first of the others in C2ST by boosting; by a linear classifier others are ahead
+(`halo` and `ldm` on 2019, `independent` and `flexgen` on 2012).
 """
 
 import dataclasses

@@ -17,7 +17,6 @@ from jaxehr.devices import configure
 
 PARTS = ("probe", "training", "sampling", "sampling_1000", "metrics")
 PROBE_STEPS = 40  # of the longest stage in the training that is timed
-DRAWN = 1000  # patients of the timed drawing
 
 
 class Data(NamedTuple):
@@ -51,18 +50,16 @@ def run_cell(
       cell: `suite.Cell`.
     """
     configure()
-    from experiments.cells import marks_of
     from jaxehr.core.checks import InputError
     from jaxehr.training.loop import Stopped
 
     try:
         hide = suite.variants[cell.variant].hide
         data = load(folders, settings["patients"], hide, cell.seed)
-        marks = dict(marks_of(suite, cell.variant, folders))
         place = training_place(work, settings, folders, suite, cell)
         found = measured(suite, settings, place, data, cell)
-        told = {"data": told_of(data.real, folders), "marks": marks}
-        return found | told | {"training": place.name}
+        told = {"data": told_of(data.real, folders), "training": place.name}
+        return found | told
     except Stopped:
         raise
     except Exception as error:  # also what an accelerator says: one cell, one line
@@ -123,6 +120,7 @@ def training_place(
 
     variant = suite.variants[cell.variant]
     cohort = dict(marks_of(suite, cell.variant, folders))["cohort"]
+    settings = {k: v for k, v in settings.items() if k != "metric_code"}
     same = [variant.model, variant.config, variant.hide, settings, cohort]
     text = json.dumps(same, sort_keys=True)
     mark = hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -168,8 +166,8 @@ def trained_once(
     seed: int,
 ) -> Trained:
     """The training of a variant; another one of the same model and configuration may
-    have made it before, on the same kind of device. After a change of code, remove the
-    folder of all."""
+    have made it before, on the same kind of device (and by code of the same number,
+    see `cells.CODE`)."""
     import jax
 
     from jaxehr.core.files import read_json, write_json
@@ -231,9 +229,10 @@ def peak_bytes() -> int:
 
 
 def drawings(
-    variant: Any, run: Any, people: int, seed: int, lap: Callable[[str], None]
+    variant: Any, run: Any, people: int, seed: int, lap: Callable[..., None]
 ) -> Any:
-    """As many patients as `people`; then `DRAWN` by the program of before."""
+    """As many patients as `people`; then as many as `whole_blocks` says by the program
+    of before, whose time is kept as that of 1,000."""
     from jaxehr.core.configs import replace
     from jaxehr.registry import find, model_entry
     from jaxehr.runs import sample_run
@@ -244,14 +243,25 @@ def drawings(
     )
     made = draw(people)
     lap("sampling")
-    draw(DRAWN)
-    lap("sampling_1000")
+    draw(count := whole_blocks())
+    lap("sampling_1000", 1000 / count)
     return made
+
+
+def whole_blocks() -> int:
+    """A number of patients, at least 1,000, who fill the largest block of a network
+    (FLEXGEN-EHR's is two of `block_rows`): padding takes as much time as patients."""
+    import jax
+
+    from jaxehr.core.blocks import block_rows
+
+    size = 2 * block_rows() * jax.device_count()
+    return -(-1000 // size) * size
 
 
 def compared(
     suite: Any, data: Data, made: Any, seed: int, kept: pathlib.Path
-) -> tuple[dict[str, dict[str, float | None]], list[str]]:
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """All metrics of the suite, with their references and intervals; what was doubtful.
 
     Networks that learn from the same rows are trained once for all cells, in `kept`.
@@ -268,9 +278,18 @@ def compared(
         config=replace(QUICK, suite.quick | {"remember": str(kept)}),
         metrics=list(suite.metrics),
     )
+    return {r.name: told_number(r.value) for r in report.results}, report.notes
+
+
+def told_number(value: Any) -> dict[str, Any]:
+    """A number with its reference and interval; or the reason why there is none."""
+    from jaxehr.report.json_out import plain
+
     names = ("value", "reference", "low", "high")
-    found = {r.name: {n: getattr(r.value, n) for n in names} for r in report.results}
-    return found, report.notes
+    found = {name: getattr(value, name) for name in names}
+    if plain(value.value) is None:
+        found["reason"] = value.reason or "no reason was given"
+    return found
 
 
 def config_of(variant: Any, preset: str, data: Data) -> Any:
@@ -301,14 +320,16 @@ def seconds_now() -> float:
     return time.process_time() if cpu else time.perf_counter()
 
 
-def stopwatch(laps: dict[str, float]) -> Callable[[str], None]:
-    """Writes the seconds since the last call into `laps`; those of the clock too."""
+def stopwatch(laps: dict[str, float]) -> Callable[..., None]:
+    """Writes the seconds since the last call into `laps`; those of the clock too. A
+    lap may be told as a share of itself."""
     last = [seconds_now(), time.perf_counter()]
 
-    def lap(name: str) -> None:
+    def lap(name: str, share: float = 1.0) -> None:
         now = [seconds_now(), time.perf_counter()]
         laps[name], laps[f"{name}_clock"] = (
-            round(end - begin, 2) for begin, end in zip(last, now, strict=True)
+            round(share * (end - begin), 4)
+            for begin, end in zip(last, now, strict=True)
         )
         last[:] = now
 

@@ -19,6 +19,12 @@ from jaxehr.report.json_out import plain
 
 Found = list[dict[str, Any]]
 SETTINGS, CELLS = "settings.json", "cells.jsonl"
+# Numbers of the code, which are settings too: cells of other code are not continued.
+CODE = {
+    "model_code": 2,  # raise it when a change moves what a training makes
+    "metric_code": 2,  # or what is drawn from a training, or what a metric says
+}
+FIRST = dict.fromkeys(CODE, 1)  # of what was made before there were numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +44,17 @@ class Column:
     @property
     def reference(self) -> str:
         """Where the number of real people stands; "" = there is none."""
+        return self.beside("reference")
+
+    @property
+    def reason(self) -> str:
+        """Where it says why there is no number; "" = nowhere."""
+        return self.beside("reason")
+
+    def beside(self, name: str) -> str:
+        """The place of something else that a metric told; "" = it is no metric."""
         end = ".value"
-        return f"{self.path[: -len(end)]}.reference" if end in self.path else ""
+        return f"{self.path[: -len(end)]}.{name}" if end in self.path else ""
 
 
 def metric(title: str, name: str, *shown: Any) -> Column:
@@ -77,11 +92,12 @@ def read_cells(out: pathlib.Path, settings: dict[str, Any]) -> Found:
 
 def same_settings(path: pathlib.Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     """Refuses what was made with other settings."""
+    old = FIRST | old
     for name, value in new.items():
         if old.get(name) != value:
             raise InputError(
                 f"{path}: was made with another {name} ({old.get(name)!r}, now "
-                f"{value!r}); choose another --out, or repeat the flags that made it."
+                f"{value!r}); choose another --out, or the flags and code that made it."
             )
 
 
@@ -91,11 +107,17 @@ def append_cell(out: pathlib.Path, cell: dict[str, Any]) -> None:
         stream.write(json.dumps(plain(cell), allow_nan=False) + "\n")
 
 
-def at(cell: dict[str, Any], path: str) -> float:
-    """The number at a dotted path; NaN where there is none."""
+def found_at(cell: dict[str, Any], path: str) -> Any:
+    """What stands at a dotted path; None where there is nothing."""
     value: Any = cell
     for name in path.split("."):
         value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def at(cell: dict[str, Any], path: str) -> float:
+    """The number at a dotted path; NaN where there is none."""
+    value = found_at(cell, path)
     return float("nan") if value is None else float(value)
 
 
@@ -157,11 +179,19 @@ def machine() -> dict[str, str]:
     }
 
 
-def in_words(machine: Any) -> str:
-    """A machine and its versions in one line."""
+def made_on(cells: Found) -> str:
+    """The machines of cells and their versions; that of a training if it is another."""
+    return "; ".join(sorted({in_words(cell) for cell in cells if "machine" in cell}))
+
+
+def in_words(cell: dict[str, Any]) -> str:
+    """The machine and the versions of a cell in one line."""
+    machine, trained = cell["machine"], cell.get("trained_by")
     if not isinstance(machine, dict):
         return str(machine)
     rest = [f"{name} {value}" for name, value in machine.items() if name != "machine"]
+    if trained and trained not in machine.get("jaxehr", "").split():
+        rest.append(f"trained by {trained}")
     return ", ".join([machine.get("machine", "unknown machine"), *rest])
 
 

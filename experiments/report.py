@@ -17,8 +17,16 @@ from collections.abc import Iterable
 
 import tyro
 
-from experiments.cells import CELLS, Found, in_words, read_cells
-from experiments.suite import RESULTS, Options, Suite, load_suite, shell, suites
+from experiments.cells import CELLS, Found, made_on, read_cells
+from experiments.suite import (
+    RESULTS,
+    Options,
+    Suite,
+    folder_for,
+    load_suite,
+    shell,
+    suites,
+)
 from experiments.tables import (
     BLOCKS,
     cells_of,
@@ -34,10 +42,11 @@ HERE = pathlib.Path(__file__).parent
 HEAD = (
     "# Results\n\n"
     "Written by `python -m experiments.report` from the cells in these folders; a "
-    "repeated command goes on where it stopped. Mean ± standard deviation over seeds, "
-    "their number in the last column. The papers' cohorts (MIMIC-III, eICU) need an "
-    "agreement; open cohorts that stand in for them are named as such, and what a "
-    "paper says of its own patients is no yardstick for them.\n"
+    "repeated command goes on where it stopped, or begins beside cells of other code. "
+    "Mean ± standard deviation over seeds, their number in the last column. The "
+    "papers' cohorts (MIMIC-III, eICU) need an agreement; open cohorts that stand in "
+    "for them are named as such, and what a paper says of its own patients is no "
+    "yardstick for them.\n"
 )
 CLOCKS = ("sampling", "sampling_1000", "metrics")
 
@@ -98,7 +107,7 @@ def section(folder: pathlib.Path, root: pathlib.Path) -> str:
     if not suite.tables:
         told = measured_by(suite)
         write_text(folder / "table.md", document(done, BLOCKS, measured=told))
-        line = command(name, done, suite.variants)
+        line = command(name, done, suite.variants) + beside(folder, root, done)
         return "\n".join([*parts, entry(folder, root, "table", line)])
     publish(suite, tuple(suite.tables), folder, root / "work")
     for table in suite.tables:
@@ -106,7 +115,7 @@ def section(folder: pathlib.Path, root: pathlib.Path) -> str:
         own = suite.variants if module == name else suite.tables[table]["variants"]
         made = [cell for cell in done if cell["variant"] in own]
         if made and (folder / f"{table}.md").is_file():
-            line = command(module, made, own)
+            line = command(module, made, own) + beside(folder, root, done)
             parts.append(entry(folder, root, table, line))
         else:
             parts.append(f"### {table}\n\nNot run.\n")
@@ -143,7 +152,7 @@ def command(module: str, done: Found, wanted: Iterable[str] = ()) -> str:
     flags = [
         f"--{name.replace('_', '-')} {value if value != '' else repr('')}"
         for name, value in done[0]["settings"].items()
-        if value != usual.get(name)
+        if name in usual and value != usual[name]  # not the numbers of the code
     ]
     made = dict.fromkeys(cell["variant"] for cell in done)
     if set(made) < set(wanted):
@@ -151,18 +160,27 @@ def command(module: str, done: Found, wanted: Iterable[str] = ()) -> str:
     count = 1 + max(cell["seed"] for cell in done)
     if count != usual["seeds"]:
         flags.append(f"--seeds {count}")
+    limit = max(cell.get("limit", 0.0) for cell in done)  # of those that ran into it
+    if limit:
+        flags.append(f"--limit {limit:g}")
     return " ".join([f"python -m experiments.{module}", *cohorts.values(), *flags])
+
+
+def beside(folder: pathlib.Path, root: pathlib.Path, done: Found) -> str:
+    """The flag of a folder that the command would not choose by itself."""
+    name = folder.name.partition("-")[0]
+    usual = folder_for(root, name, done[0]["settings"]) == folder
+    return "" if usual else f" --out {folder.as_posix()}"
 
 
 def facts(done: Found) -> str:
     """Cells, seeds, failures, versions, machine and time; whose data they are."""
     good = [cell for cell in done if "failed" not in cell]
     seeds = ", ".join(str(seed) for seed in sorted({cell["seed"] for cell in done}))
-    made = {in_words(c["machine"]) for c in good if "machine" in c}
     bad = len(done) - len(good)
     failed = f" ({bad} failed)" if bad else ""
     return (
-        f"{len(done)} cells{failed}; seeds {seeds}; {'; '.join(sorted(made))}; "
+        f"{len(done)} cells{failed}; seeds {seeds}; {made_on(good)}; "
         f"{minutes(good):.0f} minutes by the clock. {whose(done)}\n"
     )
 

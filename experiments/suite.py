@@ -87,7 +87,7 @@ class Options:
     ones that stand in for the papers' (`python -m experiments.standins`)."""
     out: pathlib.Path | None = None
     """The folder to make or go on with; by default results/ and the suite's name, and
-    where cells of other settings are there also the settings."""
+    where cells of other settings or code are there also the settings."""
     work: pathlib.Path | None = None
     """The folder of trainings; by default results/work, shared by all suites, or work
     in --out. It may be removed."""
@@ -117,22 +117,29 @@ class Options:
         return self.work or (self.out or RESULTS) / "work"
 
     def settings(self) -> dict[str, Any]:
-        """What all cells of a folder have in common."""
+        """What all cells of a folder have in common; the numbers of the code too."""
+        from experiments.cells import CODE
+
         values = dataclasses.asdict(self).items()
-        return {name: value for name, value in values if name not in NOT_SETTINGS}
+        made = {name: value for name, value in values if name not in NOT_SETTINGS}
+        return made | CODE
 
 
 def folder_for(root: pathlib.Path, name: str, settings: dict[str, Any]) -> pathlib.Path:
     """Where the cells of a suite are kept: ROOT/NAME, or beside it if cells of other
-    settings are there, such as those that come with this repository."""
+    settings or code are there, such as those that come with this repository."""
+    from experiments.cells import CODE, FIRST, SETTINGS
     from jaxehr.core.files import read_json
 
-    file = root / name / "settings.json"
-    if not file.is_file() or read_json(file) == settings:
+    file, settings = root / name / SETTINGS, FIRST | settings
+    if not file.is_file() or FIRST | read_json(file) == settings:
         return root / name
     words = [name, f"{settings['seconds']:g}s", settings["preset"]]
     if settings["patients"]:
         words.append(f"{settings['patients']}people")
+    code = [settings[key] for key in CODE]
+    if code != list(FIRST.values()):
+        words.append("code" + ".".join(map(str, code)))
     return root / "-".join(filter(None, words))
 
 
@@ -253,7 +260,7 @@ def unfinished(suite: Suite, options: Options) -> list[Cell]:
     for cell in plan(suite, options, folders):
         if cell not in finished:
             left.append(cell)
-        elif "failed" not in finished[cell]:
+        else:
             same_cell(options.folder(suite), suite, folders, finished[cell])
     return left
 
@@ -261,13 +268,14 @@ def unfinished(suite: Suite, options: Options) -> list[Cell]:
 def same_cell(
     out: pathlib.Path, suite: Suite, folders: Any, found: dict[str, Any]
 ) -> None:
-    """Refuses a cell of another cohort, variant or metrics under the names of now."""
+    """Refuses a cell of another cohort, variant or metrics under the names of now; a
+    cell that does not say of which is of others."""
     from experiments.cells import marks_of
     from jaxehr.core.checks import InputError
 
     told = found.get("marks", {})
     for name, mark in marks_of(suite, found["variant"], folders[found["cohort"]]):
-        if told.get(name, mark) != mark:  # older cells have no marks
+        if told.get(name) != mark:
             raise InputError(
                 f"{out}: the cells of {found['cohort']}/{found['variant']} were made "
                 f"with another {name}; choose another --out, or the old {name}."
@@ -276,7 +284,7 @@ def same_cell(
 
 def run_one(suite: Suite, options: Options, cell: Cell) -> float:
     """Runs a cell and keeps its line; the seconds that it took."""
-    from experiments.cells import SETTINGS, append_cell
+    from experiments.cells import SETTINGS, append_cell, marks_of
     from jaxehr.core.files import write_json
 
     out, settings = options.folder(suite), options.settings()
@@ -284,7 +292,8 @@ def run_one(suite: Suite, options: Options, cell: Cell) -> float:
     write_json(out / SETTINGS, settings)
     work, limit = options.trainings(), options.limit
     found = apart(suite, settings, work, folders, cell, limit)
-    append_cell(out, cell._asdict() | found | {"settings": settings})
+    told = {"marks": dict(marks_of(suite, cell.variant, folders)), "settings": settings}
+    append_cell(out, cell._asdict() | found | told)
     seconds = time.perf_counter() - start
     said = found.get("failed", "done")
     print(f"{'/'.join(map(str, cell))}: {seconds:.0f} s, {said}", flush=True)
@@ -307,9 +316,11 @@ def apart(
             asked = suite, settings, work, folders, cell
             return pool.submit(in_time, limit, *asked).result()
         except BrokenProcessPool:
-            late = limit and time.perf_counter() - start >= 60 * limit
-            reason = f"took more than {limit:g} minutes" if late else "out of memory?"
-            return {"failed": f"the process was killed; {reason}"}
+            said = {"failed": "the process was killed; out of memory?"}
+            if limit and time.perf_counter() - start >= 60 * limit:
+                reason = f"the process was killed; took more than {limit:g} minutes"
+                said = {"failed": reason, "limit": limit}
+            return said
 
 
 def in_time(limit: float, *asked: Any) -> dict[str, Any]:

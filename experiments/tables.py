@@ -7,10 +7,12 @@ the same numbers of real people first. Takes a second.
 """
 
 import dataclasses
+import itertools
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import tyro
 
@@ -21,7 +23,8 @@ from experiments.cells import (
     at,
     column,
     fell_back,
-    in_words,
+    found_at,
+    made_on,
     metric,
     spread,
 )
@@ -233,6 +236,7 @@ def sections(
                 f"average by, {sizes['test']} held out.\n"
             )
             found += [table(name, cs, good, interval) for name, cs in blocks.items()]
+            found += doubts(good)
         found += [
             f"{cell['variant']}, seed {cell['seed']}, failed: {cell['failed']}\n"
             for cell in cells
@@ -244,27 +248,75 @@ def sections(
 def table(
     name: str, columns: tuple[Column, ...], cells: Found, interval: bool = False
 ) -> str:
-    """One block of columns: real people first, then models in the order they ran."""
-    columns = tuple(c for c in columns if spread(cells, c.path)[2])
+    """One block of columns: real people first, then models in the order they ran; at
+    last why numbers are not defined."""
+    told = lambda c: spread(cells, c.path)[2] or any(why_not(x, c) for x in cells)
+    columns = tuple(filter(told, columns))
     rows = [[name, *(c.title for c in columns), "seeds"]]
     rows.append(["---", *(["---:"] * (len(columns) + 1))])
     if any(column.reference for column in columns):
-        # Real people are the same for all variants of a seed.
-        each = list({cell["seed"]: cell for cell in cells}.values())
-        real = [shown(each, c.reference, c) if c.reference else "" for c in columns]
-        rows.append(["real people", *real, ""])
+        rows += real_people(columns, cells)
     for model in dict.fromkeys(cell["variant"] for cell in cells):
         own = [cell for cell in cells if cell["variant"] == model]
         numbers = [shown(own, c.path, c, interval) for c in columns]
         rows.append([model + fell_back(own), *numbers, str(len(own))])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([*lines, *undefined(columns, cells), ""])
+
+
+def real_people(columns: tuple[Column, ...], cells: Found) -> list[list[str]]:
+    """A row of real people; one for each group of variants where these stand beside
+    other numbers of theirs, as where a metric sees real people in another form."""
+    row = lambda each: [
+        shown(each, c.reference, c) if c.reference else "" for c in columns
+    ]
+    groups: list[tuple[list[str], dict[int, dict[str, Any]]]] = []
+    for variant in dict.fromkeys(cell["variant"] for cell in cells):
+        own = {cell["seed"]: cell for cell in cells if cell["variant"] == variant}
+        for names, each in groups:
+            if all(row([each.get(seed, c)]) == row([c]) for seed, c in own.items()):
+                names.append(variant)
+                each.update(own)
+                break
+        else:
+            groups.append(([variant], own))
+    of = lambda names: f" of {', '.join(names)}" if len(groups) > 1 else ""
+    return [
+        [f"real people{of(names)}", *row(list(each.values())), ""]
+        for names, each in groups
+    ]
+
+
+def why_not(cell: dict[str, Any], column: Column) -> str:
+    """Why a metric is not defined; "" = it is, or it was not asked for."""
+    return found_at(cell, column.reason) or "" if column.reason else ""
+
+
+def undefined(columns: tuple[Column, ...], cells: Found) -> Iterator[str]:
+    """The reasons why numbers are not defined, and which."""
+    found: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+    for c, cell in itertools.product(columns, cells):
+        if reason := why_not(cell, c):
+            titles, variants = found.setdefault(reason, ({}, {}))
+            titles[c.title], variants[cell["variant"]] = None, None
+    for reason, (titles, variants) in found.items():
+        yield f"\n- {', '.join(titles)} of {', '.join(variants)}: {reason.rstrip('.')}."
+
+
+def doubts(cells: Found) -> Iterator[str]:
+    """What is doubtful of the people that were compared, and in whose cells."""
+    found: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        for said in cell.get("notes", ()):
+            found.setdefault(said, {})[cell["variant"]] = None
+    yield from (f"{', '.join(names)}: {said}\n" for said, names in found.items())
 
 
 def shown(cells: Found, path: str, column: Column, interval: bool = False) -> str:
     """Mean and standard deviation over seeds as text; an interval of one seed."""
     mean, std, count = spread(cells, path)
     if not count:
-        return "not defined"
+        return "-"
     number = lambda value: f"{value:,.{column.digits}f}"
     place = lambda value: number(value * column.scale + column.offset)
     if count > 1:
@@ -280,13 +332,12 @@ def shown(cells: Found, path: str, column: Column, interval: bool = False) -> st
 def note(done: Found, measured: str = "") -> str:
     """How the numbers were made, and of whom."""
     settings = done[0]["settings"]
-    machines = sorted({in_words(c["machine"]) for c in done if "machine" in c})
     return (
         f"Training time of each model: {settings['seconds']:.0f} s (of all processors "
         f"together on a CPU), preset {settings['preset']} where a model has it. Mean ± "
         "standard deviation over seeds; ↑ higher is better, ↓ lower is better; real "
         "people: the same number of real training against real held-out people. "
-        f"{measured}{whose(done)} Machines: {'; '.join(machines)}.\n"
+        f"{measured}{whose(done)} Machines: {made_on(done)}.\n"
     )
 
 

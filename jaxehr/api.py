@@ -1,6 +1,7 @@
 """What users call from Python beside training: reading tables, and evaluation."""
 
 import dataclasses
+import os
 import pathlib
 import warnings
 from collections.abc import Callable
@@ -8,10 +9,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxehr.core.checks import InputError, known
+from jaxehr.core.checks import InputError, check_seed, known
 from jaxehr.core.cohort import Dataset
 from jaxehr.core.contracts import Attacked, Comparison, Result, Scored
 from jaxehr.core.files import PathLike
+from jaxehr.data.discretize import check_holdout
 from jaxehr.metrics.evaluate import NO_MODEL, MetricConfig, comparison, run_metrics
 from jaxehr.metrics.exposure import beyond, exposure_of, neighbours
 from jaxehr.metrics.model_loss import unfit_kind
@@ -84,7 +86,9 @@ class Report(NamedTuple):
         )
 
 
-def read_tables(static: str = "", temporal: str = "", **options: Any) -> Dataset:
+def read_tables(
+    static: PathLike = "", temporal: PathLike = "", **options: Any
+) -> Dataset:
     """A dataset from two CSV or Parquet files; `options` as in `TablesOptions`.
 
     Raises:
@@ -97,7 +101,8 @@ def read_tables(static: str = "", temporal: str = "", **options: Any) -> Dataset
         known("option", name, names)
     if "id" not in options:
         raise InputError("read_tables: id is needed, the name of the id column.")
-    return read(TablesOptions(static=static, temporal=temporal, **options))
+    paths = {"static": os.fspath(static), "temporal": os.fspath(temporal)}
+    return read(TablesOptions(**paths, **options))
 
 
 def evaluate(
@@ -128,6 +133,7 @@ def evaluate(
         people it learned from as trained on; without it also those who validated.
       keep, progress: of `run_metrics`.
     """
+    check_seed(seed)
     config = config or MetricConfig()
     chosen = {name: find(METRICS[name])(config) for name in chosen_metrics(metrics)}
     reason = doubt(real, synthetic, holdout, model)
@@ -157,7 +163,9 @@ def compare(
       reason: what `doubt` says.
     """
     share, said = left_out(real, synthetic), ""
-    if holdout is not None:
+    if holdout is None:
+        check_holdout(real.provenance, share or 0.0)
+    else:
         holdout, said = new_people(real, holdout)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -193,6 +201,7 @@ def audit(
     *,
     policy: Policy | None = None,
     model: Run | None = None,
+    lines: list[dict[str, Any]] | None = None,
     shadow: bool = False,
     seed: int = 0,
     config: MetricConfig | None = None,
@@ -206,19 +215,18 @@ def audit(
       real: the training cohort. Without `holdout`, the people that training left out
         are the hold-out; the synthetic patients must then be drawn by a run on `real`.
       policy: number -> {"max": limit on the upper end of its interval, "max_excess":
-        the same for its excess over real patients}; None = the part of
-        `default_policy` that is measured, without attacks that this kind of model does
-        not allow; a note names these.
-      model: the run itself, trained on `real`, for attacks on it.
+        the same for its excess over real patients}; None = `default_policy` for what
+        is measured and what this kind of model allows; a note names the rest.
+      model, lines: the run itself, trained on `real`, for attacks on it; its metrics.
       shadow: make `membership_shadow` too, which trains `config.shadows` models.
 
     Raises:
       InputError: it is not known who is new to the model; a bad policy.
     """
+    check_seed(seed)
     metrics = [n for n in privacy_metrics() if shadow or n not in ON_REQUEST]
-    said: list[str] = []
-    if policy is None:
-        policy, said = measured_limits(metrics, model)
+    own = None if policy is None else (policy, [])
+    policy, said = own or measured_limits(metrics, model)
     check_policy(policy, attack_numbers())
     refuse_unknown(real, synthetic, holdout, model)
     scored: dict[str, Scored] = {}
@@ -229,7 +237,7 @@ def audit(
         seed=seed,
         config=config,
         metrics=metrics,
-        run=describe_run(model, synthetic) if model else {},
+        run=describe_run(model, synthetic, lines) if model else {},
         model=model,
         keep=scored.__setitem__,
         progress=progress,
@@ -315,20 +323,27 @@ def most_exposed(
     ]
 
 
-def describe_run(run: Run, synthetic: Dataset, lines: list[dict] | None = None) -> dict:
-    """What the report shows of the model: its choices, losses and learned schedule."""
+def describe_run(
+    run: Run, synthetic: Dataset, lines: list[dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """What the report shows of the model: its choices, losses and learned schedule.
+
+    Args:
+      lines: the lines of the run's metrics.jsonl; only they tell how many steps were
+        made and how long they took.
+    """
     schedule, path = {}, model_entry(run.name).schedule
     levels = find(path)(run.schema, run.config, run.params) if path else {}
     for block, found in levels.items():
         schedule[block] = found | {"sigma": found["sigma"].tolist()}
-    train, taken_in = getattr(run.config, "train", None), run.params.get("input")
+    taken_in = run.params.get("input")
     return {
         "model": run.name,
         "input": None if taken_in is None else str(taken_in),
         "config": run.info["config"],
         "machine": run.info["machine"],
         "seed": run.info["seed"],
-        "steps": lines[-1]["step"] if lines else train and train.steps,
+        "steps": lines[-1]["step"] if lines else None,
         "seconds": lines[-1]["seconds"] if lines else None,
         "losses": lines or [],
         "schedule": schedule,

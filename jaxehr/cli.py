@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import importlib.metadata
+import io
 import os
 import signal
 import sys
@@ -64,8 +65,9 @@ class Terminated(BaseException):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (2 = the input is refused)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    mend_streams()
     try:
-        with ended_by_sigterm():
+        with ended_by_signals():
             code = dispatch(words)
             sys.stdout.flush()
         return code
@@ -108,15 +110,30 @@ def dispatch(words: list[str]) -> int:
     return run(words[1:])
 
 
+def mend_streams() -> None:
+    """Lets every text be printed: to a closed stream, and where letters are few."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the shell: `>&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 @contextlib.contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM becomes an exception, so that temporary files go away with it."""
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM becomes an exception, so that temporary files go away with it.
+
+    So does Ctrl-C anyway; DuckDB turns both into an error of its own, and back here.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    came: list[type[BaseException]] = []
 
     def end(signum: int, frame: Any) -> None:
-        raise Terminated
+        came.append(KeyboardInterrupt if signum == signal.SIGINT else Terminated)
+        raise came[-1]
 
     def lost(unraisable: Any) -> None:
         # What is raised in a finalizer or in a callback of the garbage collector
@@ -128,11 +145,18 @@ def ended_by_sigterm() -> Iterator[None]:
             report(unraisable)
 
     report, sys.unraisablehook = sys.unraisablehook, lost
-    before = signal.signal(signal.SIGTERM, end)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, end)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, end)
     try:
         yield
+    except Exception:
+        if not came:
+            raise
+        raise came[0] from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
         if sys.unraisablehook is lost:  # else it is wrapped, by `quiet_orbax`
             sys.unraisablehook = report
 

@@ -9,16 +9,9 @@ import sys
 import warnings
 from typing import Any
 
-from jaxehr.core.checks import within
 from jaxehr.jobs import join
 
-LARGEST_SEED = 2**32 - 1
 TRACED = 3  # dispatches in a profile; a whole run would be gigabytes
-
-
-def check_seed(seed: int) -> None:
-    """Raises unless `seed` is one that JAX and NumPy take unchanged."""
-    within("seed", seed, 0, LARGEST_SEED)
 
 
 def configure(distributed: bool = False) -> None:
@@ -39,10 +32,12 @@ def configure(distributed: bool = False) -> None:
         # JAX refuses once it has started its devices, as when Python code calls `main`.
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", cores())
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    # A cache that cannot be written only costs the next start some seconds.
-    warnings.filterwarnings("ignore", "Error writing persistent compilation cache")
+    jax.config.update("jax_compilation_cache_dir", cache_folder())
+    # Small programs too: a training has hundreds, of 20 to 40 ms each.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    # A cache that cannot be used only costs each start some seconds.
+    unusable = "Error (reading|writing) persistent compilation cache"
+    warnings.filterwarnings("ignore", unusable)
     if distributed:
         join()
 
@@ -128,9 +123,14 @@ def quota(file: pathlib.Path = pathlib.Path("/sys/fs/cgroup/cpu.max")) -> int:
     return sys.maxsize
 
 
-def cache_folder() -> pathlib.Path:
-    """Of compiled programs: JAX_COMPILATION_CACHE_DIR, or in the user's cache."""
+def cache_folder() -> str | None:
+    """Of compiled programs: JAX_COMPILATION_CACHE_DIR, or in the user's cache; None
+    for a user without a home."""
     if folder := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        return pathlib.Path(folder)
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(base) / "jaxehr" / "xla"
+        return folder
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        base = base or os.path.join(pathlib.Path.home(), ".cache")
+    except RuntimeError:
+        return None
+    return os.path.join(base, "jaxehr", "xla")

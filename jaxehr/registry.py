@@ -144,6 +144,7 @@ MODELS = {
     "independent": baseline(
         "independent",
         "floor: every column by itself; rows, parts may be missing",
+        "recipe:Drawing",
     ),
     "bootstrap": baseline(
         "bootstrap",
@@ -153,6 +154,7 @@ MODELS = {
     "copula": baseline(
         "copula",
         "Gaussian copula: rows, label given, missing parts by kNN",
+        "recipe:Drawing",
     ),
     "vae": baseline(
         "vae",
@@ -191,6 +193,7 @@ MODELS = {
     "halo": baseline(
         "halo",
         "HALO, bit after bit: visits of bits, label given, parts by kNN",
+        "recipe:Drawing",
         series=True,
     ),
     "tabdiff": baseline(

@@ -7,10 +7,12 @@ import pytest
 from small_runs import CONFIG, SAMPLING, people
 
 import jaxehr
-from jaxehr.core.cohort import num_patients
+from jaxehr.core.cohort import num_patients, take
 from jaxehr.core.rules import Order
+from jaxehr.data.split import held_out
 from jaxehr.models.cdmt.config import CdmtConfig, CdmtSampling
 from jaxehr.runs.folder import FORMAT, changes
+from jaxehr.runs.imputing import impute_run
 from jaxehr.training.config import TrainConfig
 
 
@@ -160,6 +162,16 @@ def test_a_refused_size_leaves_no_folder(data, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_too_few_people_to_choose_the_weights_by_is_said_so(data, tmp_path):
+    groups = np.arange(10_000)
+    few = groups[~held_out(groups, 0.1, "valid")][:16]  # nobody of these judges
+    people = take(data, np.arange(16))._replace(ids=few, groups=few)
+    text = "16 people to learn from are too few to set a tenth .* bring more people"
+    with pytest.raises(jaxehr.InputError, match=text):
+        jaxehr.train("cdmt", people, tmp_path / "run", CONFIG, holdout_fraction=0.0)
+    assert not list(tmp_path.iterdir())
+
+
 def test_evaluation_takes_the_people_that_training_left_out(data, trained, tmp_path):
     run, folder = trained
     made = jaxehr.sample(run, 60, options=SAMPLING)
@@ -177,6 +189,7 @@ def test_evaluation_takes_the_people_that_training_left_out(data, trained, tmp_p
 
     described = describe_run(run, made, lines)
     assert described["steps"] == 3
+    assert describe_run(run, made)["steps"] is None  # those made, not those wanted
     assert described["sampler"]["steps"] == 3
     assert set(described["schedule"]) >= {"numeric"}
     json.dumps(described)
@@ -184,6 +197,22 @@ def test_evaluation_takes_the_people_that_training_left_out(data, trained, tmp_p
     assert [r.value for r in again.results] == [r.value for r in found.results]
     again.save(tmp_path / "report")
     assert (tmp_path / "report" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_jax_would_wrap_is_refused(seed, tmp_path):
+    """key(2**32) is key(0)."""
+    calls = [
+        lambda: jaxehr.train("cdmt", None, tmp_path / "run", CONFIG, seed=seed),
+        lambda: jaxehr.sample(None, 1, seed=seed),
+        lambda: impute_run(None, None, seed=seed),
+        lambda: jaxehr.evaluate(None, None, seed=seed),
+        lambda: jaxehr.audit(None, None, seed=seed),
+    ]
+    for call in calls:
+        with pytest.raises(jaxehr.InputError, match=rf"seed must lie in .* got {seed}"):
+            call()
+    assert not list(tmp_path.iterdir())
 
 
 def test_read_tables_takes_the_options_as_keywords(tmp_path):

@@ -455,7 +455,8 @@ def test_a_loss_that_is_not_finite_stops(name):
     tiny = TINY[name]
     rate = dataclasses.replace(tiny.config.train, learning_rate=1e30)
     config = dataclasses.replace(tiny.config, train=rate, **tiny.breaks)
-    with pytest.raises(FloatingPointError, match=r"at step \d+; lower --learning-rate"):
+    advice = r"at step \d+; lower --learning-rate and train into another folder"
+    with pytest.raises(FloatingPointError, match=advice):
         runs.make(name, data().schema, config).fit(KEY, data().cohort)
 
 

@@ -44,9 +44,9 @@ from jaxehr.baselines.forms import scores as forms
 from jaxehr.baselines.forms.layout import Batch, Layout
 from jaxehr.baselines.recipe import (
     ROWS,
+    Drawing,
     Recipe,
     Rows,
-    Sampling,
     Task,
     build,
     one_stage,
@@ -109,8 +109,8 @@ class CdtdConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CdtdSampling(Sampling):
-    """How patients are drawn; the ODE leaves nothing to `decode`."""
+class CdtdSampling(Drawing):
+    """How patients are drawn by the ODE."""
 
     steps: int = 200
     """Euler steps; one network call each, and one more for the codes."""

@@ -2,14 +2,16 @@
 
 Every column j is a monotone function of a standard normal x_j: a number by the inverse
 of its distribution function, a code by thresholds at its cumulative frequencies (in
-the order of the codes), a sum over time by its quantiles; x ~ N(0, R). With the score
+the order of the codes), a sum over time as a number is; x ~ N(0, R). With the score
 s_j = E[x_j | value] and v_j = E[s_j^2], 1 for a continuous column,
 
     R_jk = E[s_j s_k] / (v_j v_k),  shrunk to I [ledoit2004], made a correlation,
 
 which is exact for small correlations; plain correlations of codes would be too small.
-The label is the first column: given it, its normal is drawn inside its segment. Those
-who lack a modality are completed by their neighbours.
+Both means are over the patients who have the values: what is filled in says nothing,
+and the fewer patients have both of a pair, the more it is shrunk. The label is the
+first column: given it, its normal is drawn inside its segment. Those who lack a
+modality are completed by their neighbours.
 """
 
 import dataclasses
@@ -24,8 +26,11 @@ from scipy.stats import rankdata
 from sklearn.covariance import ledoit_wolf_shrinkage
 
 from jaxehr.baselines.forms.layout import Batch, Layout
+from jaxehr.baselines.forms.rows import exact_shares, known_values
+from jaxehr.baselines.forms.scores import fit_scores
 from jaxehr.baselines.recipe import (
     ROWS,
+    Drawing,
     Recipe,
     Rows,
     Task,
@@ -40,7 +45,6 @@ from jaxehr.core.contracts import GenerativeModel, Params
 
 MOST_COLUMNS = 8192  # of the correlation matrix
 SMALLEST = 1e-4  # eigenvalue of a correlation
-GRID = 65  # quantiles of a sum over time
 BLOCK = 512  # patients made dense at once
 
 
@@ -62,7 +66,8 @@ PRESETS: dict[str, dict[str, Any]] = {}
 def copula(schema: Schema, config: CopulaConfig | None = None) -> GenerativeModel:
     """The Gaussian copula for cohorts of `schema`."""
     config = config or CopulaConfig()
-    return build(schema, Recipe("copula", config, rows_form, learn, draw, no_stage))
+    parts = (rows_form, learn, draw, no_stage)
+    return build(schema, Recipe("copula", config, *parts, sampling=Drawing))
 
 
 def learn(key: jax.Array, config: CopulaConfig, task: Task) -> Params:
@@ -80,55 +85,65 @@ def learn(key: jax.Array, config: CopulaConfig, task: Task) -> Params:
             f"{MOST_COLUMNS} are allowed; prepare larger steps or fewer columns"
             + (", or take --rows sums." if config.rows == "flat" else ".")
         )
-    numeric, codes, sums = dense(task)
-    label = np.asarray(task.data.label)[:, None]
-    table = np.concatenate([label, numeric, codes, sums], 1)
+    table, seen = dense(task)
+    label = table[:, 0].astype(int)
     quantile = task.fitted["row"]["quantile"]
-    shares = np.bincount(label[:, 0], minlength=max(layout.classes, 1)) / len(label)
-    levels = np.linspace(0.0, 1.0, GRID)
-    grid = np.quantile(sums, levels, axis=0).T if layout.sums else np.zeros((0, GRID))
+    shares = np.bincount(label, minlength=max(layout.classes, 1)) / len(label)
     return {
-        "factor": factor(correlation(table)).astype(np.float32),
+        "factor": factor(correlation(table, seen)).astype(np.float32),
         "mean": quantile["mean"],
         "std": quantile["std"],
         "ends": np.concatenate([[0.0], np.cumsum(shares)]),
-        "thresholds": thresholds(layout, task.fitted["frequency"]),
-        "sums": grid,
+        "thresholds": thresholds(layout, exact_shares(layout, task.fitted)),
+        "sums": fit_scores(task.form, layout, task.data),
     }
 
 
-def dense(task: Task) -> tuple[np.ndarray, ...]:
-    """Numbers [N, P], codes [N, Q] and sums [N, S] of the training patients."""
+def dense(task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Label, numbers, codes and sums of the training patients [N, D], and Bool [N, D]:
+    which of them are neither filled in nor padding."""
     layout, data, parts = task.layout, task.data, []
     take = jax.jit(task.form.take, static_argnums=0)
     for rows, kept in blocks_of(len(data.label), BLOCK):
         batch = take(layout, data, rows)
         parts.append([np.asarray(leaf)[kept] for leaf in batch[2:]])
-    return tuple(map(np.concatenate, zip(*parts, strict=True)))
+    label = np.asarray(data.label)[:, None]
+    table = [label, *map(np.concatenate, zip(*parts, strict=True))]
+    numbers, codes = known_values(layout, table[2], np.asarray(data.length))
+    sums = np.ones(table[3].shape, bool)
+    seen = [np.ones(label.shape, bool), numbers, codes, sums]
+    return np.concatenate(table, 1), np.concatenate(seen, 1)
 
 
-def scores(table: np.ndarray) -> np.ndarray:
-    """E[x | value] of every column [N, D], x standard normal.
+def scores(table: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """E[x | value] of every column [N, D], x standard normal; 0 where not `seen`.
 
     A value whose share lies in [a, b] of the distribution function has the score
     (phi(Phi^-1(a)) - phi(Phi^-1(b))) / (b - a).
     """
-    count = len(table)
+    count = np.maximum(seen.sum(0), 1)
     density = lambda u: np.exp(-0.5 * normal_quantile(u) ** 2) / np.sqrt(2 * np.pi)
-    low = (rankdata(table, "min", axis=0) - 1) / count
-    high = rankdata(table, "max", axis=0) / count
+    last = np.where(seen, table, np.inf)  # ranks of the others stay what they are
+    low = np.where(seen, (rankdata(last, "min", axis=0) - 1) / count, 0.0)
+    high = np.where(seen, rankdata(last, "max", axis=0) / count, 1.0)
     return (density(low) - density(high)) / (high - low)
 
 
-def correlation(table: np.ndarray) -> np.ndarray:
+def correlation(table: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """R [D, D] of the module docstring, before it is projected."""
-    s = scores(table).astype(np.float32)
-    variance = (s**2).mean(0)
+    s = scores(table, seen).astype(np.float32)
+    there = seen.astype(np.float32)
+    pairs = there.T @ there
+    variance = (s**2).sum(0) / np.maximum(there.sum(0), 1.0)
     varies = variance > 1e-6
     scale = np.where(varies, variance, 1.0)
-    shrinkage = ledoit_wolf_shrinkage(s / np.sqrt(scale), assume_centered=True)
-    found = (s / scale).T @ (s / scale) / len(s)
-    found = (1.0 - shrinkage) * np.clip(found, -1.0, 1.0) * np.outer(varies, varies)
+    found = (s / scale).T @ (s / scale) / np.maximum(pairs, 1.0)
+    # A gap has the mean score 0: this is what the typical number of pairs needs. The
+    # odds of what is shrunk away are as one over the number of pairs.
+    lost = ledoit_wolf_shrinkage(s / np.sqrt(scale), assume_centered=True)
+    kept = (1.0 - lost) * pairs / ((pairs**2).sum() / pairs.sum())
+    kept /= np.maximum(kept + lost, 1e-9)
+    found = kept * np.clip(found, -1.0, 1.0) * np.outer(varies, varies)
     np.fill_diagonal(found, 1.0)
     return found
 
@@ -172,9 +187,8 @@ def draw(
     _, z, coded, summed = jnp.split(x, ends, axis=1)
     above = ndtr(coded)[..., None] > weights["thresholds"]
     if layout.sums:
-        levels = jnp.linspace(0.0, 1.0, GRID)
-        column = jax.vmap(jnp.interp, (1, None, 0), 1)
-        summed = column(ndtr(summed), levels, weights["sums"])
+        column, sums = jax.vmap(jnp.interp, (1, 0, 0), 1), weights["sums"]
+        summed = column(ndtr(summed), sums["levels"], sums["knots"])
     return Batch(
         label.astype(jnp.int32),
         jnp.zeros_like(label, jnp.int32),

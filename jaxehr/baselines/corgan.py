@@ -82,8 +82,9 @@ class CorganConfig:
     train: TrainConfig = dataclasses.field(
         default_factory=lambda: TrainConfig(chunk_rows=shared.WHOLE, ema_decay=0.99)
     )
-    """Optimisation of the second stage; the first takes its batch. With chunks below
-    the batch, statistics are those of a chunk."""
+    """Optimisation of the second stage; the first takes its batch. Both are on one
+    device, since a batch is normalised as a whole. With chunks below the batch,
+    statistics are those of a chunk."""
 
     def __post_init__(self) -> None:
         known("rows", self.rows, ROWS)
@@ -288,7 +289,7 @@ def autoencoder(layout: Layout, config: CorganConfig) -> Objective:
         error = shared.cross_entropy(layout, outputs, batch).mean()
         return error + shared.penalty(config.l2, params), {"reconstruction": error}
 
-    return Objective(init, loss)
+    return Objective(init, loss, whole=True)
 
 
 def duel(layout: Layout, config: CorganConfig) -> Objective:
@@ -333,6 +334,7 @@ def duel(layout: Layout, config: CorganConfig) -> Objective:
             ),
             Player("generator", persuade, moves, 1, slower(config.decoder_rate)),
         ),
+        whole=True,
     )
 
 

@@ -112,8 +112,8 @@ class EhrmganConfig:
             learning_rate=1e-4, chunk_rows=WHOLE, ema_decay=0.99
         )
     )
-    """Optimisation of the second stage. With chunks below the batch, moments and
-    contrasts are those of a chunk."""
+    """Optimisation of the second stage. Both are on one device, since moments and
+    contrasts are those of a batch; with chunks below the batch, those of a chunk."""
 
     def __post_init__(self) -> None:
         known("branches", self.branches, get_args(Split))
@@ -182,6 +182,7 @@ def learn(key: jax.Array, config: EhrmganConfig, task: Task) -> Params:
         bound(play.init_autoencoders, layout, config, places),
         bound(play.autoencoding, layout, config, places),
         take,
+        whole=True,
     )
     rate = config.autoencoder_learning_rate
     settings = dataclasses.replace(config.train, learning_rate=rate)

@@ -17,7 +17,7 @@ def divergence(form: Divergence, mean: jax.Array, log_std: jax.Array) -> jax.Arr
 
     `corrected` is 1/2 sum (std^2 + mean^2 - 1 - 2 log std). `published` is the authors'
     1/2 sum (std + mean^2 - 1 - log std): the formula of a variance, given a deviation.
-    It is half as curved around std = 1, and grows more slowly where std is large.
+    Around std = 1 it is a quarter as curved, and grows more slowly where std is large.
     """
     power = 2.0 if form == "corrected" else 1.0
     each = jnp.exp(power * log_std) + mean**2 - 1.0 - power * log_std

@@ -203,7 +203,7 @@ def players(layout: Layout, config: Any, places: Branches) -> Objective:
         Player(name, bound(loss, layout, config, places), (name,), updates)
         for name, loss, updates in turns
     )
-    return Objective(init, all_players[1].loss, players=all_players)
+    return Objective(init, all_players[1].loss, players=all_players, whole=True)
 
 
 def judged(

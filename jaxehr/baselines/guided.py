@@ -18,15 +18,18 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxehr.baselines.recipe import Sampling
 from jaxehr.core.checks import known, positive, within
 from jaxehr.core.contracts import Objective, Params
 from jaxehr.diffusion import ddpm, vectors
 from jaxehr.nn.score import ScoreNetwork
+from jaxehr.training.stages import Stages
 
 Betas = Literal["scaled", "paper", "code", "sqrt"]
 Solver = Literal["ddpm", "ddim"]
+MOST_LEFT = 0.1  # sqrt(abar_T) that does no harm
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,19 @@ def plan_of(config: Any) -> ddpm.Schedule:
     if config.betas == "sqrt":
         return ddpm.schedule(ddpm.sqrt_betas(steps))
     return ddpm.schedule(ddpm.betas(config.betas, steps))
+
+
+def announce_signal(config: Any, stages: Stages) -> None:
+    """Says how much of the data is left at the last level, if that is too much."""
+    levels = config.diffusion_steps
+    left = float(np.sqrt(plan_of(config).alpha_bar[levels]))
+    if stages.announce and left > MOST_LEFT:
+        stages.announce(
+            f"noise: betas {config.betas} with {levels} levels leave {left:.2f} of the "
+            "data at the last one, and sampling starts from noise alone: patients will "
+            "not have the law of training, however good the network; take --betas "
+            "scaled, or more --diffusion-steps."
+        )
 
 
 def predict(

@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxehr.baselines.forms.layout import Batch, Layout, length_of
+from jaxehr.baselines.forms.rows import exact_shares
 from jaxehr.baselines.recipe import (
     ROWS,
+    Drawing,
     Recipe,
     Rows,
     Task,
@@ -47,7 +49,8 @@ def independent(
 ) -> GenerativeModel:
     """The product of the column marginals of training."""
     config = config or IndependentConfig()
-    made = Recipe("independent", config, rows_form, learn, draw, no_stage, whole=False)
+    parts = (rows_form, learn, draw, no_stage)
+    made = Recipe("independent", config, *parts, whole=False, sampling=Drawing)
     return build(schema, made)
 
 
@@ -58,7 +61,7 @@ def learn(key: jax.Array, config: IndependentConfig, task: Task) -> Params:
     return {
         "mean": quantile["mean"],
         "std": quantile["std"],
-        "chance": task.fitted["frequency"],
+        "chance": exact_shares(task.layout, task.fitted),
         "sums": task.fitted["sums"],
     }
 

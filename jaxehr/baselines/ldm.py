@@ -65,9 +65,10 @@ class LdmConfig:
     (as in FLEXGEN-EHR)."""
     betas: Betas = "scaled"
     """Noise schedule: scaled = paper x 1000 / steps, FLEXGEN's; paper = 1e-4 to 1e-2;
-    code = to 2e-2; sqrt = 0.0015 to 0.0195, roots on a line (the public code)."""
+    code = to 2e-2; sqrt = 0.0015 to 0.0195, roots on a line (the public code). With
+    few levels only scaled ends in noise alone, from which samples start."""
     diffusion_steps: int = 50
-    """Noise levels; 1000 in the public code."""
+    """Noise levels; 1000 in the public code, which all but scaled need."""
     width: int = 512
     """Units of the noise network."""
     label_drop: float = 0.1
@@ -162,6 +163,7 @@ def learn(key: jax.Array, config: LdmConfig, task: Task) -> Params:
     key_rows, key_latents = jax.random.split(key)
     coder, layout = coder_of(config), task.layout
     run, bound = task.stages.run, functools.partial
+    guided.announce_signal(config, task.stages)
     rows = Objective(
         bound(vae.init, layout, coder, task.fitted),
         bound(vae.loss, layout, coder),

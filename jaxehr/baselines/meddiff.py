@@ -40,6 +40,7 @@ from jaxehr.core.contracts import GenerativeModel, Params
 from jaxehr.training.config import TrainConfig
 
 Numbers = Literal["normal", "unit"]
+STEPS = 50  # of ddim, unless fewer levels or others are asked for
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,9 +54,10 @@ class MeddiffConfig:
     """Numbers as normal scores, or as quantile levels in [-1, 1]."""
     betas: Betas = "code"
     """Noise schedule: code = 1e-4 to 2e-2; paper = to 1e-2; scaled = paper x 1000 /
-    steps; sqrt = 0.0015 to 0.0195, square roots on a line."""
+    steps; sqrt = 0.0015 to 0.0195, square roots on a line. With few levels only scaled
+    ends in noise alone, from which samples start."""
     diffusion_steps: int = 1000
-    """Noise levels."""
+    """Noise levels; all schedules but scaled need about 1000."""
     width: int = 512
     """Units of the noise network."""
     label_drop: float = 0.1
@@ -80,8 +82,9 @@ class MeddiffSampling(GuidedSampling):
 
     solver: Solver = "ddim"
     """Ancestral sampling, or the deterministic DDIM."""
-    steps: int = 50
-    """Network calls of ddim; 0 = one for each noise level, as ddpm needs."""
+    steps: int = 0
+    """Network calls of ddim; 0 = 50, or as many as there are noise levels if these are
+    fewer. ddpm takes every level."""
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -124,6 +127,7 @@ def stretched(
 def learn(key: jax.Array, config: MeddiffConfig, task: Task) -> Params:
     """One training."""
     layout = task.layout
+    guided.announce_signal(config, task.stages)
     clean = lambda key, batch: signed(layout, config, batch)
     take = functools.partial(task.form.take, layout)
     objective = guided.objective(config, layout.width, layout.classes, clean, take)
@@ -132,17 +136,24 @@ def learn(key: jax.Array, config: MeddiffConfig, task: Task) -> Params:
     return trained.params
 
 
+def settled(config: MeddiffConfig, options: MeddiffSampling) -> MeddiffSampling:
+    """The options with the number of steps filled in; 0 of ddpm are all levels."""
+    if options.steps or options.solver == "ddpm":
+        return options
+    return dataclasses.replace(options, steps=min(STEPS, config.diffusion_steps))
+
+
 def draw(
     layout: Layout,
     config: MeddiffConfig,
-    options: GuidedSampling,
+    options: MeddiffSampling,
     weights: Params,
     keys: jax.Array,
     label: jax.Array,
 ) -> Batch:
     """Rows by the diffusion, then codes by sign and largest value."""
     unit = config.numbers == "unit"
-    inputs = (layout.classes, options, weights, keys, label)
+    inputs = (layout.classes, settled(config, options), weights, keys, label)
     x = guided.draw(config, layout.width, *inputs)
     rows = stretched(layout, unit, x, 0.5, 0.5)
     return matrix.batch_of(layout, keys, rows, label, mode=True, unit=unit)

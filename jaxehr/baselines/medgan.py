@@ -66,8 +66,9 @@ class MedganConfig:
     train: TrainConfig = dataclasses.field(
         default_factory=lambda: TrainConfig(chunk_rows=shared.WHOLE, ema_decay=0.99)
     )
-    """Optimisation of the second stage; the first takes its step size. With chunks
-    below the batch, statistics are those of a chunk."""
+    """Optimisation of the second stage, on one device, since a batch is normalised as a
+    whole; the first takes its step size. With chunks below the batch, statistics are
+    those of a chunk."""
 
     def __post_init__(self) -> None:
         known("rows", self.rows, ROWS)
@@ -220,7 +221,7 @@ def duel(layout: Layout, config: MedganConfig) -> Objective:
         ),
         Player("generator", generate, ("generator", "decoder")),
     )
-    return Objective(init, generate, players=players)
+    return Objective(init, generate, players=players, whole=True)
 
 
 def moments_of(config: MedganConfig, params: Params, key: jax.Array) -> Params:

@@ -42,19 +42,28 @@ ROWS: tuple[str, ...] = get_args(Rows)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How patients are drawn from a baseline."""
+class Drawing:
+    """How patients are drawn from a baseline whose values are always drawn."""
 
-    decode: Literal["sample", "mode"] = "sample"
-    """Draw values from the chances that the baseline gives them, or take the most
-    probable (a threshold at 0.5)."""
     missing: Missing = "as-training"
     """Which patients lack a modality: as often as in training; no one; all lack the
     static part; all lack the temporal part."""
 
     def __post_init__(self) -> None:
-        known("decode", self.decode, ("sample", "mode"))
         known("missing", self.missing, PATTERNS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampling(Drawing):
+    """How patients are drawn from a baseline that gives every value a chance."""
+
+    decode: Literal["sample", "mode"] = "sample"
+    """Draw values from the chances that the baseline gives them, or take the most
+    probable (a threshold at 0.5)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known("decode", self.decode, ("sample", "mode"))
 
 
 class Task(NamedTuple):
@@ -87,7 +96,7 @@ class Recipe(NamedTuple):
       conditional: the label is given to `draw`; otherwise it is one of the columns.
       whole: patients who lack a modality are completed by their neighbours; otherwise
         the baseline takes them as they are.
-      sampling: the options of `draw`, a `Sampling` with fields of its own.
+      sampling: the options of `draw`, a `Drawing` with fields of its own.
     """
 
     name: str
@@ -98,7 +107,7 @@ class Recipe(NamedTuple):
     plan: Callable[[Any, int], dict[str, int]]
     conditional: bool = True
     whole: bool = True
-    sampling: type[Sampling] = Sampling
+    sampling: type[Drawing] = Sampling
 
 
 def rows_form(config: Any, is_sparse: bool) -> Form:
@@ -124,7 +133,7 @@ def build(schema: Schema, recipe: Recipe) -> GenerativeModel:
 
     `fit` returns nested dicts of arrays: `fitted` (`form`, `presence`), `weights`, and
     `input`, a text on how patients were taken in. `sample` takes `label` None (training
-    frequency), "balanced", one code, or an array of codes, `options: Sampling`, `index`
+    frequency), "balanced", one code, or an array of codes, `options: Drawing`, `index`
     (numbers of the patients; default 0 .. num - 1) and `progress`.
     """
     bound = functools.partial
@@ -161,7 +170,8 @@ def fit(
     plan = recipe.plan(config, num_patients(cohort))
     judged = None
     if valid is not None and plan:
-        judged = form.encode(fitted, layout, complete(donors, with_something(valid)))
+        valid = with_something(valid, "validate on")
+        judged = form.encode(fitted, layout, complete(donors, valid))
     task = Task(
         form,
         layout,
@@ -179,11 +189,15 @@ def fit(
     }
 
 
-def with_something(cohort: Cohort) -> Cohort:
-    """The patients with at least one modality: the others teach nothing."""
+def with_something(cohort: Cohort, use: str = "learn from") -> Cohort:
+    """The patients with at least one modality: the others teach nothing.
+
+    Raises:
+      InputError: there are none to `use`.
+    """
     keep = np.asarray(cohort.has_static) | np.asarray(cohort.has_temporal)
     if not keep.any():
-        raise InputError(f"none of {len(keep)} patients has any value to learn from.")
+        raise InputError(f"none of {len(keep)} patients has any value to {use}.")
     return cohort if keep.all() else rows_of(cohort, keep)
 
 
@@ -253,7 +267,7 @@ def program(
 ) -> Callable[..., Any]:
     """(key, weights, counts [C, 2, 2], index [N], label [N]) -> drawn patients, and
     their cells of `counts`; one block on each device, compiled."""
-    mode = options.decode == "mode"
+    mode = isinstance(options, Sampling) and options.decode == "mode"
 
     def run(key: Any, weights: Params, counts: Any, index: Any, label: Any) -> Any:
         keys = jax.vmap(functools.partial(jax.random.split, num=3))(

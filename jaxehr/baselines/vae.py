@@ -10,7 +10,8 @@ lack a modality are completed by their neighbours.
 """
 
 # Deviation: the VAE of CorGAN's code [corgan2020] takes binary columns only, is not
-# told the label, normalises over the batch and thresholds its means at 0.5.
+# told the label, normalises nowhere and thresholds its means at 0.5. Here each hidden
+# layer is normalised over its units, also in the preset `corgan`.
 
 import dataclasses
 import functools

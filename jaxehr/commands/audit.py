@@ -8,14 +8,14 @@ from typing import Any
 
 import tyro
 
+from jaxehr.commands.evaluate import load_real, read_lines
 from jaxehr.commands.flags import flag, read_flags
 from jaxehr.commands.outputs import check_output
-from jaxehr.core.checks import InputError
+from jaxehr.core.checks import InputError, check_seed
 from jaxehr.core.files import read_json
-from jaxehr.devices import check_seed, configure
+from jaxehr.devices import configure
 from jaxehr.progress import Progress
 
-MARKER = "audit.json"
 SWITCH = tyro.conf.FlagCreatePairsOff[bool]
 TEXT = "Attack synthetic patients, and hold what is reached against a policy."
 ABOUT = """Exit code 0: every limit of the policy is kept; 1: one is not; 2: bad input.
@@ -98,9 +98,11 @@ def run(words: list[str]) -> int:
         return 0
     arguments = read_flags("jaxehr audit", TEXT, FLAGS, words)
     check_seed(arguments.seed)
-    if arguments.out:
-        check_output(arguments.out, marker=MARKER, overwrite=True)
     configure()
+    if arguments.out:
+        from jaxehr.report.audit import AUDIT
+
+        check_output(arguments.out, AUDIT)
     found = audit(arguments, config_of(arguments))
     if arguments.out:
         found.save(arguments.out, releasable=arguments.releasable)
@@ -147,8 +149,11 @@ def audit(arguments: Any, config: Any) -> Any:
     if where := arguments.policy:
         policy = check_policy(read_json(where), attack_numbers(), str(where))
     model = load_run(arguments.run) if arguments.run else None
-    real, synthetic = load_cohort(arguments.real), load_cohort(arguments.synthetic)
-    holdout = load_cohort(arguments.holdout) if arguments.holdout else None
+    real = load_real("--real", arguments.real)
+    synthetic = load_cohort(arguments.synthetic)
+    holdout = None
+    if arguments.holdout:
+        holdout = load_real("--holdout", arguments.holdout)
     with Progress("auditing", 0) as bar:
 
         def progress(name: str, done: int, total: int) -> None:
@@ -161,6 +166,7 @@ def audit(arguments: Any, config: Any) -> Any:
             holdout,
             policy=policy,
             model=model,
+            lines=read_lines(arguments.run) if arguments.run else None,
             shadow=arguments.shadow > 0,
             seed=arguments.seed,
             config=config,

@@ -4,9 +4,10 @@ import pathlib
 from typing import Any
 
 from jaxehr.commands.flags import flag, read_flags
-from jaxehr.core.checks import InputError, positive
+from jaxehr.commands.outputs import check_output
+from jaxehr.core.checks import InputError, check_seed, positive
 from jaxehr.core.files import PathLike
-from jaxehr.devices import check_seed, configure
+from jaxehr.devices import configure
 
 FLAGS = [
     flag(
@@ -35,26 +36,21 @@ def run(words: list[str]) -> int:
     from jaxehr.commands.train import train
     from jaxehr.core.cohort import num_patients
     from jaxehr.data.registry_cohorts import NafldOptions, nafld
-    from jaxehr.data.store import load_cohort, save_cohort
+    from jaxehr.data.store import SYNTHETIC, load_cohort, save_cohort
     from jaxehr.metrics.evaluate import QUICK
     from jaxehr.models.cdmt.config import CdmtConfig, CdmtSampling
-    from jaxehr.training.config import TrainConfig
+    from jaxehr.report.html import REPORT
 
     out = arguments.out
+    check_output(out / "synthetic", SYNTHETIC)
+    check_output(out / "report", REPORT)
     if holds_cohort(out / "real"):
         check_size(out, load_cohort(out / "real").provenance, arguments.n)
     else:
         save_cohort(nafld(NafldOptions(n=arguments.n)), out / "real")
     real = load_cohort(out / "real")
     print(summary(real, out / "real"))
-    settings = TrainConfig(
-        steps=arguments.steps,
-        batch_size=256,
-        learning_rate=2e-3,
-        lr_schedule="cosine",
-        eval_every=250,
-    )
-    config = CdmtConfig(train=settings)
+    config = CdmtConfig(train=settings(arguments.steps))
     model = train("cdmt", real, out / "run", config, seed=arguments.seed)
     options = CdmtSampling()
     data = sample(model, num_patients(real.cohort), None, arguments.seed, options)
@@ -70,6 +66,19 @@ def run(words: list[str]) -> int:
         folder=out / "synthetic",
     )
     return 0
+
+
+def settings(steps: int) -> Any:
+    """How the model is trained, a `TrainConfig`."""
+    from jaxehr.training.config import TrainConfig
+
+    return TrainConfig(
+        steps=steps,
+        batch_size=256,
+        learning_rate=2e-3,
+        lr_schedule="cosine",
+        eval_every=250,
+    )
 
 
 def check_size(out: pathlib.Path, made: dict[str, Any], asked: int) -> None:

@@ -6,14 +6,13 @@ import pathlib
 from typing import Any
 
 from jaxehr.commands.flags import distributed_flag, flag, read_flags
-from jaxehr.commands.outputs import check_output
-from jaxehr.core.checks import InputError
-from jaxehr.devices import check_seed, configure
+from jaxehr.commands.outputs import check_output, check_writable
+from jaxehr.core.checks import InputError, check_seed
+from jaxehr.devices import configure
 from jaxehr.jobs import progress_stream
 from jaxehr.progress import Progress
 from jaxehr.registry import chosen_metrics
 
-MARKER = "metrics.json"  # an older report is replaced
 FLAGS = [
     flag(
         "real",
@@ -80,12 +79,16 @@ def run(words: list[str]) -> int:
     arguments = read_flags("jaxehr evaluate", text, FLAGS, words)
     chosen_metrics(arguments.metrics)
     check_seed(arguments.seed)
+    if arguments.rows is not None and arguments.rows < 0:
+        raise InputError(f"--rows must not be negative, got {arguments.rows}.")
     check_remember(arguments.remember, arguments.distributed)
-    check_output(arguments.out, marker=MARKER, overwrite=True)
     configure(arguments.distributed)
     from jaxehr.data.store import load_cohort
     from jaxehr.metrics.evaluate import DEFAULT, QUICK
+    from jaxehr.report.html import REPORT
     from jaxehr.runs import load_run
+
+    check_output(arguments.out, REPORT)
 
     config = QUICK if arguments.quick else DEFAULT
     asked = {"seeds": arguments.seeds, "max_rows": arguments.rows}
@@ -94,8 +97,11 @@ def run(words: list[str]) -> int:
         given["remember"] = str(arguments.remember)
     config = dataclasses.replace(config, **given)
     model = load_run(arguments.run) if arguments.run else None
-    real, synthetic = load_cohort(arguments.real), load_cohort(arguments.synthetic)
-    holdout = load_cohort(arguments.holdout) if arguments.holdout else None
+    real = load_real("--real", arguments.real)
+    synthetic = load_cohort(arguments.synthetic)
+    holdout = None
+    if arguments.holdout:
+        holdout = load_real("--holdout", arguments.holdout)
     if model is not None and without_rules(model.schema) != without_rules(real.schema):
         raise InputError(
             f"{arguments.run}: was trained on other columns than {arguments.real} has; "
@@ -116,6 +122,23 @@ def run(words: list[str]) -> int:
     return 0
 
 
+def load_real(name: str, folder: pathlib.Path) -> Any:
+    """The cohort of a flag for real people.
+
+    Raises:
+      InputError: synthetic people, as where two flags were mixed up.
+    """
+    from jaxehr.data.store import load_cohort
+
+    data = load_cohort(folder)
+    if data.provenance.get("kind") == "synthetic":
+        raise InputError(
+            f"{name} {folder}: holds synthetic patients; name real ones here, and "
+            "those as --synthetic."
+        )
+    return data
+
+
 def check_remember(folder: pathlib.Path | None, distributed: bool) -> None:
     """Refuses a place that cannot keep networks before any is trained."""
     if folder is None:
@@ -127,6 +150,7 @@ def check_remember(folder: pathlib.Path | None, distributed: bool) -> None:
         )
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--remember {folder}: must be a folder, is a file.")
+    check_writable(f"--remember {folder}", folder)
 
 
 def without_rules(schema: Any) -> Any:

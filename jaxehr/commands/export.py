@@ -28,10 +28,10 @@ FIELDS = [
 def run(words: list[str]) -> int:
     text = "Write a cohort in a common format (MEDS: Medical Event Data Standard)."
     arguments = read_flags("jaxehr export", text, FIELDS, words)
-    from jaxehr.data.meds_export import MARKER, save_meds
+    from jaxehr.data.meds_export import save_meds
     from jaxehr.data.store import load_cohort
 
-    check_output(arguments.out, marker=MARKER)
+    check_output(arguments.out)
     data = load_cohort(arguments.cohort)
     save_meds(data, arguments.out, split=arguments.split)
     print(f"{arguments.out}: {len(data.ids)} patients in MEDS")

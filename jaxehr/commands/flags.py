@@ -103,11 +103,19 @@ def read_flags(prog: str, text: str, fields: list[Any], words: list[str]) -> Any
         if any(word in ("-h", "--help") for word in words):
             return tyro.cli(kind, **settings)
         said = io.StringIO()
+        # tyro draws the frames that `one_line` reads only for a terminal of UTF-8.
+        screen = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
         try:
-            with columns(WIDE), contextlib.redirect_stderr(said):
+            with (
+                columns(WIDE),
+                contextlib.redirect_stderr(said),
+                contextlib.redirect_stdout(screen),
+            ):
                 return tyro.cli(kind, **settings)
         except SystemExit as stop:
-            if stop.code in (0, None):
+            if stop.code in (0, None):  # what completes words in a shell
+                screen.seek(0)
+                print(screen.read(), end="")
                 raise
             raise InputError(one_line(prog, said.getvalue())) from None
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from jaxehr.commands.flags import flag, read_flags
 from jaxehr.commands.outputs import check_output
-from jaxehr.core.checks import positive
-from jaxehr.devices import check_seed, configure
+from jaxehr.core.checks import check_seed, positive
+from jaxehr.devices import configure
 from jaxehr.progress import Progress
 
 
@@ -48,11 +48,11 @@ def run(words: list[str]) -> int:
     positive(draws=arguments.draws)
     check_seed(arguments.seed)
     configure()
-    from jaxehr.data.store import MARKER, load_cohort
+    from jaxehr.data.store import load_cohort
     from jaxehr.runs import load_run
     from jaxehr.runs.imputing import impute_run, save_imputed
 
-    check_output(arguments.out, marker=MARKER)
+    check_output(arguments.out)
     found, data = load_run(arguments.run), load_cohort(arguments.cohort)
     with Progress("imputing", arguments.draws) as bar:
         bar.update(0)

@@ -45,10 +45,11 @@ DISCRETIZE = [
     ),
     flag(
         "discretize_holdout",
-        float,
+        float | None,
         "Share of people whose values choose no edge and no column: those whom `train` "
-        "holds out; 0 fits on everybody.",
-        0.2,
+        "holds out; by default 0.2, and 0 fits on everybody.",
+        None,
+        metavar="FLOAT",
     ),
     flag(
         "discretize_like",
@@ -74,7 +75,7 @@ def run(words: list[str]) -> int:
         )
     from jaxehr.data.store import MARKER, save_parts
 
-    check_output(arguments.out, marker=MARKER)
+    check_output(arguments.out)
     told = Summary()
     with progress_told(), opened(name, arguments) as parts:
         save_parts(parts, arguments.out, told.add)
@@ -122,15 +123,22 @@ def discretizer(arguments: Any) -> Callable[[Dataset], Dataset]:
     from jaxehr.data.discretize import DiscretizeOptions, apply, discretize, rule_of
     from jaxehr.data.store import load_cohort
 
-    like = arguments.discretize_like
+    like, held = arguments.discretize_like, arguments.discretize_holdout
+    for name, value in (("like", like), ("holdout", held)):
+        if value is not None and arguments.discretize == "none":
+            raise InputError(f"prepare: --discretize-{name} needs --discretize fiddle.")
+    if like and held is not None:
+        raise InputError(
+            "prepare: --discretize-like takes edges and columns as they are; leave "
+            "--discretize-holdout out."
+        )
     if arguments.discretize == "none":
-        if like:
-            raise InputError("prepare: --discretize-like needs --discretize fiddle.")
         return lambda data: data
     if like:
         rule = rule_of(load_cohort(like), str(like))
-        return lambda data: apply(rule, data)
-    options = DiscretizeOptions(holdout_fraction=arguments.discretize_holdout)
+        return lambda data: apply(rule | {"like": str(like)}, data)
+    given = {} if held is None else {"holdout_fraction": held}
+    options = DiscretizeOptions(**given)
     return lambda data: discretize(data, options)
 
 
@@ -162,7 +170,7 @@ def show_schema(data: Dataset, path: pathlib.Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from jaxehr.data.tables import HEADER, schema_table
+    from jaxehr.data.schema_rows import HEADER, schema_table
 
     table = Table(*HEADER, title="schema", title_justify="left")
     for row in schema_table(data.schema, data):
@@ -255,5 +263,9 @@ def notes(data: Dataset) -> str:
     if any(alone.values()):
         text += f"; only in static: {alone['static']} stays, "
         text += f"only in temporal: {alone['temporal']}"
+    outside = data.provenance.get("outside")
+    if outside and outside["rows"]:
+        text += f"; {outside['rows']} rows lie outside the window and are left out"
+        text += f", {outside['stays']} stays have no other row"
     rule = data.provenance.get("discretize")
     return text + (f"; bins fitted on {rule['fitted_on']} patients" if rule else "")

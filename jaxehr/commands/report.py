@@ -62,13 +62,13 @@ def alignment(words: list[str]) -> int:
     text = "Show how the two parts of records were matched, and what that is worth."
     arguments = read_flags("jaxehr report alignment", text, fields, words)
     configure()
-    from jaxehr.report.alignment import MARKER, write_alignment
+    from jaxehr.report.alignment import ALIGNMENT, write_alignment
     from jaxehr.runs import load_run
 
     found = load_run(arguments.run)
     diagnostics = diagnostics_of(found, arguments.run)
     out = arguments.out or arguments.run / "alignment"
-    check_output(out, marker=MARKER, overwrite=arguments.overwrite)
+    check_output(out, ALIGNMENT if arguments.overwrite else None)
     write_alignment(out, diagnostics, describe(found), overwrite=arguments.overwrite)
     print(f"{out / 'alignment.html'}: open it in a browser")
     return 0

@@ -12,10 +12,10 @@ from jaxehr.commands.flags import (
     section,
 )
 from jaxehr.commands.outputs import check_output
-from jaxehr.core.checks import InputError, known, positive
+from jaxehr.core.checks import InputError, check_seed, known, positive
 from jaxehr.core.cohort import Dataset, Schema
 from jaxehr.core.files import read_json
-from jaxehr.devices import Profile, check_seed, configure
+from jaxehr.devices import Profile, configure
 from jaxehr.jobs import progress_stream
 from jaxehr.progress import Progress
 from jaxehr.registry import MODELS, find, model_entry
@@ -28,11 +28,11 @@ def run(words: list[str]) -> int:
     if arguments.balance and arguments.label is not None:
         raise InputError("--label and --balance exclude each other; give one of them.")
     configure(arguments.distributed)
-    from jaxehr.data.store import MARKER, save_cohort
+    from jaxehr.data.store import SYNTHETIC, save_cohort
     from jaxehr.runs import load_run
     from jaxehr.training.sharding import leads
 
-    check_output(arguments.out, marker=MARKER, overwrite=arguments.overwrite)
+    check_output(arguments.out, SYNTHETIC if arguments.overwrite else None)
     found = load_run(arguments.run)
     finish = enforcing(arguments, found.schema)
     label = "balanced" if arguments.balance else arguments.label
@@ -107,7 +107,7 @@ def parse(words: list[str]) -> Any:
             None,
             metavar="FILE",
         ),
-        flag("overwrite", bool, "Replace an older cohort folder.", False),
+        flag("overwrite", bool, "Replace a folder of synthetic patients.", False),
         profile_flag(),
         distributed_flag(),
         section("options", kind),

@@ -13,10 +13,10 @@ from jaxehr.commands.flags import (
     section,
 )
 from jaxehr.commands.listing import lines, models
-from jaxehr.core.checks import InputError, known, within
+from jaxehr.core.checks import InputError, check_seed, known, within
 from jaxehr.core.configs import replace
 from jaxehr.core.sizes import size_in_bytes
-from jaxehr.devices import Profile, check_seed, configure
+from jaxehr.devices import Profile, configure
 from jaxehr.jobs import progress_stream
 from jaxehr.progress import Progress
 from jaxehr.registry import MODELS, find, model_entry
@@ -90,6 +90,8 @@ def parse(name: str, words: list[str]) -> Any:
     chosen = preset_name(words)
     default = kind()
     if chosen is not None:
+        if not presets:
+            raise InputError(f"{name} has no presets; leave --preset out.")
         known("preset", chosen, presets)
         default = replace(default, presets[chosen])
     fields = [

@@ -7,6 +7,8 @@ command line prints it as one line and exits with code 2.
 from collections.abc import Iterable
 from typing import Any
 
+LARGEST_SEED = 2**32 - 1
+
 
 class InputError(ValueError):
     """The user's input is refused; the message is one line meant for the user."""
@@ -31,3 +33,8 @@ def within(name: str, value: float, low: float, high: float) -> None:
     """Raises unless low <= value <= high."""
     if not low <= value <= high:
         raise InputError(f"{name} must lie in [{low}, {high}], got {value}.")
+
+
+def check_seed(seed: int) -> None:
+    """Raises unless `seed` is one that JAX and NumPy take unchanged."""
+    within("seed", seed, 0, LARGEST_SEED)

@@ -82,7 +82,8 @@ class Objective(NamedTuple):
     become dense, one batch at a time. With `players` a step of training is a turn of
     each, in order, and `loss` is what validation measures. `lengths` counts the steps
     of each patient of the data: those of like length share a chunk, so that its loops
-    over time end early.
+    over time end early. With `whole` the loss knows statistics of its batch: one device
+    takes all of it, so that they do not depend on the number of devices.
     """
 
     init: Callable[[jax.Array, Any], Params]  # (key, batch) -> params
@@ -90,6 +91,7 @@ class Objective(NamedTuple):
     take: Callable[[Any, jax.Array], Any] = gather
     players: tuple[Player, ...] = ()
     lengths: Callable[[Any], jax.Array] | None = None  # data -> Int [N]
+    whole: bool = False
 
 
 class Value(NamedTuple):

@@ -157,6 +157,24 @@ def rule_of(data: Dataset, where: str) -> dict[str, Any]:
     return rule
 
 
+def check_holdout(provenance: dict[str, Any], holdout_fraction: float) -> None:
+    """Raises InputError where people of a hold-out chose edges or columns.
+
+    Of a cohort that took its rule from another one (`like`) nobody did.
+    """
+    rule = provenance.get(KEY)
+    if not isinstance(rule, dict) or "like" in rule:
+        return
+    fitted = rule.get("options", {}).get("holdout_fraction", 0.0)
+    if holdout_fraction > fitted:
+        raise InputError(
+            f"the edges and columns of the cohort were chosen with "
+            f"--discretize-holdout {fitted:g}, so also by people of a hold-out of "
+            f"{holdout_fraction:g}; prepare it with --discretize-holdout "
+            f"{holdout_fraction:g}, or train with --holdout-fraction {fitted:g}."
+        )
+
+
 def refuse_sparse(data: Dataset) -> None:
     if isinstance(data.cohort.temporal, SparseTable):
         raise InputError("discretize: the cohort is binary already.")

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from jaxehr.core.checks import InputError
 from jaxehr.core.sizes import check_size
 from jaxehr.data.bigquery import connect_bigquery
-from jaxehr.data.gridding import connect, in_memory
+from jaxehr.data.gridding import connect, exact, in_memory
 from jaxehr.data.raw_tables import ROW, read_header
 
 Name = Literal["duckdb", "spark", "bigquery"]
@@ -146,9 +146,8 @@ def scan(engine: Engine, path: str) -> Any:
             reader = engine.session.read.option("recursiveFileLookup", True)
             table = as_view(engine, reader.parquet(path))
         else:
-            table = engine.backend.read_parquet(
-                parts_of(path), table_name=new_name(engine)
-            )
+            parts = [exact(part) for part in parts_of(path)]
+            table = engine.backend.read_parquet(parts, table_name=new_name(engine))
     else:
         table = scan_csv(engine, path)
     return table.rename({name.lower(): name for name in table.columns})
@@ -163,7 +162,7 @@ def scan_csv(engine: Engine, path: str) -> Any:
         options = {"sep": delimiter, "quote": '"', "escape": '"', "mode": "FAILFAST"}
         return as_view(engine, reader.options(header=True, **options).csv(path))
     return engine.backend.read_csv(
-        path,
+        exact(path),
         table_name=new_name(engine),
         auto_detect=False,
         header=True,
@@ -190,8 +189,9 @@ def numbered(path: str) -> Iterator[Any]:
             place = {FILE: ibis.literal(path), ROW: ibis.row_number() + 1}
         else:
             names = {"filename": True, "file_row_number": True}
+            parts = [exact(part) for part in parts_of(path)]
             table = engine.backend.read_parquet(
-                parts_of(path), table_name=new_name(engine), **names
+                parts, table_name=new_name(engine), **names
             )
             table = table.rename({name.lower(): name for name in table.columns})
             place = {FILE: table["filename"], ROW: table["file_row_number"] + 1}

@@ -18,6 +18,7 @@ import fractions
 import math
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -51,6 +52,11 @@ def connect(memory_limit: str = "1GB", threads: int = 2) -> Any:
     )
 
 
+def exact(path: str) -> str:
+    """The path as DuckDB has to be given it: it reads `*`, `?` and `[` as patterns."""
+    return re.sub(r"[*?[]", r"[\g<0>]", path)
+
+
 def remove_spills() -> None:
     """Removes the spill folders of processes that were killed."""
     for left in pathlib.Path(tempfile.gettempdir()).glob(f"{SPILL}*"):
@@ -69,19 +75,23 @@ def in_memory(table: pa.Table) -> Any:
     return ibis.memtable(table)
 
 
-def count_steps(window: float, width: float, unit: str = "hours") -> int:
+def count_steps(
+    window: float, width: float, unit: str = "hours", *, width_name: str = ""
+) -> int:
     """Number of grid steps of a window: window / width, which must be whole.
 
-    `unit` names the two options in messages: `hours` and `bin_hours`.
+    `unit` names the two options in messages: `hours` and `bin_hours`, unless
+    `width_name` does.
     """
+    width_name = width_name or f"bin_{unit}"
     if not (0 < window < math.inf and 0 < width < math.inf):
         raise InputError(
-            f"{unit} {window:g} and bin_{unit} {width:g} must be positive and finite."
+            f"{unit} {window:g} and {width_name} {width:g} must be positive and finite."
         )
     steps = round(window / width)
     if steps < 1 or abs(steps * width - window) > 1e-6 * width:
         raise InputError(
-            f"{unit} {window:g} must be a whole multiple of bin_{unit} {width:g}."
+            f"{unit} {window:g} must be a whole multiple of {width_name} {width:g}."
         )
     return steps
 
@@ -141,6 +151,22 @@ def count_values(
         name: {"values": given[name], "implausible": given[name] - kept[name]}
         for name in given
     }
+
+
+def in_bins(
+    time: Any,
+    features: tuple[Feature, ...],
+    *,
+    start: float,
+    step: float,
+    num_steps: int,
+) -> Any:
+    """Boolean: whether `grid_wide` puts what is seen at `time` into any bin."""
+    position = (time.cast("float64") - start) / step
+    found = ibis.literal(False)
+    for nearest in {f.aggregate == "nearest" for f in features}:
+        found |= _bins(position, nearest).between(0, num_steps - 1)
+    return found
 
 
 def grid_wide(

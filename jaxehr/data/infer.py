@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxehr.core.checks import InputError, known
 from jaxehr.core.cohort import Feature, Label, Schema
-from jaxehr.data.columns import FLOATS, INTEGERS, TEXTS, TYPES, listing, text
+from jaxehr.data.columns import FLOATS, INTEGERS, TEXTS, TYPES, text
 from jaxehr.data.gridding import count_steps, holding
 from jaxehr.data.raw_tables import (
     CSV,
@@ -29,6 +29,7 @@ from jaxehr.data.raw_tables import (
     RawTables,
     Rule,
     TablesOptions,
+    finite,
     is_fraction,
     not_finite,
     number,
@@ -39,17 +40,13 @@ from jaxehr.data.raw_tables import (
     summary,
     times,
 )
+from jaxehr.data.texts import FORMS, refuse_forms, refuse_odd, refuse_strange
 
-NUMERIC_SHARE = 0.9  # a text column with this share of numbers is meant to be numeric
-MOST_ODD = 2  # and so is one with so few distinct texts among its numbers
 FEW_INTEGERS = 10  # up to here integers are taken as codes
 MOST_STEPS = 1000  # a longer inferred grid is a sign of unregular times
 CANONICAL = r"^(0|-?[1-9][0-9]{0,17})$"  # an integer that reads back the same
 INTEGER = r"^[+-]?[0-9]{1,18}$"
 ZEROS = r"^[+-]?0[0-9]"  # such a number is a code: a post code, a ward
-COMMA = r"^[+-]?[0-9]+,[0-9]+$"
-EMPTY = "Leave the cell empty for a missing value, or add its text to --missing-values."
-WORDS = "if the column holds words or codes, name it in --text-columns."
 
 
 def infer_schema(options: TablesOptions) -> Schema:
@@ -156,8 +153,8 @@ def measures(raw: Raw, name: str, dtype: str) -> dict[str, Any]:
     column = raw.table[name]
     parts = {"total": raw.table.count(), "seen": column.count()}
     if dtype == CSV:
-        parts["numbers"] = number(raw, name).count()
-        for key, form in (("integers", INTEGER), ("zeros", ZEROS), ("commas", COMMA)):
+        parts["numbers"] = finite(number(raw, name)).sum()
+        for key, form in (("integers", INTEGER), ("zeros", ZEROS), *FORMS.items()):
             parts[key] = column.strip().re_search(form).sum()
     if dtype in (CSV, *FLOATS):
         parts["strange"] = not_finite(number(raw, name)).sum()
@@ -167,51 +164,14 @@ def measures(raw: Raw, name: str, dtype: str) -> dict[str, Any]:
 def csv_type(raw: Raw, name: str, found: dict[str, int]) -> str:
     """int64, double or string; numbers with a few texts among them are refused."""
     seen, numbers = found["seen"], found["numbers"]
+    if found["strange"] and numbers + found["strange"] == seen:
+        refuse_strange(raw, name)
     if numbers < seen:
-        refuse_commas(raw, name, found)
-        refuse_odd(raw, name, found)
+        refuse_forms(raw, name, found)
+        refuse_odd(raw, name, found["zeros"] > 0, numbers, seen)
     if numbers < seen or found["zeros"]:
         return "string"
-    if found["strange"]:
-        refuse_strange(raw, name)
     return "int64" if found["integers"] == seen else "double"
-
-
-def refuse_strange(raw: Raw, name: str) -> None:
-    """Raises InputError with the first NaN or infinity."""
-    bad = not_finite(number(raw, name))
-    refuse_any(raw, [Rule(name, bad, "values must be finite", EMPTY)])
-
-
-def refuse_commas(raw: Raw, name: str, found: dict[str, int]) -> None:
-    """Raises InputError when half of the values are numbers, some with a comma."""
-    if found["commas"] and 2 * (found["commas"] + found["numbers"]) >= found["seen"]:
-        bad = raw.table[name].strip().re_search(COMMA)
-        rule = "numbers are written with a decimal point and without other signs"
-        advice = f"Write 36.6 for 36,6 and 1234 for 1,234; {WORDS}"
-        refuse_any(raw, [Rule(name, bad, rule, advice)])
-
-
-def refuse_odd(raw: Raw, name: str, found: dict[str, int]) -> None:
-    """Raises InputError when most values, or most distinct values, are numbers."""
-    seen, numbers = found["seen"], found["numbers"]
-    most = numbers >= NUMERIC_SHARE * seen and not found["zeros"]
-    odd = odd_values(raw, name) if numbers else []
-    if most or odd:
-        rule = f"values must be numbers as {numbers} of {seen} are"
-        advice = f"Not a number: {listing(odd)}. " if odd else ""
-        advice += "Add what means a missing value to --missing-values; " + WORDS
-        bad = raw.table[name].notnull() & number(raw, name).isnull()
-        refuse_any(raw, [Rule(name, bad, rule, advice)])
-
-
-def odd_values(raw: Raw, name: str) -> list[str]:
-    """The distinct texts among numbers if one or two, and numbers at least as many."""
-    rows = raw.table.select(text=raw.table[name], odd=number(raw, name).isnull())
-    rows = rows.filter(rows["text"].notnull()).distinct()
-    numbers = scalar((~rows.odd).sum())
-    texts = rows.filter(rows.odd).limit(MOST_ODD + 1).to_pyarrow()["text"].to_pylist()
-    return sorted(texts) if len(texts) <= min(MOST_ODD, numbers) else []
 
 
 def typed(raw: Raw, name: str, dtype: str) -> Any:
@@ -333,7 +293,9 @@ def refuse_pairs(raw: Raw, id: str, time: str) -> None:
             f"{raw.path}: duplicate ({id}, {time}): one row each is allowed, got "
             f"{one['count']} rows for ({str(one['id'])[:40]}, {one['time']:g}), e.g. "
             f"data rows {one['first']} and {one['last']}; {pairs} pair(s) are "
-            "repeated. Pass --step to bin them."
+            "repeated. Pass --step to bin them. Every variable needs a column of its "
+            "own: a file with one row a measurement (its name in one column, its value "
+            "in another) has to be brought into that form first, or bins mix them."
         )
 
 
@@ -357,8 +319,8 @@ def infer_grid(raw: Raw, options: TablesOptions) -> dict[str, Any]:
         step = float(np.round(step, 9))
         check_regular(raw, options.time, at, step)
         num_steps = int(np.rint((at[-1] - start) / step)) + 1
-    if options.hours:
-        num_steps = min(num_steps, count_steps(options.hours, step))
+    if options.hours:  # the same for another cohort, whose stays are shorter
+        num_steps = count_steps(options.hours, step, width_name="step")
     grid = {"start": start, "step": step, "num_steps": num_steps}
     return {"time": options.time, "time_dtype": holding(dtype, **grid), **grid}
 

@@ -41,7 +41,6 @@ from jaxehr.data.meds import (
 )
 
 EPOCH = datetime.datetime(2000, 1, 1)
-MARKER = "metadata/dataset.json"
 SECONDS = {"s": 1, "min": 60, "h": HOUR, "d": 24 * HOUR, "a": YEAR}
 SPLITS = ("train", "tuning", "held_out")
 
@@ -69,7 +68,7 @@ def save_meds(data: Dataset, path: PathLike, *, split: str = "train") -> None:
         "meds_version": importlib.metadata.version("meds"),
     }
     schemas.DatasetMetadataSchema.validate(info)
-    with new_folder(path, marker=MARKER) as folder:
+    with new_folder(path) as folder:
         write(folder / schemas.data_subdirectory / split / "0.parquet", events)
         codes = schemas.CodeMetadataSchema.align(make_codes(data, events))
         write(folder / schemas.code_metadata_filepath, codes)

@@ -1,8 +1,8 @@
 """The tables a user brings, opened in DuckDB with row numbers: CSV, CSV.GZ, Parquet.
 
-CSV columns are read as text, so that a bad cell can be shown with its row; an empty
-cell is missing, and so is `NA` unless the options name other texts. Rows count from 1,
-the header not counted.
+CSV columns are read as text, so that a bad cell can be shown with its row; spaces
+around it do not count. An empty text is missing, and so is `NA` unless the options name
+other texts. Rows count from 1, the header not counted.
 """
 
 import collections
@@ -10,7 +10,11 @@ import contextlib
 import csv
 import dataclasses
 import gzip
+import math
+import os
 import pathlib
+import re
+import tempfile
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -21,10 +25,11 @@ import pyarrow.parquet as pq
 
 from jaxehr.core.checks import InputError, positive
 from jaxehr.core.sizes import check_size
-from jaxehr.data.columns import DIGITS, DOUBLE, EXACT, WHOLE, listing, text
-from jaxehr.data.gridding import connect
+from jaxehr.data.columns import DIGITS, DOUBLE, EXACT, TEXTS, WHOLE, listing, text
+from jaxehr.data.gridding import connect, exact
 
-ROW = "jaxehr_row"
+OURS = "jaxehr_"
+ROW = f"{OURS}row"
 CSV = "csv"  # the type of every column of a CSV file
 ENDINGS = (".csv", ".csv.gz", ".parquet")
 
@@ -58,13 +63,21 @@ class TablesOptions:
     max_categories: int = 20
     """Most values that a text column may have."""
     missing_values: tuple[str, ...] = ("NA",)
-    """Texts of CSV files that mean a missing value, as an empty cell does."""
+    """Texts that mean a missing value, as an empty one does."""
     text_columns: tuple[str, ...] = ()
     """Columns of words and codes, even where all or most values are numbers."""
     memory_limit: str = "8GB"
     """Most memory that the time grid of all stays may need."""
 
     def __post_init__(self) -> None:
+        for name in ("static", "temporal", "labels", "schema"):  # pathlib.Path as well
+            object.__setattr__(self, name, os.fspath(getattr(self, name)))
+        for name in ("missing_values", "text_columns"):
+            given: Any = getattr(self, name)
+            if isinstance(given, str):  # would be taken letter by letter
+                raise InputError(
+                    f"tables: {name} must be a tuple, such as ({given!r},)."
+                )
         if not self.static and not self.temporal:
             raise InputError("tables: give --static, --temporal or both.")
         if self.temporal and not self.time:
@@ -77,10 +90,15 @@ class TablesOptions:
             raise InputError(
                 "tables: --group needs --static, the file with the column."
             )
-        if self.step < 0 or self.hours < 0:
+        if not (0 <= self.step < math.inf and 0 <= self.hours < math.inf):
             raise InputError(
-                f"tables: step and hours must not be negative, got {self.step} and "
-                f"{self.hours}."
+                f"tables: step and hours must be finite and not negative, got "
+                f"{self.step} and {self.hours}."
+            )
+        if not self.temporal and (self.time or self.step or self.hours):
+            raise InputError(
+                "tables: --time, --step and --hours belong to --temporal; give its "
+                "file, or leave them out."
             )
         positive(max_categories=self.max_categories)
         check_size("memory_limit", self.memory_limit)
@@ -106,7 +124,7 @@ def open_tables(options: TablesOptions) -> Iterator[RawTables]:
 
     Raises:
       InputError: no such file, another ending, an unreadable or empty table, a missing
-        id, time, label or group column.
+        id, time, label or group column; too little memory or space.
     """
     connection = connect()
     connection.raw_sql("SET preserve_insertion_order = true")
@@ -123,6 +141,13 @@ def open_tables(options: TablesOptions) -> Iterator[RawTables]:
                 for name, rest in wanted.items()
             )
         )
+    except duckdb.Error as error:  # after a file was opened, too
+        files = [path for path, _ in wanted.values() if path]
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{', '.join(files)}: cannot be prepared ({reason}); free memory and space "
+            f"in {tempfile.gettempdir()}, or let TMPDIR name a folder with more."
+        ) from error
     finally:
         connection.disconnect()
 
@@ -139,6 +164,7 @@ def open_table(
         raise InputError(f"{path}: the ending must be one of {', '.join(ENDINGS)}.")
     try:
         view, types = open_view(connection, f"{name}_file", path, missing)
+        refuse_names(path, list(types))
         absent = [column for column in columns if column and column not in types]
         if absent:
             raise InputError(
@@ -148,12 +174,30 @@ def open_table(
         numbered = view.mutate(**{ROW: ibis.row_number() + 1})
         table = connection.create_table(name, numbered, temp=True)
         count = scalar(table.count())
+    except duckdb.OutOfMemoryException:
+        raise
     except (duckdb.Error, pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: not a readable table ({reason}).") from error
+        raise InputError(f"{path}: not a readable table ({why(error)}).") from error
     if not count:
         raise InputError(f"{path}: empty table; at least one row is needed.")
     return Raw(path, table, types)
+
+
+def why(error: Exception) -> str:
+    """Why a table cannot be read; of a CSV file without what stands in its rows."""
+    said = " ".join(str(error).split())
+    if isinstance(error, UnicodeDecodeError) or "not utf-8 encoded" in said:
+        return "its text is not UTF-8; save it as UTF-8"
+    line = re.search(r"CSV Error on Line: (\d+)", said)
+    cells = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", said)
+    if line and cells:
+        return (
+            f"line {line[1]} has {cells[2]} cells and the header {cells[1]}; put cells "
+            "that hold the delimiter in quotes"
+        )
+    if line and "unterminated quote" in said:
+        return f"the quote that begins in line {line[1]} does not end"
+    return said[:200]
 
 
 def open_view(
@@ -161,8 +205,10 @@ def open_view(
 ) -> tuple[Any, dict[str, str]]:
     """The rows and the types of a file; decimals become integers or doubles."""
     if path.lower().endswith(".parquet"):
-        view, types = connection.read_parquet(path, table_name=name), {}
-        for field in pq.read_schema(path):
+        described = pq.read_schema(path)
+        refuse_twins(path, described.names)
+        view, types = connection.read_parquet(exact(path), table_name=name), {}
+        for field in described:
             kind = field.type
             kind = kind.value_type if pa.types.is_dictionary(kind) else kind
             if pa.types.is_decimal(kind):
@@ -171,20 +217,30 @@ def open_view(
                 value = view[field.name].cast("int64" if whole else "float64")
                 view = view.mutate(**{field.name: value})
             types[field.name] = str(kind)
-        return view, types
+        given = {n: view[n] for n, kind in types.items() if kind in TEXTS}
+        return view.mutate(**nulled(given, missing)), types
     header, delimiter = read_header(path)
     view = connection.read_csv(
-        path,
+        exact(path),
         table_name=name,
         auto_detect=False,
         header=True,
         delim=delimiter,
         quote='"',
         escape='"',
-        nullstr=["", *missing],
         columns=dict.fromkeys(header, "VARCHAR"),
     )
-    return view, dict.fromkeys(header, CSV)
+    given = {name: view[name].strip() for name in header}
+    return view.mutate(**nulled(given, missing)), dict.fromkeys(header, CSV)
+
+
+def nulled(columns: dict[str, Any], missing: tuple[str, ...]) -> dict[str, Any]:
+    """Columns of text with null for what means a missing value."""
+    texts = ["", *(word.strip() for word in missing)]
+    return {
+        name: ibis.ifelse(column.isin(texts), ibis.null("string"), column)
+        for name, column in columns.items()
+    }
 
 
 def read_header(path: str) -> tuple[list[str], str]:
@@ -202,6 +258,12 @@ def read_header(path: str) -> tuple[list[str], str]:
             f"{path}: column {names.index('') + 1} of {len(names)} has no name; write "
             "the table without an index, or name the column."
         )
+    refuse_twins(path, names)
+    return names, delimiter
+
+
+def refuse_twins(path: str, names: list[str]) -> None:
+    """Raises InputError for names that DuckDB does not tell apart."""
     often = collections.Counter(name.lower() for name in names)
     twice = [name for name in names if often[name.lower()] > 1]
     if twice:
@@ -209,7 +271,23 @@ def read_header(path: str) -> tuple[list[str], str]:
             f"{path}: column(s) {listing(twice)} occur more than once (upper and lower "
             "case count as the same)."
         )
-    return names, delimiter
+
+
+def refuse_names(path: str, names: list[str]) -> None:
+    """Raises InputError for an index without a name, which pandas writes as a column of
+    Parquet, and for names that columns of ours have in queries."""
+    for name in names:
+        if re.fullmatch(r"__index_level_\d+__", name):
+            raise InputError(
+                f"{path}: column {name!r} has no name; write the table without an "
+                "index, or name the column."
+            )
+    ours = [name for name in names if name.lower().startswith(OURS)]
+    if ours:
+        raise InputError(
+            f"{path}: column(s) {listing(ours)}: names that begin with {OURS} are "
+            "taken; rename them."
+        )
 
 
 def parsed(value: Any, kind: str) -> Any:
@@ -256,6 +334,11 @@ def times(raw: Raw, name: str) -> Any:
 def not_finite(value: Any) -> Any:
     """True where a double is NaN or infinite, False where it is null."""
     return (value.isnan() | value.isinf()).fill_null(False)
+
+
+def finite(value: Any) -> Any:
+    """True where a double is a finite number, False where it is null."""
+    return value.notnull() & ~not_finite(value)
 
 
 def is_fraction(value: Any) -> Any:

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Dataset
-from jaxehr.core.files import PathLike, new_folder, write_json
+from jaxehr.core.files import Kind, PathLike, new_folder, write_json
 from jaxehr.data import shards
 from jaxehr.data.cohort_files import (
     MARKER,
     PROVENANCE,
+    SPARSE,
     STATIC,
+    TEMPORAL,
     read_names,
     read_tables,
     refuse_absent,
@@ -21,7 +23,21 @@ from jaxehr.data.cohort_files import (
     write_tables,
 )
 from jaxehr.data.schema_json import schema_to_json
-from jaxehr.data.shards import Parts, Piece
+from jaxehr.data.shards import FOLDER, INDEX, Parts, Piece
+
+TABLES = (STATIC, TEMPORAL, SPARSE)
+SHARDS = (INDEX, *(f"{FOLDER}/?????/{name}" for name in TABLES))
+COHORT = Kind(
+    "cohort",
+    (MARKER, PROVENANCE, *TABLES, *SHARDS),
+    MARKER,
+    lambda said: {"version", "id", "time", "static", "temporal"} <= set(said),
+)
+SYNTHETIC = COHORT._replace(
+    name="cohort of synthetic patients",
+    marker=PROVENANCE,
+    is_ours=lambda said: said.get("kind") == "synthetic",
+)
 
 
 def save_cohort(
@@ -30,14 +46,15 @@ def save_cohort(
     """Writes the folder whole or not at all; the same data give the same bytes.
 
     Args:
-      overwrite: whether an older cohort folder at `path` may be replaced.
+      overwrite: whether a cohort folder at `path` may be replaced, a real one too;
+        what holds other files beside never is.
       shards: in how many; 1 = a folder without, 0 = as `shards.number_for` says.
 
     Raises:
       InputError: `path` exists and may not be replaced, a full disk, values that
         do not fit the schema.
     """
-    with new_folder(path, marker=MARKER, overwrite=overwrite) as folder:
+    with new_folder(path, replaces=COHORT if overwrite else None) as folder:
         write_cohort(data, folder, shards)
 
 
@@ -66,7 +83,7 @@ def save_parts(
             seen(piece.data)
             yield piece
 
-    with new_folder(path, marker=MARKER) as folder:
+    with new_folder(path) as folder:
         if parts.number == 1:
             write_cohort(next(told()).data, folder)
         else:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Dataset, Feature, Schema, numeric_features
+from jaxehr.core.cohort import Dataset, Feature, Schema
 from jaxehr.core.files import read_json
 from jaxehr.core.sizes import size_in_bytes
 from jaxehr.data.assemble import assemble, check_distinct
@@ -28,10 +28,9 @@ from jaxehr.data.columns import (
     refuse_rows,
     text,
 )
-from jaxehr.data.gridding import count_steps, grid_wide
+from jaxehr.data.gridding import count_steps, grid_wide, in_bins
 from jaxehr.data.infer import (
     CANONICAL,
-    EMPTY,
     check_ids,
     check_times,
     infer_opened,
@@ -55,10 +54,10 @@ from jaxehr.data.raw_tables import (
 )
 from jaxehr.data.schema_json import schema_from_json
 from jaxehr.data.shards import dense_bytes
+from jaxehr.data.texts import empty
 
-__all__ = ["HEADER", "TablesOptions", "infer_schema", "read", "schema_table"]
+__all__ = ["TablesOptions", "infer_schema", "read"]
 
-HEADER = ("column", "table", "kind", "dtype", "values", "missing", "unit")
 COPIES = 3  # of the arrays of a cohort while it is read: filled, cleared, written
 
 
@@ -73,20 +72,20 @@ def read(options: TablesOptions) -> Dataset:
         schema = read_schema(options) if options.schema else infer_opened(raws, options)
         check_features(raws, schema)
         static, alone = read_static(raws, schema)
-        temporal = None
+        temporal, outside = None, {}
         if raws.temporal:
             if options.schema:
                 check_times(raws.temporal, options)
                 check_window(raws.temporal, schema, options)
             check_size(raws.temporal, schema, static.num_rows, options.memory_limit)
-            temporal = read_temporal(raws.temporal, schema, options)
+            temporal, outside = read_temporal(raws.temporal, schema, options)
     files = {
         name: pathlib.Path(path).name
         for name in ("static", "temporal", "labels", "schema")
         if (path := getattr(options, name))
     }
     provenance = {"source": "tables", "files": files, "binned": options.step > 0}
-    provenance["unmatched"] = alone
+    provenance |= {"unmatched": alone, "outside": outside}
     where = (options.static or options.labels or options.temporal, options.temporal)
     return assemble(schema, static, temporal, provenance, where=where)
 
@@ -117,7 +116,10 @@ def check_window(raw: Raw, schema: Schema, options: TablesOptions) -> None:
     if not options.hours:
         return
     value = times(raw, schema.time) - schema.start
-    ours, given = schema.num_steps, count_steps(options.hours, schema.step)
+    ours, given = (
+        schema.num_steps,
+        count_steps(options.hours, schema.step, width_name="step"),
+    )
     # 1e-6 of a step, as in `assemble`.
     after = (value >= (ours - 1e-6) * schema.step) & (
         value < (given - 1e-6) * schema.step
@@ -163,7 +165,8 @@ def feature_rules(raw: Raw, feature: Feature) -> list[Rule]:
     lower, upper = bounds(feature)
     strange = (column.notnull() & value.isnull()) | not_finite(value)
     outside = (value < lower) | (value > upper)
-    rules = [Rule(name, strange, "values must be finite numbers", EMPTY), exact]
+    finite = "values must be finite numbers"
+    rules = [Rule(name, strange, finite, empty(raw, name)), exact]
     if feature.kind == "integer":
         rules.append(Rule(name, is_fraction(value), "values must be integers"))
     return [*rules, Rule(name, outside, f"values must lie in [{lower}, {upper}]")]
@@ -304,81 +307,38 @@ def check_size(raw: Raw, schema: Schema, stays: int, limit: str) -> None:
     )
 
 
-def read_temporal(raw: Raw, schema: Schema, options: TablesOptions) -> pa.Table:
-    """The temporal rows on the grid of the schema, cut off after the window."""
+def read_temporal(
+    raw: Raw, schema: Schema, options: TablesOptions
+) -> tuple[pa.Table, dict[str, int]]:
+    """The temporal rows on the grid of the schema, cut off after the window.
+
+    Returns:
+      The table; and how many rows were cut off, and stays that have no other row.
+    """
     columns = {schema.id: read_ids(raw, schema), schema.time: times(raw, schema.time)}
     columns |= feature_columns(raw, schema.temporal)
     rows = raw.table.order_by(ROW).select(**columns)
+    start, step, num_steps = schema.start, schema.step, schema.num_steps
+    grid: dict[str, Any] = {"start": start, "step": step, "num_steps": num_steps}
+    inside = ibis.literal(True)
     if options.hours:
-        end = schema.start + (schema.num_steps - 1e-6) * schema.step
-        rows = rows.filter(rows[schema.time] < end)
+        inside &= rows[schema.time] < start + (num_steps - 1e-6) * step
     if options.step:
-        rows = grid_wide(
-            rows,
-            id=schema.id,
-            time=schema.time,
-            features=schema.temporal,
-            start=schema.start,
-            step=schema.step,
-            num_steps=schema.num_steps,
-        )
-    return rows.to_pyarrow()
+        inside &= in_bins(rows[schema.time], schema.temporal, **grid)
+    outside = cut_off(rows, inside, schema.id)
+    rows = rows.filter(inside)
+    if options.step:
+        names = {"id": schema.id, "time": schema.time}
+        rows = grid_wide(rows, features=schema.temporal, **names, **grid)
+    return rows.to_pyarrow(), outside
 
 
-def schema_table(schema: Schema, data: Dataset | None = None) -> list[list[str]]:
-    """Rows under `HEADER` to print a schema for review.
-
-    Args:
-      data: the cohort, for the range of numbers, which is in no schema, and the share
-        of missing values; without it they are not shown.
-    """
-    rows = []
-    for part in ("static", "temporal"):
-        features = getattr(schema, part)
-        shares = missing_shares(data, part) if data else {}
-        ranges = seen_ranges(data, part) if data else {}
-        for f in features:
-            values = listing(f.categories, 6)
-            if f.is_numeric:
-                values = " ".join([*ranges.get(f.name, []), *allowed(f)])
-            share = shares.get(f.name, "")
-            rows.append([f.name, part, f.kind, f.dtype, values, share, f.unit])
-    if schema.label:
-        values = listing(schema.label.classes, 6)
-        rows.append(
-            [schema.label.name, "label", "", schema.label.dtype, values, "", ""]
-        )
-    return rows
-
-
-def allowed(feature: Feature) -> list[str]:
-    """The bounds of a numeric feature, if it has any."""
-    lower, upper = feature.lower, feature.upper
-    if lower is None and upper is None:
-        return []
-    if upper is None:
-        return [f"(>= {lower:g})"]
-    return [f"(<= {upper:g})" if lower is None else f"({lower:g} to {upper:g})"]
-
-
-def seen_ranges(data: Dataset, part: str) -> dict[str, list[str]]:
-    """The smallest and the largest value of each numeric feature."""
-    table, found = getattr(data.cohort, part), {}
-    for at, feature in enumerate(numeric_features(getattr(data.schema, part))):
-        values = table.numeric[..., at][table.observed[..., at]]
-        if values.size:
-            found[feature.name] = [f"{values.min():g} .. {values.max():g}"]
-    return found
-
-
-def missing_shares(data: Dataset, part: str) -> dict[str, str]:
-    """Share of missing values of each feature, over stays or valid steps."""
-    features, seen = getattr(data.schema, part), getattr(data.cohort, part).observed
-    ordered = [f for f in features if f.is_numeric] + [
-        f for f in features if not f.is_numeric
-    ]
-    total = data.cohort.length.sum() if part == "temporal" else len(data.ids)
-    counts = np.asarray(seen).sum(axis=tuple(range(seen.ndim - 1)))
-    return {
-        f.name: f"{1 - count / max(total, 1):.1%}" for f, count in zip(ordered, counts)
-    }
+def cut_off(rows: Any, inside: Any, id: str) -> dict[str, int]:
+    """How many rows are not `inside`, and how many stays have no other row."""
+    marked = rows.select(id=rows[id], inside=inside)
+    counts = marked.group_by("id").aggregate(
+        all=marked.count(), inside=marked["inside"].sum()
+    )
+    gone = counts["all"] - counts["inside"]
+    found = counts.aggregate(rows=gone.sum(), stays=(counts["inside"] == 0).sum())
+    return found.to_pyarrow().to_pylist()[0]

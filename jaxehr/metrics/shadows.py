@@ -248,6 +248,8 @@ def membership_shadow(config: MetricConfig = DEFAULT) -> Metric:
         whole, control = (
             train_shadows(k, model, pool, task, config) for k, task in zip(keys, tasks)
         )
+        if not all(np.isfinite(found.losses).all() for found in (whole, control)):
+            return undefined(names, "a shadow model diverged")
         three = [
             over_records(rng, found, task.person, config.resamples, other)
             for found, other, task in (

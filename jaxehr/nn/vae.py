@@ -15,7 +15,7 @@ LOG_VARIANCE = (-12.0, 6.0)
 def dense(width: int, name: str) -> Callable[[jax.Array], jax.Array]:
     """Dense layer, LayerNorm, ReLU.
 
-    Deviation: the authors normalise over the batch, which needs a running state.
+    Deviation: [flexgen2024] normalises over the batch, which needs a running state.
     """
     layer, norm = nn.Dense(width, name=name), nn.LayerNorm(name=f"{name}_norm")
     return lambda x: nn.relu(norm(layer(x)))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jaxehr.core.files import PathLike, new_folder, write_json, write_text
+from jaxehr.core.files import Kind, PathLike, new_folder, write_json, write_text
 from jaxehr.report import align_sections as sections
 from jaxehr.report import align_words as said
 from jaxehr.report.align_sections import percent
@@ -13,7 +13,13 @@ from jaxehr.report.provenance import flatten, versions
 from jaxehr.report.style import look
 from jaxehr.report.template import template
 
-MARKER = "alignment.json"
+PAGE, NUMBERS = "alignment.html", "alignment.json"
+ALIGNMENT = Kind(
+    "report of an alignment",
+    (PAGE, NUMBERS),
+    NUMBERS,
+    lambda said: {"title", "status", "diagnostics"} <= set(said),
+)
 TITLE = "Can the missing part of a record be filled in?"
 
 
@@ -36,9 +42,9 @@ def write_alignment(
       InputError: `path` exists and may not be replaced, or cannot be written.
     """
     run = dict(run or {})
-    with new_folder(path, marker=MARKER, overwrite=overwrite) as folder:
-        write_text(folder / "alignment.html", render(diagnostics, run))
-        write_json(folder / MARKER, document(diagnostics, run))
+    with new_folder(path, replaces=ALIGNMENT if overwrite else None) as folder:
+        write_text(folder / PAGE, render(diagnostics, run))
+        write_json(folder / NUMBERS, document(diagnostics, run))
 
 
 def document(diagnostics: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from jaxehr.core.contracts import Comparison, Result
-from jaxehr.core.files import PathLike, new_folder, write_json, write_text
+from jaxehr.core.files import Kind, PathLike, new_folder, write_json, write_text
 from jaxehr.metrics.release import BOUNDS, DIAGNOSTICS, Verdict
 from jaxehr.report import provenance, words
 from jaxehr.report.json_out import metric_entry, plain
@@ -16,7 +16,13 @@ from jaxehr.report.page import Lines, Rows, Section
 from jaxehr.report.style import look
 from jaxehr.report.template import template
 
-MARKER = "audit.json"
+PAGE, NUMBERS = "audit.html", "audit.json"
+AUDIT = Kind(
+    "audit",
+    (PAGE, NUMBERS),
+    NUMBERS,
+    lambda said: {"title", "passed", "verdicts", "metrics"} <= set(said),
+)
 TITLE = "May the synthetic patients be released?"
 # Of the details of a number, what says nothing of single patients.
 AGGREGATES = (
@@ -57,13 +63,13 @@ def write_audit(path: PathLike, found: Findings, *, releasable: bool = False) ->
     An older folder of this kind is replaced, any other refused.
 
     Raises:
-      InputError: `path` exists and is not an audit, or cannot be written.
+      InputError: `path` is not an audit or holds more, or cannot be written.
     """
     if releasable:
         found = without_records(found)
-    with new_folder(path, marker=MARKER, overwrite=True) as folder:
-        write_text(folder / "audit.html", render(found, releasable))
-        write_json(folder / MARKER, document(found, releasable))
+    with new_folder(path, replaces=AUDIT) as folder:
+        write_text(folder / PAGE, render(found, releasable))
+        write_json(folder / NUMBERS, document(found, releasable))
 
 
 def without_records(found: Findings) -> Findings:

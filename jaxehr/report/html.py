@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxehr.core.cohort import num_patients, take
 from jaxehr.core.contracts import Comparison, Result
-from jaxehr.core.files import PathLike, new_folder, write_json, write_text
+from jaxehr.core.files import Kind, PathLike, new_folder, write_json, write_text
 from jaxehr.core.sparse import SparseTable
 from jaxehr.metrics.evaluate import with_dense_table
 from jaxehr.report import evidence, provenance, sections, words
@@ -18,7 +18,14 @@ from jaxehr.report.page import Section
 from jaxehr.report.style import look
 from jaxehr.report.template import metric_row, template
 
-MARKER = "metrics.json"
+PAGE, NUMBERS = "report.html", "metrics.json"
+CARD, CROISSANT = "model_card.md", "croissant.json"
+REPORT = Kind(
+    "report",
+    (PAGE, NUMBERS, CARD, CROISSANT),
+    NUMBERS,
+    lambda said: {"title", "metrics", "sizes", "versions"} <= set(said),
+)
 DRAWN_CELLS = 100_000_000  # of a temporal table, for the pictures
 
 
@@ -46,17 +53,15 @@ def write_report(
       files: SHA-256 of the files of the synthetic cohort, from `croissant.hashes`.
 
     Raises:
-      InputError: `path` exists and is not a report, or cannot be written.
+      InputError: `path` is not a report or holds more, or cannot be written.
     """
     run, notes = dict(run or {}), list(notes)
-    with new_folder(path, marker=MARKER, overwrite=True) as folder:
-        write_text(
-            folder / "report.html", render(comparison, results, run, title, notes)
-        )
-        write_json(folder / MARKER, document(comparison, results, run, title, notes))
-        write_text(folder / "model_card.md", card(comparison, results, run, notes))
+    with new_folder(path, replaces=REPORT) as folder:
+        write_text(folder / PAGE, render(comparison, results, run, title, notes))
+        write_json(folder / NUMBERS, document(comparison, results, run, title, notes))
+        write_text(folder / CARD, card(comparison, results, run, notes))
         described = croissant(comparison.synthetic, run, files or {})
-        write_json(folder / "croissant.json", plain(described))
+        write_json(folder / CROISSANT, plain(described))
 
 
 def render(

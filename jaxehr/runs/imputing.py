@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pyarrow.parquet as pq
 
-from jaxehr.core.checks import InputError, positive
+from jaxehr.core.checks import InputError, check_seed, positive
 from jaxehr.core.cohort import Dataset
 from jaxehr.core.files import PathLike, new_folder
 from jaxehr.data.schema_json import same_columns
 from jaxehr.data.spread import spread
-from jaxehr.data.store import MARKER, write_cohort
+from jaxehr.data.store import write_cohort
 from jaxehr.runs.model import Run
 
 DRAWS, SPREAD = "draws", "spread.parquet"
@@ -34,6 +34,7 @@ def impute_run(
     Raises:
       InputError: the model cannot impute, another schema, a patient with nothing.
     """
+    check_seed(seed)
     positive(draws=draws)
     if run.model.impute is None:
         raise InputError(
@@ -73,7 +74,7 @@ def person_numbers(data: Dataset) -> np.ndarray:
 def save_imputed(data: Dataset, made: list[Dataset], path: PathLike) -> None:
     """A cohort folder with the first draw, all draws in draws/, and their spread."""
     table = spread(data, [one.cohort for one in made])
-    with new_folder(path, marker=MARKER) as folder:
+    with new_folder(path) as folder:
         write_cohort(made[0], folder)
         for number, one in enumerate(made, 1):
             inner = folder / DRAWS / f"{number:03d}"

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxehr.core.checks import InputError, known
+from jaxehr.core.checks import InputError, check_seed, known
 from jaxehr.core.cohort import Cohort, Dataset, Schema, num_patients
 from jaxehr.core.configs import to_dict
 from jaxehr.data.enforce import enforce_rules as enforced
@@ -29,7 +29,11 @@ def sample_run(
       label: None = training frequency, "balanced", or one of the label's classes.
       enforce_rules: whether the rules and bounds of the schema are enforced; see
         `jaxehr.enforce_rules`, which also takes other rules than those of the run.
+
+    Raises:
+      InputError: no patient asked for, a seed out of range, an unknown class.
     """
+    check_seed(seed)
     if num < 1:
         raise InputError(f"the number of patients must be positive, got {num}.")
     code = class_code(run.schema, label)

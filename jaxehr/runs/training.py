@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Dataset, Schema, num_patients
+from jaxehr.core.checks import InputError, check_seed
+from jaxehr.core.cohort import Dataset, Schema, num_patients, take
 from jaxehr.core.configs import from_dict, to_dict
 from jaxehr.core.contracts import Callback, GenerativeModel
 from jaxehr.core.files import PathLike
+from jaxehr.data.discretize import check_holdout
 from jaxehr.data.missing import drop_modalities
 from jaxehr.data.schema_json import schema_to_json
 from jaxehr.data.shards import Shards, dense_bytes, memory_for
@@ -65,10 +66,10 @@ def train_run(
     whose modality is hidden, for experiments. Of `Shards` only `memory` bytes are held.
 
     Raises:
-      InputError: `out` belongs to another run, or is not a run folder; a model that
-        cannot learn from shards.
+      InputError: `out` holds another run or no run; a model needs all in memory.
       Stopped: the user stopped; the same call goes on.
     """
+    check_seed(seed)
     folder, drop = pathlib.Path(out), {"static": drop_static, "temporal": drop_temporal}
     if isinstance(data, Shards):
         refuse_shards(name, data, config, drop)
@@ -122,11 +123,12 @@ def sharded_learners(
     Validation has to fit into memory: at most `VALID_BYTES` of values. So that the
     result does not depend on the limit, the cap does not.
     """
+    check_holdout(shards.provenance, holdout_fraction)
     rest = np.ones(len(shards.groups), bool)
     if holdout_fraction:
         rest = ~held_out(shards.groups, holdout_fraction)
     judge = np.zeros(len(rest), bool)
-    judge[rest] = held_out(shards.groups[rest], VALID_SHARE, "valid")
+    judge[rest] = who_judges(shards.groups[rest])
     learn, most = rest & ~judge, VALID_BYTES // dense_bytes(shards.schema, 1)
     judge = fewer(shards.groups, judge, max(most, 1))
 
@@ -171,10 +173,28 @@ def to_learn_from(
     data: Dataset, holdout_fraction: float, drop: dict[str, float], seed: int
 ) -> tuple[Dataset, Dataset]:
     """People to learn from and to validate with, modalities hidden as `drop` says."""
+    check_holdout(data.provenance, holdout_fraction)
     rest = split(data, holdout_fraction)[0] if holdout_fraction else data
     if any(drop.values()):
         rest = drop_modalities(rest, **drop, seed=seed)[0]
-    return split(rest, VALID_SHARE, salt="valid")
+    judge = who_judges(rest.groups)
+    return take(rest, ~judge), take(rest, judge)
+
+
+def who_judges(groups: np.ndarray) -> np.ndarray:
+    """Bool [N]: the stays of the people by whom the best average is chosen.
+
+    Raises:
+      InputError: there is nobody, or nobody is left to learn from.
+    """
+    try:
+        return held_out(groups, VALID_SHARE, "valid")
+    except InputError:
+        raise InputError(
+            f"{len(np.unique(groups))} people to learn from are too few to set a tenth "
+            "of them apart, by which the best weights are chosen; bring more people, "
+            "or hold out fewer."
+        ) from None
 
 
 def settle(

@@ -12,6 +12,9 @@ import orbax.checkpoint as ocp
 
 from jaxehr.core.checks import InputError
 
+# What reading raises; Orbax also `Exception` itself, for arrays.
+UNREADABLE = (ValueError, KeyError, TypeError, OSError)
+
 
 class Checkpoints:
     """A folder of numbered checkpoints; `extra` is JSON (elapsed seconds)."""
@@ -43,18 +46,30 @@ class Checkpoints:
             state=ocp.args.StandardRestore(shapes), extra=ocp.args.JsonRestore()
         )
         try:
-            with self.storage():
-                found = self._manager.restore(step, args=arguments)
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            reason = str(error).strip().splitlines()[0][:200]
-            raise InputError(
-                f"{self.folder / str(step)}: the checkpoint does not belong to this "
-                f"model or is damaged ({reason}). Train into another folder."
-            ) from error
+            found = self._manager.restore(step, args=arguments)
+        except Exception as error:
+            if not isinstance(error, UNREADABLE) and type(error) is not Exception:
+                raise
+            raise InputError(self.unreadable(step, error)) from error
         leaves, form = jax.tree.flatten(like)
         kept = found["state"]
         leaves = [kept.get(str(i), leaf) for i, leaf in enumerate(leaves)]
         return jax.tree.unflatten(form, leaves), dict(found["extra"])
+
+    def unreadable(self, step: int, error: Exception) -> str:
+        """What is wrong with a checkpoint, and what can be done."""
+        reason = str(error).strip().partition(". See")[0].partition("\n")[0][:200]
+        older = [other for other in self._manager.all_steps() if other < step]
+        way_out = "Train into another folder."
+        if older:
+            way_out = (
+                "If it is damaged, remove this folder, and training goes on from step "
+                f"{max(older)}; else train into another folder."
+            )
+        return (
+            f"{self.folder / str(step)}: the checkpoint does not belong to this model "
+            f"or is damaged ({reason}). {way_out}"
+        )
 
     def close(self) -> None:
         """Waits until everything is on disk; ends the writing threads in any case."""
@@ -69,8 +84,6 @@ class Checkpoints:
         """An error of Orbax or TensorStore about the disk becomes one line."""
         try:
             yield
-        except InputError:
-            raise
         except Exception as error:
             reason = storage_reason(error)
             if not reason:
@@ -91,11 +104,5 @@ def storage_reason(error: Exception) -> str:
         return (
             f"cannot be written ({found[1].strip()}); make room, then repeat the "
             "command, which goes on from the last checkpoint."
-        )
-    if type(error) is Exception:  # what Orbax raises for damaged arrays
-        first = text.partition(". See")[0].partition("\n")[0][:120]
-        return (
-            f"a checkpoint is damaged ({first}); remove the newest one, or train into "
-            "another folder."
         )
     return ""

@@ -23,7 +23,7 @@ class TrainConfig:
     """Step size over time; `cosine` falls to zero at the last step (ours), `linear`
     likewise on a straight line."""
     warmup_steps: int = 0
-    """Steps over which the step size rises from zero (ours)."""
+    """Steps over which the step size rises from zero, at most half of all (ours)."""
     clip_norm: float = 0.0
     """Global gradient norm above which gradients shrink; 0 = off, as in the paper."""
     weight_decay: float = 0.0
@@ -33,7 +33,8 @@ class TrainConfig:
     ema_unit: Literal["step", "epoch"] = "step"
     """When the average moves: each step, or once an epoch (TabDiff's trainer)."""
     eval_every: int = 500
-    """Steps between two validation losses; the best average so far is kept."""
+    """Steps between two validation losses, at most a tenth of all; the best average
+    so far is kept."""
     valid_draws: int = 4
     """Fixed noise draws per validation patient."""
     checkpoint_every: int = 1000

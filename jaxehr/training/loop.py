@@ -41,6 +41,7 @@ from jaxehr.training.steps import (
 )
 from jaxehr.training.turns import Layout, layout, players_of
 
+ADVICE = "lower --learning-rate and train into another folder."
 DISPATCH_SECONDS = 2.0  # so that a signal is answered and the progress bar moves
 
 
@@ -112,7 +113,7 @@ def programs(
         )
         return keep_best(state, loss), loss
 
-    if axis:
+    if mesh.size > 1:
         step, judge = per_device(step, mesh), per_device(judge, mesh)
     return Programs(jax.jit(step, donate_argnums=1), jax.jit(judge, donate_argnums=1))
 
@@ -143,13 +144,14 @@ def train(
       callbacks: called with (step, metrics) after every dispatch.
       checkpoint: folder; if it holds a checkpoint, training goes on from there.
       announce: receives the estimate of memory and time before training starts.
-      start: the state another stage ended in: its parameters, average and optimiser.
+      start: the state another stage ended in, for its parameters and optimiser; see
+        `restart`.
 
     Raises:
       FloatingPointError: the loss is not finite.
       Stopped: SIGINT or SIGTERM came; the state is saved if `checkpoint` is given.
     """
-    mesh, cut = plan(config, data)
+    mesh, cut = plan(objective, config, data)
     init_key, run_key, valid_key = jax.random.split(key, 3)
     if start is None:
         params = jax.jit(objective.init)(init_key, first_rows(objective, data, cut))
@@ -173,24 +175,26 @@ def train(
             store.close()
 
 
-def plan(config: TrainConfig, data: Any) -> tuple[Any, Layout]:
+def plan(objective: Objective, config: TrainConfig, data: Any) -> tuple[Any, Layout]:
     """The devices that work, and how a batch is cut over them.
+
+    A batch that stays whole is one device's work: in a job each device does the same.
 
     Raises:
       InputError: a job has more devices than a batch has patients.
     """
     fed = data.count if isinstance(data, Feed) else 0
     count = fed or jax.tree.leaves(data)[0].shape[0]
-    every = make_mesh().size
-    cut = layout(config, count, every)
-    if jax.process_count() > 1 and cut.devices < every:
+    every, job = make_mesh().size, jax.process_count() > 1
+    cut = layout(config, count, 1 if objective.whole else every)
+    if job and not objective.whole and cut.devices < every:
         batch = min(config.batch_size, count)
         more = "raise --batch-size, or " if config.batch_size < count else ""
         raise InputError(
             f"a batch of {batch} patients leaves some of the {every} devices of this "
             f"job without any; {more}start fewer processes."
         )
-    return make_mesh(cut.devices), cut._replace(people=fed)
+    return make_mesh(every if job else cut.devices), cut._replace(people=fed)
 
 
 def first_rows(objective: Objective, data: Any, cut: Layout) -> Any:
@@ -218,9 +222,7 @@ def supply_of(
 def refuse_broken(loss: float, step: int, name: str) -> None:
     """Raises when a loss was not finite at `step`; -1 = it always was."""
     if step >= 0:
-        raise FloatingPointError(
-            f"{name} is {loss} at step {step}; lower --learning-rate."
-        )
+        raise FloatingPointError(f"{name} is {loss} at step {step}; {ADVICE}")
 
 
 def decided(
@@ -322,11 +324,19 @@ class Run:
                 for callback in self.callbacks:
                     callback(step, report)
                 seconds, speed, stop = decided(seconds, speed, caught)
-                if self.store and (step % config.checkpoint_every == 0 or stop):
-                    self.store.save(step, state, {"seconds": seconds})
-                if stop:
-                    raise Stopped(stop, step)
+                self.keep(step, state, seconds, stop)
+            # A signal may have come during the last save, and other stages may follow.
+            *_, stop = decided(seconds, speed, caught)
+            if stop:
+                self.keep(step, state, seconds, stop)
         return self.finish(valid_key, state, valid, seconds)
+
+    def keep(self, step: int, state: TrainState, seconds: float, stop: int) -> None:
+        """Saves if that is due, or if the signal `stop` came, which is then obeyed."""
+        if self.store and (step % self.config.checkpoint_every == 0 or stop):
+            self.store.save(step, state, {"seconds": seconds})
+        if stop:
+            raise Stopped(stop, step)
 
     def next_steps(self, step: int, speed: float) -> int:
         """Steps up to the next event, at most those that fit one dispatch."""
@@ -352,7 +362,6 @@ class Run:
         # On the host: a program for each shape of a leaf would have to be compiled.
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
             raise FloatingPointError(
-                f"parameters are not finite at step {int(state.step)}; "
-                "lower --learning-rate."
+                f"parameters are not finite at step {int(state.step)}; {ADVICE}"
             )
         return Trained(at_home(params), at_home(state), seconds)

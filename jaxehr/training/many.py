@@ -61,7 +61,8 @@ def fit_many(
         of `valid`: each seed trains on its own part of one table.
 
     Returns:
-      The parameters with a leading seed axis, equal to S separate trainings.
+      The parameters with a leading seed axis, equal to S separate trainings; NaN of a
+      seed that diverged before its first judgement.
     """
     if rows is not None and (valid is not None or not shared):
         raise ValueError("`rows` names rows of one shared table; leave `valid` out.")
@@ -163,7 +164,11 @@ def fit_one(
     data: Any,
     valid: Any | None,
 ) -> Params:
-    """One whole training, pure: rounds of steps, each followed by a judgement."""
+    """One whole training, pure: rounds of steps, each followed by a judgement.
+
+    Where no judgement was finite, the parameters are NaN: the initial ones, which were
+    never judged, would pass for trained ones.
+    """
     cut = layout(config, jax.tree.leaves(data)[0].shape[0])
     init_key, run_key, valid_key = jax.random.split(key, 3)
     sample = objective.take(data, jnp.arange(cut.rows))
@@ -179,4 +184,7 @@ def fit_one(
 
     rounds = -(-config.steps // config.eval_every)
     state = jax.lax.fori_loop(0, rounds, advance, state)
-    return state.ema_params if valid is None else state.best_params
+    if valid is None:
+        return state.ema_params
+    judged = jnp.isfinite(state.best_loss)
+    return jax.tree.map(lambda p: jnp.where(judged, p, jnp.nan), state.best_params)

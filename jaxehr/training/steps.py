@@ -60,9 +60,11 @@ def init_state(objective: Objective, config: TrainConfig, params: Params) -> Tra
 
 
 def restart(state: TrainState) -> TrainState:
-    """A copy that begins at step 0 with the parameters, average and optimiser reached.
+    """A copy that begins at step 0 with the parameters and optimiser reached.
 
-    The best average is forgotten: another stage has another loss.
+    The average begins with the one reached, but its warm-up begins anew (see `close`),
+    and after a few steps little is left of that. The best average is forgotten: another
+    stage has another loss.
     """
     state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
     fresh = {"step": 0, "best_step": 0, "bad_step": -1}

@@ -141,6 +141,8 @@ def test_losses_of_both_players_by_hand():
         float((leaf**2).sum()) for leaf in jax.tree.leaves([params[n] for n in names])
     )
     one, two = module.duel(layout, CONFIG).players
+    assert module.duel(layout, CONFIG).whole  # batches are normalised
+    assert module.autoencoder(layout, CONFIG).whole
     found, told = one.loss(params, key, batch)
     decay = 0.005 * squares("critic")
     np.testing.assert_allclose(found, made - real + decay, rtol=1e-4)

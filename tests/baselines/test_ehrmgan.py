@@ -218,6 +218,7 @@ def test_rounds_and_what_they_move():
     layout, data, places, state = whole()
     take = functools.partial(SERIES.take, layout)
     objective = play.players(layout, CONFIG, places)._replace(take=take)
+    assert objective.whole  # moments of the batch are in the losses
     done = train(KEY, objective, data, config=CONFIG.train, start=state).state
     counts = [
         int(leaf)

@@ -1,6 +1,7 @@
 """The diffusion of vectors: exact predictors, guidance, hidden labels, refusals."""
 
 import functools
+import re
 from typing import NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from jaxehr.baselines.guided import GuidedSampling
 from jaxehr.baselines.meddiff import MeddiffConfig
 from jaxehr.core.checks import InputError
 from jaxehr.diffusion import ddpm
+from jaxehr.training.stages import Stages
 
 KEY = jax.random.key(0)
 CONFIG = MeddiffConfig(betas="sqrt", diffusion_steps=1000)
@@ -118,6 +120,23 @@ def test_the_network_starts_at_the_noise_of_white_rows():
     found = guided.predict(CONFIG, params, x, t, told)
     noise = ddpm.scales(guided.plan_of(CONFIG), t)[1]
     np.testing.assert_allclose(found, noise * x, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("betas", "levels", "told"),
+    [
+        ("sqrt", 50, "betas sqrt with 50 levels leave 0.80 of the data"),
+        ("paper", 200, "leave 0.60 .* --betas scaled, or more --diffusion-steps"),
+        ("sqrt", 1000, None),
+        ("scaled", 20, None),
+    ],
+)
+def test_a_schedule_that_does_not_end_in_noise_is_told(betas, levels, told):
+    heard = []
+    config = MeddiffConfig(betas=betas, diffusion_steps=levels)
+    guided.announce_signal(config, Stages({}, announce=heard.append))
+    assert len(heard) == (told is not None)
+    assert not told or re.search(told, heard[0])
 
 
 @pytest.mark.parametrize(

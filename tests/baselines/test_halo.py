@@ -13,7 +13,7 @@ from small_cohorts import cohort, complete, schema, sparse_cohort, sparse_schema
 from jaxehr.baselines import halo as module
 from jaxehr.baselines.forms.visits import Visits
 from jaxehr.baselines.halo import PRESETS, Halo, HaloConfig, halo
-from jaxehr.baselines.recipe import Sampling
+from jaxehr.baselines.recipe import Drawing
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Feature, Label, Schema, Table, make_cohort
 from jaxehr.core.configs import replace
@@ -163,13 +163,11 @@ def test_a_later_step_moves_no_earlier_logit():
     assert (np.abs(after - before).max((0, 2)) > 1e-4).all()
 
 
-@pytest.mark.parametrize("mode", [False, True])
-def test_draws_follow_the_logits_of_training(mode):
+def test_draws_follow_the_logits_of_training():
     """Every choice of drawn patients, against the levels that decided it."""
     layout, _, params = usual()
     keys, rows = jax.random.split(jax.random.key(7), 40), 40
-    options = Sampling(decode="mode" if mode else "sample")
-    run = jax.jit(functools.partial(module.draw, layout, CONFIG, options))
+    run = jax.jit(functools.partial(module.draw, layout, CONFIG, Drawing()))
     drawn = run(params, keys, jnp.arange(rows) % 2)
     at = module.places(layout)
     logits, bits, chosen = module.logits_of(layout, CONFIG, params, drawn)
@@ -181,23 +179,21 @@ def test_draws_follow_the_logits_of_training(mode):
     level[:, 0, at.end + 1 :] = uniform(0, layout.static.width)
     for t in range(1, layout.steps + 1):
         level[:, t, : at.end + 1] = uniform(t, at.end + 1)
-    level = np.where(mode, 0.5, level)
     wanted = level < special.expit(np.asarray(logits))
     near = np.abs(level - special.expit(np.asarray(logits))) < 1e-5
     assert ((bits == 1) == wanted)[np.asarray(chosen) & ~near].all()
     assert near.mean() < 0.01
     assert set(np.asarray(drawn.length)) <= set(layout.lengths)
-    if not mode:
-        assert len(np.unique(np.asarray(drawn.length))) > 1
-        again = run(params, keys[:3], jnp.arange(3) % 2)
-        for one, two in zip(again, drawn, strict=True):
-            np.testing.assert_array_equal(one, two[:3])
+    assert len(np.unique(np.asarray(drawn.length))) > 1
+    again = run(params, keys[:3], jnp.arange(3) % 2)
+    for one, two in zip(again, drawn, strict=True):
+        np.testing.assert_array_equal(one, two[:3])
 
 
 def test_columns_that_always_have_a_value_get_one():
     people = complete(cohort(MADE, missing=0.0, variable=False))
     layout, _, params = started(MADE, people)
-    run = functools.partial(module.draw, layout, CONFIG, Sampling())
+    run = functools.partial(module.draw, layout, CONFIG, Drawing())
     drawn = jax.jit(run)(params, jax.random.split(KEY, 50), jnp.zeros(50, int))
     assert (np.asarray(drawn.length) == layout.steps).all()
     for part, codes in ((layout.static, drawn.static), (layout.temporal, drawn.steps)):

@@ -52,6 +52,18 @@ def test_a_matrix_comes_back(make, unit):
     assert [leaf.shape[-1] for leaf in blocks.groups] == [k for k, _ in layout.groups]
 
 
+def test_the_most_probable_category_has_the_largest_value():
+    """Also where all are negative, or several above 1."""
+    layout, _, _ = mixed()
+    rows = np.random.default_rng(0).normal(0, 3, (50, layout.width))
+    label = jnp.zeros(50, int)
+    drawn = matrix.batch_of(layout, KEYS[:50], jnp.asarray(rows), label, mode=True)
+    blocks = matrix.split(layout, rows)
+    for leaf, (_, places) in zip(blocks.groups, layout.groups, strict=True):
+        codes = np.asarray(drawn.codes)[:, list(places)]
+        np.testing.assert_array_equal(codes, np.argmax(leaf, -1))
+
+
 def test_the_likelihood_is_the_sum_over_columns(x64):
     layout, batch, _ = mixed()
     rng = np.random.default_rng(0)

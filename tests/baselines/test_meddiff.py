@@ -86,6 +86,17 @@ def test_the_exact_noise_of_two_rows_draws_them(monkeypatch, numbers):
     )
 
 
+@pytest.mark.parametrize(("levels", "steps"), [(200, 50), (20, 20)])
+def test_the_defaults_suit_any_number_of_levels(levels, steps):
+    """And each solver; steps that are asked for stay."""
+    config = MeddiffConfig(diffusion_steps=levels)
+    for solver, wanted in (("ddim", steps), ("ddpm", 0)):
+        options = module.settled(config, MeddiffSampling(solver=solver))
+        guided.check_sampling(config, 2, options)
+        assert options.steps == wanted
+    assert module.settled(config, MeddiffSampling(steps=7)).steps == 7
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_train(name):
     fast = {"width": 8, "train": {"steps": 3, "batch_size": 16}}

@@ -78,6 +78,7 @@ def judge(params, x):
 def test_losses_of_both_players_by_hand():
     layout, _, batch, params = start()
     objective, key = module.duel(layout, CONFIG), jax.random.key(4)
+    assert objective.whole  # both see the batch
     z = jax.random.normal(key, (8, 5))
     logits = module.logits_of(layout, CONFIG, params, z)
     fake = np.asarray(matrix.probabilities(layout, logits, unit=True))

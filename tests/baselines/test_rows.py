@@ -15,10 +15,13 @@ from small_cohorts import (
 )
 
 from jaxehr.baselines.forms import rows
+from jaxehr.baselines.forms.layout import without_gaps
 from jaxehr.baselines.forms.rows import FLAT, SUMS, deal
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Feature, rows_of
+from jaxehr.core.cohort import Feature, Table, rows_of
 from jaxehr.core.sparse import SparseTable
+from jaxehr.data.impute import Fill
+from jaxehr.data.mixed import code_counts
 
 BINARY = (Feature(name="x", kind="binary", categories=(0, 1), dtype="int64"),)
 
@@ -97,10 +100,30 @@ def test_padding_looks_like_the_last_step():
     np.testing.assert_array_equal(column, missing)
 
 
+def test_padding_does_not_count_in_what_fills_a_gap():
+    """Mean 100 of three values, whatever the 44 steps behind the end look like."""
+    values, seen = np.zeros((2, 48, 1)), np.zeros((2, 48, 1), bool)
+    values[0, 1:4, 0], seen[0, 1:4] = [80.0, 100.0, 120.0], True
+    codes = np.zeros((2, 48, 0), np.int32)
+    fill = Fill(np.array([7.0]), np.zeros(0, np.int32))
+    found = without_gaps(Table(values, codes, seen), np.array([4, 0]), fill, ())
+    wanted = [100.0, 80.0, 100.0, *[120.0] * 45]
+    np.testing.assert_allclose(found.numeric[0, :, 0], wanted)
+    np.testing.assert_array_equal(found.observed[0, :, 0], np.arange(48) > 0)
+    np.testing.assert_array_equal(found.numeric[1], 7.0)  # a patient without steps
+    assert not found.observed[1].any()
+
+
 def test_frequencies_count_what_is_known():
+    """And `known_values` of encoded patients finds the same."""
     made = schema()
     people = complete(cohort(made))
-    fitted, layout, _ = fitted_form(FLAT, made, people)
+    fitted, layout, data = fitted_form(FLAT, made, people)
+    numbers, known = rows.known_values(layout, data.codes, data.length)
+    row = rows.side_by_side(people.static, people.temporal)
+    np.testing.assert_array_equal(numbers, row.observed[:, : layout.numbers])
+    counts = code_counts(layout.cardinalities, data.codes, known)
+    np.testing.assert_array_equal(counts, fitted["counts"])
     names, shares = layout.parts[0].names, fitted["frequency"]
     seen = people.temporal.observed[:, 2, 2]
     counts = np.bincount(people.temporal.codes[seen, 2, 0], minlength=3) + 1

@@ -1,5 +1,6 @@
-"""Floor, ceiling and copula against what they promise; refusals of the recipe."""
+"""Floor and ceiling against what they promise; refusals of the recipe."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,22 +9,22 @@ import pytest
 from scipy import stats
 from small_cohorts import cohort, schema, sparse_cohort, sparse_schema
 
-from jaxehr.baselines import copula as copula_module
 from jaxehr.baselines import recipe
 from jaxehr.baselines.bootstrap import bootstrap
-from jaxehr.baselines.copula import CopulaConfig, copula, correlation, factor, scores
+from jaxehr.baselines.copula import CopulaConfig, copula
 from jaxehr.baselines.independent import IndependentConfig, independent
-from jaxehr.baselines.recipe import Sampling
+from jaxehr.baselines.recipe import Drawing, Sampling
+from jaxehr.baselines.vae import vae
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import (
     Feature,
-    Label,
     Schema,
     Table,
     empty_table,
     make_cohort,
 )
 from jaxehr.core.sparse import SparseTable
+from jaxehr.registry import find, model_entry
 
 KEY = jax.random.key(0)
 MADE = schema()
@@ -91,6 +92,27 @@ def test_flat_rows_of_a_sparse_table_come_back_sparse():
     assert "summed" not in str(params["input"])
 
 
+@pytest.mark.parametrize("factory", [independent, copula])
+def test_codes_that_nobody_has_are_not_drawn(factory):
+    """5 of 200 units, as often as in training; of `b` nobody has a value."""
+    names = tuple(f"u{i}" for i in range(200))
+    units = [
+        Feature(name=name, kind="categorical", categories=names) for name in ("a", "b")
+    ]
+    made, rng = Schema(static=tuple(units)), np.random.default_rng(0)
+    codes = rng.choice([3, 50, 51, 120, 199], (300, 2), p=[0.1, 0.2, 0.3, 0.3, 0.1])
+    seen = np.array([[True, False]]).repeat(300, 0)
+    static = Table(np.zeros((300, 0)), codes, seen)
+    none, zero = empty_table((300, 0), ()), np.zeros(300, int)
+    model = factory(made)
+    params = model.fit(KEY, make_cohort(static, none, zero, zero))
+    found = model.sample(KEY, params, None, 1000).static.codes
+    counts = [np.bincount(c, minlength=200) for c in (codes[:, 0], found[:, 0])]
+    assert set(np.flatnonzero(counts[1])) == set(np.flatnonzero(counts[0]))
+    used = np.stack(counts)[:, counts[0] > 0]
+    assert stats.chi2_contingency(used).pvalue > 1e-3
+
+
 # ---- ceiling
 
 
@@ -114,119 +136,24 @@ def test_copies_of_a_sparse_table_stay_sparse():
     assert (found.label == 1).all()
 
 
-# ---- copula
-
-
-def latent_cohort(count, correlation):
-    """Normal a and b, binary c (0.3) and d of three categories, from one Gaussian."""
-    rng = np.random.default_rng(0)
-    x = rng.multivariate_normal(np.zeros(4), correlation, count)
-    c = x[:, 2] > stats.norm.ppf(0.7)
-    d = np.digitize(x[:, 3], [-0.5, 0.8])
-    features = (
-        Feature(name="a", kind="numeric"),
-        Feature(name="b", kind="numeric"),
-        Feature(name="c", kind="binary", categories=(0, 1)),
-        Feature(name="d", kind="categorical", categories=("u", "v", "w")),
-    )
-    static = Table(
-        np.stack([np.exp(x[:, 0]), x[:, 1]], 1),
-        np.stack([c, d], 1).astype(int),
-        np.ones((count, 4), bool),
-    )
-    none = empty_table((count, 0), ())
-    label = (x[:, 0] + rng.normal(size=count) > 1).astype(int)
-    outcome = Label(name="y", classes=(0, 1))
-    people = make_cohort(static, none, np.zeros(count, int), label)
-    return Schema(static=features, label=outcome), people
-
-
-R = np.array(
-    [[1, 0.6, 0.5, -0.4], [0.6, 1, 0.3, 0.2], [0.5, 0.3, 1, 0.1], [-0.4, 0.2, 0.1, 1]]
-)
-
-
-def test_correlations_of_codes_are_those_behind_them():
-    """Within 0.06: first order in the correlation, 4,000 patients."""
-    _, people = latent_cohort(4000, R)
-    table = np.concatenate([people.static.numeric, people.static.codes], 1)
-    np.testing.assert_allclose(correlation(table), R, atol=0.06)
-
-
-def test_scores_are_conditional_means():
-    rng = np.random.default_rng(1)
-    x = rng.normal(size=20_000)
-    binary = (x > 0.5).astype(float)
-    found = scores(np.stack([x, binary], 1))
-    inside = np.abs(x) < 2
-    np.testing.assert_allclose(found[inside, 0], x[inside], atol=0.1)
-    for value in (0, 1):
-        wanted = x[binary == value].mean()
-        np.testing.assert_allclose(found[binary == value, 1], wanted, atol=0.02)
-
-
-def test_a_factor_of_the_nearest_correlation():
-    bad = np.array([[1.0, 0.9, -0.9], [0.9, 1.0, 0.9], [-0.9, 0.9, 1.0]])
-    lower = factor(bad)
-    np.testing.assert_allclose(np.diag(lower @ lower.T), 1.0)
-    np.testing.assert_allclose(lower, np.tril(lower))
-    np.testing.assert_allclose(factor(R) @ factor(R).T, R, atol=1e-12)
-
-
-def test_the_copula_keeps_marginals_and_dependence():
-    made, people = latent_cohort(3000, R)
-    model = copula(made)
-    found = model.sample(KEY, model.fit(KEY, people), None, 3000)
-    table = lambda c: np.concatenate([c.static.numeric, c.static.codes], 1)
-    one, two = stats.spearmanr(table(found))[0], stats.spearmanr(table(people))[0]
-    assert np.abs(one - two).max() < 0.08
-    for column in (0, 1):
-        values = (c.static.numeric[:, column] for c in (found, people))
-        assert stats.ks_2samp(*values).pvalue > 1e-3
-    assert (
-        stats.chi2_contingency(
-            [np.bincount(c.static.codes[:, 1], minlength=3) for c in (found, people)]
-        ).pvalue
-        > 1e-3
-    )
-    mean = lambda c, y: np.log(c.static.numeric[c.label == y, 0]).mean()
-    for y in (0, 1):
-        assert abs(mean(found, y) - mean(people, y)) < 0.12
-        asked = model.sample(KEY, model.fit(KEY, people), y, 500)
-        assert abs(mean(asked, y) - mean(people, y)) < 0.2
-
-
-def test_the_copula_of_sums_keeps_their_quantiles():
-    wide = sparse_schema()
-    thin, _ = sparse_cohort(wide, count=400)
-    model = copula(wide)
-    found = model.sample(KEY, model.fit(KEY, thin), None, 400)
-    some = lambda c: c.length > 0
-    share = lambda c: c.temporal.codes[some(c)].sum(1) / c.length[some(c), None]
-    error = 4 * share(thin).std(0) * np.sqrt(2 / 400)
-    assert (np.abs(share(found).mean(0) - share(thin).mean(0)) < error).all()
-
-
-def test_a_correlation_that_is_too_large(monkeypatch):
-    monkeypatch.setattr(copula_module, "MOST_COLUMNS", 5)
-    with pytest.raises(InputError, match=r"of \d+ columns is too large.* sums"):
-        copula(MADE, CopulaConfig(rows="flat")).fit(KEY, people())
-
-
 # ---- recipe
 
 
 def test_a_pattern_can_be_chosen():
     model = independent(MADE)
     params = model.fit(KEY, people())
-    draw = lambda how: model.sample(
-        KEY, params, None, 40, options=Sampling(missing=how)
-    )
+    draw = lambda how: model.sample(KEY, params, None, 40, options=Drawing(missing=how))
     assert draw("none").has_temporal.all()
     assert not draw("static").has_static.any()
     assert not draw("temporal").length.any()
     counts = params["fitted"]["presence"]
     assert counts.sum() == (people().has_static | people().has_temporal).sum()
+
+
+@pytest.mark.parametrize("name", ["independent", "bootstrap", "copula", "halo", "cdtd"])
+def test_what_is_only_drawn_takes_no_decode(name):
+    fields = dataclasses.fields(find(model_entry(name).sampling))
+    assert "decode" not in {field.name for field in fields}
 
 
 def test_a_baseline_that_draws_the_label():
@@ -259,8 +186,10 @@ def test_what_the_recipe_refuses():
         model.sample(KEY, model.fit(KEY, people()), None, 0)
     no = np.zeros(300, bool)
     nothing = people()._replace(has_static=no, has_temporal=no)
-    with pytest.raises(InputError, match="none of 300 patients has any value"):
+    with pytest.raises(InputError, match="none of 300 patients has any value to learn"):
         model.fit(KEY, nothing)
+    with pytest.raises(InputError, match="300 patients has any value to validate on"):
+        vae(MADE).fit(KEY, people(), valid=nothing)
     with pytest.raises(InputError, match="unknown decode 'best'; known: sample, mode"):
         Sampling(decode="best")
     with pytest.raises(InputError, match="unknown missing 'all'; known: as-training"):

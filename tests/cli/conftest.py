@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import pathlib
 import shutil
 
@@ -11,15 +10,6 @@ import pytest
 from cli_tools import SMALL, STATIC, TEMPORAL, listing, noise
 
 from jaxehr.cli import main
-
-
-@pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory):
-    """Compiled programs are not kept in the user's folder."""
-    folder = tmp_path_factory.mktemp("cache")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-    yield
-    del os.environ["JAX_COMPILATION_CACHE_DIR"]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,6 +1,7 @@
 """`jaxehr audit`: exit codes, what is printed and written, and what is refused."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,16 +82,23 @@ def test_what_is_not_measured_fails(there, capsys):
     assert "max 1: FAIL (not measured: this attack is made on request only" in out
 
 
-def test_few_people_are_no_evidence(made, capsys):
-    """The run's own hold-out, of 24 people."""
+def test_few_people_are_no_evidence(made, tmp_path, capsys):
+    """The run's own hold-out, of 24 people; and the steps that it made."""
     words = ["--real", made / "cohort", "--synthetic", made / "cohort"]
     words = ["audit", *map(str, words), "--run", str(made / "run"), "--quick"]
     assert main(words) == 2  # not drawn by the run
     sample = ["sample", made / "run", "--n", 60, "--steps", 2, "--out", made / "drawn"]
     assert main([str(word) for word in sample]) == 0
     words[4] = str(made / "drawn")
+    words[6] = str(tmp_path / "run")  # as if --max-minutes had ended it
+    shutil.copytree(made / "run", tmp_path / "run")
+    lines = (made / "run" / "metrics.jsonl").read_text().splitlines()
+    last = json.loads(lines[-1]) | {"step": 3}
+    (tmp_path / "run" / "metrics.jsonl").write_text(json.dumps(last))
     capsys.readouterr()
-    assert main(words) == 1
+    assert main([*words, "--out", str(tmp_path / "audit")]) == 1
+    found = json.loads((tmp_path / "audit" / "audit.json").read_text())
+    assert found["run"]["steps"] == 3
     out = capsys.readouterr().out
     assert "FAIL (not defined: fewer than 50 patients in one of the data" in out
     assert "Failed. 15 of 15 limits" in out

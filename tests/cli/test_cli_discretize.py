@@ -10,6 +10,7 @@ from jaxehr.core.sparse import SparseTable
 from jaxehr.data.store import load_cohort
 
 SIMULATE = ["prepare", "simulate", "--n", "150", "--steps", "3", "--numeric", "1"]
+FORM = ["--discretize", "fiddle"]
 
 
 def release(folder):
@@ -47,6 +48,7 @@ def test_any_source_takes_the_form_of_fiddle(here, capsys):
     assert isinstance(data.cohort.temporal, SparseTable)
     assert main([*SIMULATE, *first, *second, "--seed", "1", "--out", "b"]) == 0
     assert load_cohort("b").schema == data.schema
+    assert load_cohort("b").provenance["discretize"]["like"] == "a"
     assert main([*SIMULATE, *first, "--discretize-holdout", "0", "--out", "c"]) == 0
     assert load_cohort("c").provenance["discretize"]["fitted_on"] == 150
 
@@ -56,6 +58,11 @@ def test_any_source_takes_the_form_of_fiddle(here, capsys):
     [
         (["--discretize", "binary"], "invalid choice 'binary'"),
         (["--discretize-like", "plain"], "--discretize-like needs --discretize fiddle"),
+        (["--discretize-holdout", "0"], "--discretize-holdout needs --discretize fidd"),
+        (
+            [*FORM, "--discretize-like", "plain", "--discretize-holdout", "0"],
+            "leave --discretize-holdout out",
+        ),
         (["--discretize", "fiddle", "--discretize-like", "plain"], "was not made with"),
         (["--discretize", "fiddle", "--discretize-like", "no"], "no: no such folder"),
         (["--discretize", "fiddle", "--discretize-holdout", "1"], "[0.0, 0.99], got 1"),

@@ -92,6 +92,15 @@ def test_a_read_only_folder(here, refused):
     refused([*TABLES[:-1], "locked/out"], "locked/out", "not writable")
 
 
+def test_networks_that_cannot_be_kept(here, refused, monkeypatch):
+    words = ["evaluate", "--real", "c", "--synthetic", "c", "--out", "x", "--remember"]
+    refused([*words, "s.csv/kept"], "--remember s.csv/kept", "s.csv is a file")
+    (here / "locked").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "locked")
+    for place in ("locked", "locked/deep/kept"):
+        refused([*words, place], f"--remember {place}: ", "locked is not writable")
+
+
 def test_a_folder_that_cannot_be_made(here, refused):
     refused([*TABLES[:-1], "/proc/none/out"], "/proc/none/out", "cannot be written")
 
@@ -150,6 +159,21 @@ def test_output_that_nobody_reads():
     os.close(write)
     assert found.returncode == 141  # as `cat` and `ls` end
     assert found.stderr == ""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell is needed")
+def test_output_to_nowhere_and_in_few_letters(here):
+    table = "pid,x\n" + "".join(f"{i},{'≥65' if i % 2 else '<65'}\n" for i in range(9))
+    (here / "s.csv").write_text(table, encoding="utf-8")
+    words = "prepare tables --static s.csv --id pid --out"
+    start = f"{sys.executable} -m jaxehr.cli {words}"
+    options = {"capture_output": True, "shell": True, "timeout": 120}
+    found = subprocess.run(f"{start} a >&-", **options)
+    assert (found.returncode, found.stderr) == (0, b"")
+    few = os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    found = subprocess.run(f"{start} b", env=few, **options)
+    assert (found.returncode, found.stderr) == (0, b"")
+    assert rb"\u226565" in found.stdout
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")

@@ -85,7 +85,7 @@ def test_runs_and_folders_that_are_refused(run, here, aligned, refused):
     (found / "alignment" / "alignment.json").write_text("{}")
     refused(["report", "alignment", found], "alignment: already exists; choose another")
     words = ["report", "alignment", found, "--out"]
-    refused([*words, "full", "--overwrite"], "full: is not empty and not ours")
+    refused([*words, "full", "--overwrite"], "full: already exists and is no report")
     refused([*words, "s.csv"], "s.csv: is a file")
 
 

@@ -152,7 +152,7 @@ def test_damaged_runs(file, change, texts, run, refused):
         ("run --n -4", ["n must be positive"]),
         ("run --n 2 --schema s.csv", ["--schema names rules", "add --enforce-rules"]),
         ("run --n 2 --enforce-rules --schema s.csv", ["s.csv: not valid JSON"]),
-        ("run --n 2 --out full --overwrite", ["full: is not empty and not ours"]),
+        ("run --n 2 --out full --overwrite", ["full: already exists and is no cohort"]),
     ],
 )
 def test_wrong_sampling(words, texts, made, here, refused):
@@ -184,6 +184,23 @@ def test_no_command_uses_the_network(made, here, monkeypatch, capsys):
     assert "tvd" in shown
     assert "e/report.html: open it in a browser" in shown
     assert (here / "e" / "metrics.json").is_file()
+
+
+def test_real_patients_are_not_replaced_by_synthetic_ones(made, here, refused):
+    shutil.copytree(made / "cohort", here / "real")
+    words = ["sample", made / "run", "--n", "5", "--out", "real", "--overwrite"]
+    refused(words, "real: already exists and is no cohort of synthetic patients")
+
+
+def test_cohorts_in_each_others_place_are_refused(made, here, refused):
+    drawn = here / "drawn"
+    shutil.copytree(made / "cohort", drawn)
+    (drawn / "provenance.json").write_text('{"kind": "synthetic"}')
+    pair = ["--real", drawn, "--synthetic", made / "cohort", "--out", "e"]
+    for command in ("evaluate", "audit"):
+        refused([command, *pair], f"--real {drawn}: holds synthetic patients; name")
+    pair[1:4] = [made / "cohort", "--synthetic", drawn]
+    refused(["evaluate", *pair, "--holdout", drawn], f"--holdout {drawn}: holds synth")
 
 
 def test_sampling_with_rules(made, here, refused, capfd):

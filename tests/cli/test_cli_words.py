@@ -1,8 +1,10 @@
 """The words of the shell: help, lists, wrong flags and values."""
 
 import contextlib
+import io
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 
@@ -128,7 +130,7 @@ def test_version(capsys):
         ("prepare simulate --nn 3 --out x", ["Unrecognized", "--nn"]),
         ("prepare simulate --out s.csv", ["s.csv: is a file"]),
         ("prepare simulate --out s.csv/x", ["s.csv is a file"]),
-        ("prepare simulate --out full", ["full: is not empty and not ours"]),
+        ("prepare simulate --out full", ["full: already exists"]),
         ("prepare tables --out x", ["missing: --id"]),
         ("prepare tables --id pid --out x", ["give --static, --temporal or both"]),
         ("prepare physionet2012 --out x", ["name at least one folder or archive"]),
@@ -141,6 +143,7 @@ def test_version(capsys):
         ("train cdmt full --out x", ["full: not a cohort folder", "jaxehr prepare"]),
         ("train cdmt c --out x --preset big", ["unknown preset 'big'", "paper-mimic3"]),
         ("train cdmt c --out x --preset", ["'--preset'"]),
+        ("train copula c --out x --preset small", ["copula has no presets; leave"]),
         ("train cdmt c --out x --mode odd", ["'odd'", "conditional", "unconditional"]),
         ("train cdmt c --out x --hidden 0", ["hidden must be positive, got 0"]),
         ("train cdmt c --out x --steps -1", ["steps must not be negative, got -1"]),
@@ -158,7 +161,10 @@ def test_version(capsys):
             ["unknown metric 'fid'", *registry.METRICS],
         ),
         ("evaluate --real no --synthetic no --out x", ["no: no such folder"]),
-        ("evaluate --real no --synthetic no --out full", ["full: is not empty"]),
+        (
+            "evaluate --real no --synthetic no --out full",
+            ["full: already exists and is"],
+        ),
         (
             "evaluate --real c --synthetic c --out x --remember s.csv",
             ["--remember s.csv: must be a folder"],
@@ -167,9 +173,10 @@ def test_version(capsys):
             "evaluate --real c --synthetic c --out x --remember m --distributed",
             ["leave it or --distributed out"],
         ),
+        ("evaluate --real c --synthetic c --out x --rows -1", ["--rows must not be"]),
         ("audit", ["missing: --real COHORT --synthetic COHORT"]),
         ("audit --real no --synthetic no", ["no: no such folder"]),
-        ("audit --real no --synthetic no --out full", ["full: is not empty"]),
+        ("audit --real no --synthetic no --out full", ["full: already exists and is"]),
         ("audit --real no --synthetic no --policy p", ["p: no such file"]),
         ("audit --real no --synthetic no --policy s.csv", ["s.csv: not valid JSON"]),
         ("audit --real no --synthetic no --run no", ["no: not a run folder"]),
@@ -179,7 +186,7 @@ def test_version(capsys):
         ("audit --real c --synthetic c --run r --shadow 7", ["at least 8, got 7"]),
         ("impute", ["missing: RUN COHORT --out COHORT"]),
         ("impute no c --out x --draws 0", ["draws must be positive, got 0"]),
-        ("impute no c --out full", ["full: is not empty and not ours"]),
+        ("impute no c --out full", ["full: already exists"]),
         ("report", ["name a report", "alignment"]),
         ("report losses", ["unknown report 'losses'; known: alignment"]),
         ("report alignment", ["missing: RUN"]),
@@ -206,6 +213,16 @@ def test_wrong_words_are_one_line(words, texts, here, refused):
     refused(words.split(), *texts)
 
 
+def test_errors_are_the_same_line_in_every_encoding(capsys):
+    words = ["prepare", "simulate", "--n", "abc", "--out", "x"]
+    assert main(words) == 2
+    line = capsys.readouterr().err
+    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), "cp1252")):
+        assert main(words) == 2
+    assert capsys.readouterr().err == line
+    assert "--n INT: invalid literal" in line
+
+
 def test_a_full_device_is_one_line(monkeypatch, capsys):
     def full(words):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
@@ -215,6 +232,29 @@ def test_a_full_device_is_one_line(monkeypatch, capsys):
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     assert "out of memory; use a smaller cohort, --batch-size or --chunk-rows" in line
+
+
+@pytest.mark.parametrize(
+    ("signum", "word"),
+    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")],
+)
+def test_a_signal_that_duckdb_makes_an_error_of(signum, word, monkeypatch, capsys):
+    def query(words):
+        try:
+            signal.raise_signal(signum)
+        except BaseException:
+            raise RuntimeError("Query interrupted") from None
+
+    monkeypatch.setattr(cli, "dispatch", query)
+    # A job in the background ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        handler = signal.getsignal(signum)
+        assert main(["prepare"]) == 128 + signum
+        assert signal.getsignal(signum) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == f"jaxehr: error: {word}\n"
 
 
 def test_a_demo_of_another_size_is_refused():

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from strategies import datasets
 
+from jaxehr.api import evaluate
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import (
     Dataset,
@@ -34,6 +35,8 @@ from jaxehr.data.physionet2012 import read as read_2012
 from jaxehr.data.simulate import SimulateOptions, simulate
 from jaxehr.data.split import split
 from jaxehr.data.store import load_cohort, save_cohort
+from jaxehr.runs.identity import fingerprint
+from jaxehr.runs.training import to_learn_from
 
 ALL = DiscretizeOptions(holdout_fraction=0.0)
 NAN = np.nan
@@ -260,6 +263,21 @@ def test_a_discretised_cohort_is_read_back_and_gives_its_rule(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, other.cohort, made.cohort)
     with pytest.raises(InputError, match="there: was not made with --discretize"):
         rule_of(five(), "there")
+
+
+def test_whom_training_holds_out_has_chosen_nothing():
+    data = simulate(SimulateOptions(n=120, steps=3, numeric=1))
+    made = discretize(data, DiscretizeOptions(holdout_fraction=0.1))
+    learn, judge = to_learn_from(made, 0.1, {}, 0)
+    assert len(learn.ids) + len(judge.ids) == made.provenance["discretize"]["fitted_on"]
+    text = r"--discretize-holdout 0.1, so also by people of a hold-out of 0.2; prepare"
+    with pytest.raises(InputError, match=text):
+        to_learn_from(made, 0.2, {}, 0)
+    to_learn_from(data, 0.2, {}, 0)
+    run = {"cohort": fingerprint(made), "holdout_fraction": 0.2}
+    drawn = made._replace(provenance={"kind": "synthetic", "run": run})
+    with pytest.raises(InputError, match=text):
+        evaluate(made, drawn, metrics=["dimensions"])
 
 
 def test_refusals():

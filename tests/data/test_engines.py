@@ -188,6 +188,21 @@ def test_too_little_memory_is_told(tmp_path):
         read([folder], Mimic3Options(memory_limit="2MB"))
 
 
+@pytest.mark.parametrize("name", ["x[1]", "x*", "x?"])
+def test_a_name_is_no_pattern(tmp_path, name):
+    for stem, value in ((name, 1), ("x1", 2)):
+        (tmp_path / stem).mkdir()
+        (tmp_path / stem / "x.csv").write_text(f"a\n{value}\n")
+        pq.write_table(pa.table({"a": [str(value)]}), tmp_path / stem / "x.parquet")
+    for file in ("x.csv", "x.parquet", ""):  # the last is a folder of Parquet parts
+        path = str(tmp_path / name / file)
+        with open_engine(EngineOptions()) as engine:
+            rows = engines.fetch(engine, engines.scan(engine, path))
+        assert rows["a"].to_pylist() == ["1"]
+        with engines.numbered(path) as rows:
+            assert rows.to_pyarrow()["a"].to_pylist() == ["1"]
+
+
 def test_csv_in_the_name_of_a_folder_is_no_csv_file(tmp_path):
     path = tmp_path / "made.from.csv.files" / "x.parquet"
     path.parent.mkdir()

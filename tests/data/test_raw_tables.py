@@ -2,6 +2,7 @@
 
 import decimal
 import json
+import pathlib
 
 import numpy as np
 import pyarrow as pa
@@ -9,13 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 from test_tables import STATIC, TEMPORAL, cells, options, write
 
+from jaxehr.api import read_tables
 from jaxehr.core.checks import InputError
 from jaxehr.data.assemble import assemble, disassemble
 from jaxehr.data.infer import infer_schema
 from jaxehr.data.meds_export import save_meds
 from jaxehr.data.schema_json import schema_to_json
+from jaxehr.data.schema_rows import schema_table
 from jaxehr.data.store import load_cohort, save_cohort
-from jaxehr.data.tables import TablesOptions, read, schema_table
+from jaxehr.data.tables import TablesOptions, read
 
 
 def one_column(folder, values, **changes):
@@ -27,6 +30,15 @@ def one_column(folder, values, **changes):
 def parquet(folder, columns, name="s.parquet"):
     pq.write_table(pa.table(columns), folder / name)
     return str(folder / name)
+
+
+def test_a_path_may_be_an_object(tmp_path):
+    chosen = options(tmp_path, label="")
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps(schema_to_json(infer_schema(chosen))))
+    paths = map(pathlib.Path, (chosen.static, chosen.temporal))
+    data = read_tables(*paths, id="pid", time="hour", schema=schema)
+    assert data.provenance["files"]["schema"] == "schema.json"
 
 
 # Bounds
@@ -70,6 +82,11 @@ ODD = [
     (["007", "008", "NULL"], "Not a number: 'NULL'"),
     (["36,6", "37", "38,25"], "decimal point .* got '36,6' at data row 1"),
     (["1,234", "", "NULL", "2,345"], "Write 36.6 for 36,6 and 1234 for 1,234"),
+    (
+        ["0.5", "<0.1", "2", "<0.1"],
+        "limits of what .* got '<0.1' at data row 2.* 0.05",
+    ),
+    (["NaN", "a", "1", "2", "3"], "as 3 of 5 are, got 'NaN' .* number: 'NaN', 'a'"),
 ]
 
 
@@ -93,10 +110,49 @@ def test_missing_values_have_the_texts_of_the_options(tmp_path):
     assert data.cohort.static.numeric[[0, 2, 6], 0].tolist() == [0.5, 2, 0.25]
     words = read(one_column(tmp_path, ["NA", "EU", "AS"], missing_values=()))
     assert words.schema.static[0].categories == ("AS", "EU", "NA")
-    more = read(one_column(tmp_path, ["1", "a", "b", "1", "1"]))  # no column of numbers
-    assert more.schema.static[0].categories == ("1", "a", "b")
+    for odd in ("1", "NaN"):  # no column of numbers
+        more = read(one_column(tmp_path, [odd, "a", "b", odd, odd]))
+        assert more.schema.static[0].categories == (odd, "a", "b")
+    groups = read(one_column(tmp_path, ["<65", ">=65", "<65"]))
+    assert groups.schema.static[0].kind == "binary"
     with pytest.raises(InputError, match="unknown column 'z'; known: pid, x"):
         read(one_column(tmp_path, values, text_columns=("z",)))
+
+
+def test_spaces_make_no_category_and_no_stay(tmp_path):
+    rows = [["pid", "x", "y"], ["a ", "F", " NA "], ["b", "F ", 2], [" c", " M", " "]]
+    times = [["pid", "t", "z"], ["a", 0, "1 "], [" a", 1, " 2.5"], ["b", 0, "NA"]]
+    static, temporal = (
+        write(tmp_path / f"{name}.csv", table)
+        for name, table in (("s", rows), ("t", times))
+    )
+    data = read(TablesOptions(static=static, temporal=temporal, id="pid", time="t"))
+    assert data.ids.tolist() == ["a", "b", "c"]
+    assert data.schema.static[0].categories == ("F", "M")
+    assert data.cohort.static.observed[:, 1].tolist() == [False, True, False]
+    assert data.cohort.temporal.numeric[0, :, 0].tolist() == [1, 2.5]
+
+
+def test_texts_of_missing_values_are_missing_in_parquet_too(tmp_path):
+    words = pa.array(["F", "NA", "", "M", " F"])
+    columns = {"pid": range(5), "x": words, "y": words.dictionary_encode()}
+    chosen = {"static": parquet(tmp_path, columns), "id": "pid"}
+    data = read(TablesOptions(**chosen))
+    for feature, seen in zip(data.schema.static, data.cohort.static.observed.T):
+        assert feature.categories == (" F", "F", "M")  # the file says so
+        assert seen.tolist() == [True, False, False, True, True]
+    data = read(TablesOptions(**chosen, missing_values=("F", "M")))
+    assert data.schema.static[0].categories == (" F", "NA")
+
+
+@pytest.mark.parametrize("name", ["x[1]", "x*", "x?"])
+def test_a_name_is_no_pattern(tmp_path, name):
+    for stem, value in ((name, 0.5), ("x1", 1.5)):
+        path = write(tmp_path / f"{stem}.csv", [["pid", "x"], [1, value], [2, 3.25]])
+        pq.write_table(pa.table({"pid": [1, 2], "x": [value, 3.25]}), f"{path}.parquet")
+    for ending in (".csv", ".csv.parquet"):
+        data = read(TablesOptions(static=str(tmp_path / name) + ending, id="pid"))
+        assert data.cohort.static.numeric[:, 0].tolist() == [0.5, 3.25]
 
 
 def test_codes_with_an_underscore_are_texts(tmp_path):
@@ -244,7 +300,10 @@ def test_rows_of_one_time_are_binned(tmp_path):
     path.write_text(json.dumps(schema_to_json(data.schema)))
     again = read(options(tmp_path, None, rows, label="", step=1, schema=str(path)))
     np.testing.assert_array_equal(again.cohort.temporal[0], data.cohort.temporal[0])
-    with pytest.raises(InputError, match=r"duplicate .* Pass --step to bin them"):
+    with pytest.raises(
+        InputError,
+        match=r"duplicate .* Pass --step to bin them\. Every variable needs",
+    ):
         read(options(tmp_path, None, rows, label=""))
 
 
@@ -261,6 +320,12 @@ def test_a_grid_that_needs_too_much_memory_is_refused(tmp_path):
 
 
 # Types of Parquet files
+
+
+def test_nan_in_parquet_has_its_own_way_out(tmp_path):
+    path = parquet(tmp_path, {"pid": [1, 2, 3], "x": [0.5, np.nan, 1.5]})
+    with pytest.raises(InputError, match=r"got nan at .* Write null for a missing va"):
+        read(TablesOptions(static=path, id="pid"))
 
 
 def test_decimals_become_integers_or_doubles(tmp_path):

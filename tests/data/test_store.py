@@ -258,6 +258,12 @@ def test_a_folder_is_replaced_only_when_asked(folder):
         save_cohort(data, folder)
     save_cohort(data._replace(provenance={"source": "again"}), folder, overwrite=True)
     assert load_cohort(folder).provenance == {"source": "again"}
+    save_cohort(data, folder, overwrite=True, shards=2)
+    save_cohort(data, folder, overwrite=True)
+    (folder / "notes.txt").write_text("precious")
+    with pytest.raises(InputError, match=r"c: holds notes.txt, which is not of a"):
+        save_cohort(data, folder, overwrite=True)
+    assert (folder / "notes.txt").read_text() == "precious"
 
 
 def test_no_folder_and_missing_files_are_refused(folder, tmp_path):

@@ -3,7 +3,9 @@
 import csv
 import gzip
 import json
+import math
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,9 +14,11 @@ import pytest
 from jaxehr.core.checks import InputError
 from jaxehr.data.assemble import disassemble
 from jaxehr.data.infer import infer_schema
+from jaxehr.data.raw_tables import open_tables
 from jaxehr.data.schema_json import schema_to_json
+from jaxehr.data.schema_rows import HEADER, schema_table
 from jaxehr.data.simulate import SimulateOptions, simulate
-from jaxehr.data.tables import HEADER, TablesOptions, read, schema_table
+from jaxehr.data.tables import TablesOptions, read
 
 STATIC = [
     ["pid", "age", "sex", "height", "site", "died"],
@@ -194,10 +198,41 @@ def test_dated_rows_are_binned_by_mean_and_last(tmp_path):
     assert short.cohort.length.tolist() == [1, 2]
 
 
-def test_hours_cut_the_window_of_a_regular_grid(tmp_path):
+def test_hours_set_the_window_of_a_regular_grid(tmp_path):
     data = read(options(tmp_path, hours=2))
     assert data.schema.num_steps == 2
     assert data.cohort.length.tolist() == [2] * 11 + [0]
+    assert data.provenance["outside"] == {"rows": 22, "stays": 0}
+    rule = "hours 2.5 must be a whole multiple of step 1"
+    with pytest.raises(InputError, match=rule):
+        read(options(tmp_path, hours=2.5))
+    data = read(options(tmp_path, hours=6))  # longer than any stay
+    assert data.schema.num_steps == 6
+    assert data.provenance["outside"] == {"rows": 0, "stays": 0}
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "nearest"])
+def test_what_a_window_leaves_out_is_told(tmp_path, aggregate, capsys):
+    from jaxehr.cli import main
+
+    rows = [["pid", "hour", "hr"], *[[i, t, i + t / 4] for i in (1, 2) for t in (0, 1)]]
+    rows += [[1, 1.75, 3.5], [1, 2.5, 3], [3, 5, 70.5], [3, 7, 71], [2, 6, 1]]
+    content = infer_schema(options(tmp_path, None, rows, label="", step=1, hours=2))
+    content = schema_to_json(content)
+    content["temporal"][0]["aggregate"] = aggregate
+    (tmp_path / "e.json").write_text(json.dumps(content))
+    chosen = {"step": 1, "schema": str(tmp_path / "e.json")}
+    chosen = options(tmp_path, None, rows, label="", **chosen)
+    late = int(aggregate == "nearest")  # 1.75 belongs to 2
+    data = read(chosen)
+    assert data.provenance["outside"] == {"rows": 4 + late, "stays": 1}
+    assert data.cohort.length.tolist() == [2, 2, 0]
+    words = ["prepare", "tables", "--temporal", chosen.temporal, "--id", "pid"]
+    words += ["--time", "hour", "--step", "1", "--schema", chosen.schema]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    told = f"; {4 + late} rows lie outside the window and are left out, 1 stays have"
+    assert told in said
 
 
 def test_an_edited_schema_takes_the_place_of_the_inferred_one(tmp_path):
@@ -346,9 +381,14 @@ def test_bad_files_are_refused(tmp_path):
     for content, message in (
         ("", "empty table; a header and one row are needed"),
         ("pid,age\n", "empty table; at least one row is needed"),
-        ("pid,age\n1,2,3\n", "not a readable table"),
+        ("pid,age\n1,2\n1,2,3\n", r"\(line 3 has 3 cells and the header 2; put cells"),
+        ("pid,age\n1\n", r"\(line 2 has 1 cells and the header 2; put cells"),
+        ('pid,age\n1,"2\n', r"\(the quote that begins in line 2 does not end\)"),
+        ("pid,name\n1,ä\n".encode("latin-1"), "text is not UTF-8; save it as UTF-8"),
+        ("pid,näme\n1,a\n".encode("utf-16"), "text is not UTF-8; save it as UTF-8"),
     ):
-        (tmp_path / "a.csv").write_text(content)
+        content = content if isinstance(content, bytes) else content.encode()
+        (tmp_path / "a.csv").write_bytes(content)
         with pytest.raises(InputError, match=message) as raised:
             read(TablesOptions(static=str(tmp_path / "a.csv"), id="pid"))
         assert "\n" not in str(raised.value)
@@ -356,6 +396,26 @@ def test_bad_files_are_refused(tmp_path):
         (tmp_path / name).write_bytes(b"PAR1 but not really")
         with pytest.raises(InputError, match=f"{name}: not a readable table"):
             read(TablesOptions(static=str(tmp_path / name), id="pid"))
+
+
+def test_names_that_queries_cannot_hold_are_refused(tmp_path):
+    path = tmp_path / "s.parquet"
+    pq.write_table(pa.table({"pid": [1, 2], "x": [1, 2], "X": [3, 4]}), path)
+    with pytest.raises(InputError, match=r"s.parquet: column\(s\) 'x', 'X' occur more"):
+        read(TablesOptions(static=str(path), id="pid"))
+    pq.write_table(pa.table({"pid": [1, 2], "__index_level_0__": [0, 1]}), path)
+    with pytest.raises(InputError, match="'__index_level_0__' has no name; write the"):
+        read(TablesOptions(static=str(path), id="pid"))
+    for name in ("jaxehr_row", "jaxehr_bin"):
+        message = f"'{name}': names that begin with jaxehr_ are taken; rename them"
+        with pytest.raises(InputError, match=message):
+            read(options(tmp_path, static=cells(STATIC, {(0, 1): name})))
+
+
+def test_too_little_memory_or_space_later_on_is_refused(tmp_path):
+    message = r"s.csv, .*t.csv: cannot be prepared \(no space\); free memory and space"
+    with pytest.raises(InputError, match=message), open_tables(options(tmp_path)):
+        raise duckdb.OutOfMemoryException("no\n space")
 
 
 def test_dates_and_large_grids_are_refused(tmp_path):
@@ -408,13 +468,22 @@ def test_ids_of_another_type_are_refused(tmp_path):
     [
         ({}, "give --static, --temporal or both"),
         ({"temporal": "t.csv"}, "--temporal needs --time"),
+        ({"static": "s.csv", "time": "hour"}, "--hours belong to --temporal"),
+        ({"static": "s.csv", "step": 1}, "--hours belong to --temporal"),
         ({"static": "s.csv", "labels": "l.csv"}, "--labels needs --label"),
         (
             {"temporal": "t.csv", "time": "h", "label": "y"},
             "needs --static or --labels",
         ),
         ({"temporal": "t.csv", "time": "h", "group": "g"}, "--group needs --static"),
-        ({"static": "s.csv", "step": -1}, "must not be negative, got -1 and 0"),
+        ({"static": "s.csv", "step": -1}, "finite and not negative, got -1 and 0"),
+        (
+            {"static": "s.csv", "missing_values": "NA"},
+            r"missing_values must be a tuple, such as \('NA',\)",
+        ),
+        ({"static": "s.csv", "text_columns": "ward"}, "text_columns must be a tuple"),
+        ({"static": "s.csv", "step": math.nan}, "finite and not negative, got nan"),
+        ({"static": "s.csv", "hours": math.inf}, "not negative, got 0 and inf"),
         (
             {"static": "s.csv", "max_categories": 0},
             "max_categories must be positive, got 0",

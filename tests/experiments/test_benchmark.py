@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import cell, suite, tables
-from experiments.cells import CELLS, append_cell, read_cells
+from experiments.cells import CELLS, append_cell, marks_of, read_cells
 from experiments.suite import Cell, Options, Suite, Variant, folders_of, plan
 from jaxehr.core.checks import InputError
 from jaxehr.core.configs import replace
@@ -115,10 +115,30 @@ def test_the_cost_is_that_of_all_steps_without_compilation():
     assert cell.cost_of(events) == pytest.approx(4.0 + 20.0)
 
 
+@pytest.mark.parametrize(
+    ("backend", "devices", "count"),
+    [("cpu", 1, 1024), ("cpu", 2, 1024), ("cpu", 8, 2048), ("gpu", 1, 8192)],
+)
+def test_the_timed_drawing_fills_whole_blocks(monkeypatch, backend, devices, count):
+    monkeypatch.setattr("jax.default_backend", lambda: backend)
+    monkeypatch.setattr("jax.device_count", lambda: devices)
+    assert cell.whole_blocks() == count
+
+
+def test_a_lap_is_told_as_a_share_of_itself(monkeypatch):
+    clock = iter((0.0, 0.0, 8.192, 4.096))
+    monkeypatch.setattr(cell, "seconds_now", lambda: next(clock))
+    monkeypatch.setattr(cell.time, "perf_counter", lambda: next(clock))
+    laps = {}
+    cell.stopwatch(laps)("sampling_1000", 1000 / 8192)
+    assert laps == {"sampling_1000": 1.0, "sampling_1000_clock": 0.5}
+
+
 def test_a_cell_that_takes_too_long_is_given_up(cohort, tmp_path):
     asked = SMALL, SETTINGS, tmp_path / "work", (cohort,), Cell("law", "vae", 1)
     found = suite.apart(*asked, 0.005)
-    assert found == {"failed": "the process was killed; took more than 0.005 minutes"}
+    reason = "the process was killed; took more than 0.005 minutes"
+    assert found == {"failed": reason, "limit": 0.005}
 
 
 def test_a_cell_tells_what_it_measured_and_its_training_is_shared(cohort, tmp_path):
@@ -174,6 +194,7 @@ def test_a_cell_that_fails_is_a_line_and_is_not_repeated_unasked(tmp_path, cohor
     suite.run_suite(SMALL, asked)
     (line,) = read_cells(out, {})
     assert line["failed"]
+    assert line["marks"] == dict(marks_of(SMALL, "vae", (cohort,)))
     before = (out / CELLS).read_text()
     suite.run_suite(SMALL, asked)
     assert (out / CELLS).read_text() == before
@@ -201,7 +222,7 @@ def test_numbers_of_seeds_are_shown_with_their_spread():
     cells = [{"metrics": {"mmd_squared": {"value": v}}} for v in (0.001, 0.003)]
     assert tables.shown(cells, column.path, column) == "2.00 ± 1.41"
     assert tables.shown(cells[:1], column.path, column) == "1.00"
-    assert tables.shown([{}], column.path, column) == "not defined"
+    assert tables.shown([{}], column.path, column) == "-"
     assert column.reference == "metrics.mmd_squared.reference"
 
 

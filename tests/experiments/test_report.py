@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from experiments import figures, report, run_all, suite, tables
-from experiments.cells import append_cell
-from experiments.report import Report, command, write_report
+from experiments.cells import append_cell, made_on, marks_of
+from experiments.report import Report, beside, command, write_report
 from experiments.run_all import Choice, RunAll, cheapest, cost, jobs_of, seconds_of
 from experiments.suite import Cell, Options, load_suite
 from jaxehr.core.checks import InputError
+from jaxehr.core.files import write_json
 from jaxehr.data.simulate import SimulateOptions, simulate
 from jaxehr.data.store import save_cohort
 from jaxehr.models.cdmt.config import CdmtConfig
@@ -94,12 +95,13 @@ def cohort(tmp_path):
 def test_everything_is_run_within_the_budget_and_goes_on(cohort, tmp_path, monkeypatch):
     """Two suites that share a training; the clock moves by what cells say."""
     now, ran = [0.0], []
+    marks = lambda found, cell: dict(marks_of(found, cell.variant, (cohort,)))
 
     def run_one(found, options, cell):
         ran.append((found.name, cell.variant, cell.seed))
-        append_line = line(cell.variant, cell.seed)
+        made = line(cell.variant, cell.seed, marks=marks(found, cell))
         (options.folder(found)).mkdir(parents=True, exist_ok=True)
-        append_cell(options.folder(found), append_line)
+        append_cell(options.folder(found), made)
         now[0] += 100.0
 
     monkeypatch.setattr(run_all, "run_one", run_one)
@@ -129,7 +131,8 @@ def test_what_fails_again_is_tried_once(cohort, tmp_path, monkeypatch):
     def run_one(found, options, cell):
         ran.append(cell)
         assert len(ran) < 50
-        append_cell(options.folder(found), failed(cell.variant, cell.seed))
+        marks = {"marks": dict(marks_of(found, cell.variant, (cohort,)))}
+        append_cell(options.folder(found), failed(cell.variant, cell.seed) | marks)
 
     monkeypatch.setattr(run_all, "run_one", run_one)
     monkeypatch.setattr(run_all, "write_report", lambda asked: None)
@@ -200,12 +203,33 @@ def test_the_command_names_what_is_not_usual():
     assert made == ("python -m experiments.benchmark law=a:b --seconds 5.0 --preset ''")
     assert command("benchmark", done, ["vae"]) == made
     assert "--only vae" in command("benchmark", done, ["vae", "ldm"])
+    late = failed("vae") | {"limit": 5.5}
+    assert command("benchmark", [*done, late], ["vae"]).endswith(" --limit 5.5")
+
+
+def test_the_command_names_the_folder_that_it_would_not_choose(tmp_path):
+    place = tmp_path / "benchmark"
+    write_json(place / "settings.json", SETTINGS)
+    done = [line("vae")]
+    assert beside(place, tmp_path, done) == ""
+    other = tmp_path / "benchmark-epyc"
+    assert beside(other, tmp_path, done) == f" --out {other.as_posix()}"
+    done = [line("vae", settings=SETTINGS | {"seconds": 5.0, "model_code": 9})]
+    other = tmp_path / f"benchmark-5s-small-code9.{SETTINGS['metric_code']}"
+    assert beside(other, tmp_path, done) == ""
 
 
 def test_sources_of_the_papers_are_told_apart():
     mine = line("vae", data={"source": "mimic3", "folders": []})
     assert "a source of the papers" in tables.whose([mine])
     assert "was not recorded" in tables.whose([failed("vae")])
+
+
+def test_another_code_of_a_training_is_told():
+    machine = {"machine": "m", "jaxehr": "0.1.0 abc"}
+    cells = [{"machine": machine, "trained_by": by} for by in ("abc", "ab", "ab")]
+    told = "m, jaxehr 0.1.0 abc"
+    assert made_on([*cells, {}]) == f"{told}; {told}, trained by ab"
 
 
 def test_time_counts_a_shared_training_once():

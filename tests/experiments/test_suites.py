@@ -7,26 +7,38 @@ import pickle
 
 import pytest
 
+from experiments import cell as cell_module
 from experiments import standins, suite, tables
-from experiments.cells import append_cell, fell_back, marks_of, read_cells
+from experiments.cell import training_place
+from experiments.cells import CODE, FIRST, append_cell, fell_back, marks_of, read_cells
 from experiments.report import others
 from experiments.run_all import suited
 from experiments.sizes import row_of
 from experiments.standins import STANDINS, prepared
-from experiments.suite import Options, load_suite, unfinished, unfit
+from experiments.suite import (
+    Cell,
+    Options,
+    folder_for,
+    load_suite,
+    unfinished,
+    unfit,
+)
 from jaxehr.core.checks import InputError
 from jaxehr.core.configs import replace
+from jaxehr.core.contracts import Value
+from jaxehr.core.files import write_json
 from jaxehr.core.sparse import SparseTable
 from jaxehr.data.discretize import discretize
 from jaxehr.data.simulate import SimulateOptions, simulate
 from jaxehr.data.store import load_cohort, save_cohort
 from jaxehr.models.cdmt.config import CdmtConfig
 from jaxehr.models.cdmt.layout import make_layout
+from jaxehr.report.json_out import plain
 from jaxehr.training.loop import Stopped
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATA = simulate(SimulateOptions(n=60, steps=3, numeric=2, missing=0.1))
-SETTINGS = {"seconds": 120.0, "preset": "small", "patients": 0}
+SETTINGS = Options(cohorts=("x",)).settings()
 
 
 @pytest.fixture
@@ -131,6 +143,15 @@ def test_cells_of_another_cohort_or_variant_are_not_taken_for_these(folders, tmp
         unfinished(found._replace(quick={"trees": 7}), asked)
 
 
+@pytest.mark.parametrize("more", [{}, {"failed": "x"}])
+def test_cells_that_do_not_say_of_which_cohort_are_of_another(folders, tmp_path, more):
+    line = {"cohort": "law", "variant": "vae", "seed": 0, "settings": SETTINGS}
+    append_cell(tmp_path, line | more)
+    asked = Options(cohorts=(f"law={folders['dense'][0]}",), out=tmp_path)
+    with pytest.raises(InputError, match="law/vae were made with another cohort"):
+        unfinished(load_suite("flexgen"), asked)
+
+
 @pytest.mark.parametrize("name", suite.suites())
 def test_the_usual_command_goes_on_or_goes_beside_what_is_there(name, monkeypatch):
     """Also in this repository, whose results were made with other settings."""
@@ -142,7 +163,37 @@ def test_the_usual_command_goes_on_or_goes_beside_what_is_there(name, monkeypatc
     kept = suite.RESULTS / name / "settings.json"
     if kept.is_file():
         made = json.loads(kept.read_text())
-        assert suite.Options(**made).folder(found) == suite.RESULTS / name
+        assert folder_for(suite.RESULTS, name, made) == suite.RESULTS / name
+        asked = suite.Options(**{key: made[key] for key in made.keys() - CODE.keys()})
+        again = asked.folder(found) == suite.RESULTS / name
+        assert again == (FIRST | made == asked.settings())
+
+
+def test_cells_of_other_code_are_not_continued(folders, tmp_path, monkeypatch):
+    """Nor trainings, but these stand as long as only what is measured is moved."""
+    monkeypatch.setattr(suite, "RESULTS", tmp_path)
+    found, asked = (
+        load_suite("flexgen"),
+        Options(cohorts=(f"law={folders['dense'][0]}",)),
+    )
+    place = lambda: training_place(
+        tmp_path, asked.settings(), folders["dense"], found, Cell("law", "vae", 0)
+    )
+    old = {key: value for key, value in asked.settings().items() if key not in CODE}
+    (tmp_path / "flexgen").mkdir()
+    line = {"cohort": "law", "variant": "vae", "seed": 0, "settings": old}
+    append_cell(tmp_path / "flexgen", line)
+    write_json(tmp_path / "flexgen" / "settings.json", old)
+    seen = [(tmp_path / "flexgen", place())]
+    for name, number in (("metric_code", 1), ("model_code", 1), ("metric_code", 7)):
+        monkeypatch.setitem(CODE, name, number)
+        seen.append((asked.folder(found), place()))
+    (_, two), (_, same), (first, one), (third, still) = seen
+    assert two == same != one == still
+    assert first.name == "flexgen"
+    assert third.name == "flexgen-120s-small-code1.7"
+    with pytest.raises(InputError, match=r"another metric_code \(1, now 7\); choose "):
+        unfinished(found, dataclasses.replace(asked, out=first))
 
 
 def test_a_stop_is_known_in_another_process():
@@ -189,6 +240,53 @@ def test_real_people_are_one_row_of_each_seed():
     cells = [line(name) | {"metrics": {"x": value}} for name in "abc"]
     text = tables.table("t", (tables.metric("x", "x"),), cells)
     assert "| real people | 0.700 |  |" in text
+
+
+def test_real_people_of_other_numbers_have_a_row_of_their_own():
+    """What is equal to the digits that are shown is equal."""
+    line = lambda name, seed, real: {
+        "variant": name,
+        "seed": seed,
+        "metrics": {"x": {"value": 0.6, "reference": real}},
+    }
+    cells = [line("a", 0, 0.7), line("b", 0, 0.7001), line("b", 1, 0.8)]
+    columns = (tables.metric("x", "x"), tables.Column("steps", "steps"))
+    assert tables.real_people(columns, cells) == [
+        ["real people", "0.750 ± 0.071", "", ""]
+    ]
+    assert tables.real_people(columns, [*cells, line("c", 1, 0.83)]) == [
+        ["real people of a, b", "0.750 ± 0.071", "", ""],
+        ["real people of c", "0.830", "", ""],
+    ]
+
+
+def test_all_draw_complete_patients_where_entries_are_missing():
+    for name, variant in load_suite("flexgen").variants.items():
+        if variant.hide:
+            assert variant.sampling["missing"] == "none", name
+
+
+def test_what_is_not_defined_says_why():
+    """Also a column without any number, unless it was not asked for."""
+    line = lambda name, **metrics: (
+        {"cohort": "law", "variant": name, "seed": 0}
+        | {
+            "metrics": metrics,
+            "people": dict.fromkeys(("fit", "valid", "test"), 9),
+            "notes": ["Too good."] if name == "b" else [],
+        }
+    )
+    known = cell_module.told_number(Value(0.6, 0.7))
+    assert "reason" not in known
+    why = cell_module.told_number(Value(float("nan"), reason="too few"))
+    assert why["reason"] == "too few"
+    cells = [line("a", x=known, y=why), line("b", x=why, y=why), line("c", x=known)]
+    columns = tuple(tables.metric(name, name) for name in "xyz")
+    text = "\n".join(tables.sections(plain(cells), {"t": columns}))
+    assert "| t | x | y | seeds |" in text
+    assert "| a | 0.600 | - | 1 |\n| b | - | - | 1 |" in text
+    assert "\n\n- x, y of b, a: too few.\n" in text
+    assert text.endswith("\nb: Too good.\n")
 
 
 def test_accuracy_is_shown_with_its_interval_where_there_is_one_seed():

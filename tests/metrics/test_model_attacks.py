@@ -114,6 +114,16 @@ def test_equal_keys_give_equal_numbers(name):
     assert one != other
 
 
+def test_shadow_models_that_diverge_give_no_number():
+    toy = Toy(1.0)
+    fit = toy.fit_many
+    diverged = lambda params: params | {"memory": np.nan}
+    toy.fit_many = lambda *args, **options: [diverged(p) for p in fit(*args, **options)]
+    for value in attack("shadow", toy=toy).values():
+        assert value.value is None
+        assert value.reason == "a shadow model diverged"
+
+
 def test_the_control_learns_from_few_for_long():
     toy = Toy(1.0)
     attack("loss", toy=toy)

@@ -140,7 +140,14 @@ def test_a_report_is_replaced_but_nothing_else(tmp_path, comparison):
     (tmp_path / "other" / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="other: already exists"):
         write_report(tmp_path / "other", comparison, [])
+    (tmp_path / "other" / "metrics.json").write_text('{"accuracy": 0.9}')
+    with pytest.raises(InputError, match="other: already exists and is no report"):
+        write_report(tmp_path / "other", comparison, [])
     assert (tmp_path / "other" / "thesis.txt").read_text() == "years of work"
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match=r"mine: holds thesis.txt, which is not of a"):
+        write_report(tmp_path / "mine", comparison, [])
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
 def test_no_identifier_of_a_patient_is_on_the_page(tmp_path, comparison: Comparison):

@@ -61,8 +61,15 @@ def noisy_loss(params, key, batch):
     return jnp.mean((x @ params["w"] - y) ** 2), {"size": jnp.mean(jnp.abs(y))}
 
 
+def centred_loss(params, key, batch):
+    """The exact loss of inputs that are normalised over the batch."""
+    x, y = batch
+    return exact_loss(params, key, ((x - x.mean(0)) / (x.std(0) + 0.1), y))
+
+
 EXACT = Objective(start, exact_loss)
 NOISY = Objective(start, noisy_loss)
+CENTRED = Objective(start, centred_loss, whole=True)
 
 
 def same_bits(first, second):

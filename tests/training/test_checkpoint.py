@@ -1,7 +1,10 @@
 """Checkpoints come back bit for bit; foreign and damaged ones are refused."""
 
+import shutil
+
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from objectives import same_bits
 
@@ -112,5 +115,41 @@ def damage(folder, what):
 def test_damaged(tmp_path, what):
     store(tmp_path, [(3, 0.1)])
     damage(tmp_path / "3", what)
-    with pytest.raises(InputError, match="does not belong to this model or is damaged"):
+    text = "3: the checkpoint does not belong to this model or is damaged"
+    with pytest.raises(InputError, match=rf"{text} \(.+\)\. Train into another folder"):
         restore(tmp_path, state())
+
+
+def test_the_one_before_the_damaged_one(tmp_path):
+    store(tmp_path, [(3, 0.1), (5, 0.2)])
+    damage(tmp_path / "5", "removed")
+    with pytest.raises(InputError, match=r"5: .* remove this folder, .* from step 3;"):
+        restore(tmp_path, state())
+    shutil.rmtree(tmp_path / "5")
+    same_bits(restore(tmp_path, state())[0], state(0.1))
+
+
+def test_damaged_arrays(tmp_path, monkeypatch):
+    """Of which Orbax says it with `Exception` itself."""
+    store(tmp_path, [(3, 0.1)])
+
+    def damaged(*args, **options):
+        raise Exception("Encountered error while reading. See full details: <...>.")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", damaged)
+    text = r"3: .* or is damaged \(Encountered error while reading\)\. Train into"
+    with pytest.raises(InputError, match=text):
+        restore(tmp_path, state())
+
+
+def test_a_full_disk_is_no_damage(tmp_path):
+    checkpoints = Checkpoints(tmp_path, 2)
+    full = ValueError("x: No space left on device [os_error_code='28'] [source...]")
+    with (
+        pytest.raises(
+            InputError, match=r"cannot be written \(No space left on device\)"
+        ),
+        checkpoints.storage(),
+    ):
+        raise full
+    checkpoints.close()

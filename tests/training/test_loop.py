@@ -13,7 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from objectives import EXACT, NOISY, compilations, config, linear_data, same_bits
+from objectives import (
+    CENTRED,
+    EXACT,
+    NOISY,
+    compilations,
+    config,
+    linear_data,
+    same_bits,
+)
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.contracts import Objective
@@ -61,6 +69,22 @@ def test_stopped_and_resumed(tmp_path, one_step_a_dispatch, stop):
     assert steps == list(range(stop + 1, 13))
     same_bits(done.state, uninterrupted().state)
     same_bits(done.params, uninterrupted().params)
+
+
+def test_a_signal_during_the_last_save_stops_too(tmp_path, monkeypatch):
+    """Further stages may follow."""
+    folder, save = str(tmp_path / "checkpoints"), loop.Checkpoints.save
+
+    def interrupted(self, step, *rest):
+        save(self, step, *rest)
+        if step == 12:
+            monkeypatch.undo()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop.Checkpoints, "save", interrupted)
+    with pytest.raises(Stopped, match="stopped at step 12"):
+        run(config=config(checkpoint_every=4), checkpoint=folder)
+    same_bits(run(checkpoint=folder).state, uninterrupted().state)
 
 
 def test_stopped_after_every_step(tmp_path, one_step_a_dispatch):
@@ -223,42 +247,58 @@ TWO_DEVICES = """
     import jax
     import numpy as np
     jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
-    from objectives import NOISY, config, linear_data
+    import objectives
+    from objectives import config, linear_data
     from jaxehr.training.loop import train
 
     assert jax.device_count() == int(sys.argv[1])
-    settings = config(batch_size=16, eval_every=3, steps=int(sys.argv[4]))
+    rows = {"batch_size": 16, "chunk_rows": int(sys.argv[6])}
+    settings = config(**rows, eval_every=3, steps=int(sys.argv[4]))
     # Three chunks of four: the last one of the second device is none.
     data, valid = linear_data(0), linear_data(1, count=10)
     kept = {"checkpoint": sys.argv[3]} if sys.argv[3] else {}
-    done = train(jax.random.key(2), NOISY, data, config=settings, valid=valid, **kept)
+    objective = getattr(objectives, sys.argv[5])
+    key = jax.random.key(2)
+    done = train(key, objective, data, config=settings, valid=valid, **kept)
     np.savez(sys.argv[2], *map(np.asarray, jax.tree.leaves(done.state)))
 """
 
 
-def test_two_devices_give_what_one_gives_also_after_a_change(tmp_path):
-    """The same chunks with the same keys, summed in another order: rounding only."""
+@pytest.fixture
+def leaves(tmp_path):
+    """(devices, ...) -> the state that training on so many devices ends in."""
     here = pathlib.Path(__file__).parent
     root = str(here.parent.parent)
     folders = os.pathsep.join([str(here), root, os.environ.get("PYTHONPATH", "")])
 
-    def leaves(devices, steps=12, checkpoint=""):
+    def run(devices, steps=12, checkpoint="", objective="NOISY", chunk=4):
         path = tmp_path / "leaves.npz"
-        words = [str(devices), path, checkpoint, str(steps)]
+        words = [devices, path, checkpoint, steps, objective, chunk]
         subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(TWO_DEVICES), *words],
+            [sys.executable, "-c", textwrap.dedent(TWO_DEVICES), *map(str, words)],
             check=True,
             env=os.environ | {"PYTHONPATH": folders, "JAX_PLATFORMS": "cpu"},
         )
         with np.load(path) as archive:
             return list(archive.values())
 
+    return run
+
+
+def test_two_devices_give_what_one_gives_also_after_a_change(tmp_path, leaves):
+    """The same chunks with the same keys, summed in another order: rounding only."""
     checkpoint = str(tmp_path / "checkpoints")
     leaves(2, 6, checkpoint)  # two devices begin, one goes on
     found = [leaves(1), leaves(2), leaves(1, 12, checkpoint)]
     for one, *others in zip(*found, strict=True):
         for other in others:
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_that_stays_whole_is_the_same_on_two_devices(leaves):
+    """Half of it would be normalised by other moments."""
+    one, two = (leaves(devices, 12, "", "CENTRED", 16) for devices in (1, 2))
+    same_bits(one, two)
 
 
 def test_a_job_whose_processes_hold_other_patients_is_refused(monkeypatch):
@@ -276,6 +316,8 @@ def test_a_job_whose_processes_hold_other_patients_is_refused(monkeypatch):
 def test_a_job_whose_batch_leaves_devices_idle_is_refused(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 4)
     monkeypatch.setattr(loop, "make_mesh", lambda *_: types.SimpleNamespace(size=4))
-    assert loop.plan(config(batch_size=4), linear_data(0))[1].devices == 4
+    assert loop.plan(NOISY, config(batch_size=4), linear_data(0))[1].devices == 4
     with pytest.raises(InputError, match="a batch of 3 patients leaves some of the 4"):
-        loop.plan(config(batch_size=3), linear_data(0))
+        loop.plan(NOISY, config(batch_size=3), linear_data(0))
+    mesh, cut = loop.plan(CENTRED, config(batch_size=3), linear_data(0))
+    assert (mesh.size, cut.devices) == (4, 1)  # each does the same

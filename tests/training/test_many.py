@@ -104,6 +104,15 @@ def test_the_best_round_is_kept():
     assert (risk(best) < risk(last)).all()
 
 
+def test_a_training_that_diverges_before_it_is_judged_is_no_number():
+    data, keys = linear_data(0), jax.random.split(jax.random.key(0), 2)
+    x, y = (jnp.stack([leaf, leaf]) for leaf in data)
+    own = (x, y.at[0].set(np.nan)), (x, y)
+    many = fit_many(keys, LINEAR, own[0], config=CONFIG, valid=own[1], shared=False)
+    assert np.isnan(many[0]).all()
+    assert np.isfinite(many[1]).all()
+
+
 def test_apply_many_is_the_function_for_each_seed_and_row():
     params = jnp.arange(6.0).reshape(2, 3)
     x, _ = linear_data(0, 11)

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxehr.core.cohort import Cohort, Schema
+from jaxehr.core.cohort import Cohort, Schema, Table
+from jaxehr.data import impute
 from jaxehr.data.mixed import Part
 
 KNOTS = 256  # of the quantile transform of one column of a row
@@ -139,13 +140,16 @@ def label_extra(schema: Schema, conditional: bool) -> tuple[tuple[str, int], ...
     return (("label", schema.num_classes),)
 
 
-def carried(cohort: Cohort) -> Cohort:
-    """The cohort with every step beyond `length` a copy of the last valid one.
+def without_gaps(
+    table: Table, length: np.ndarray, fill: impute.Fill, kinds: tuple[int, ...]
+) -> Table:
+    """Values [N, T, D] with gaps filled, then every step beyond `length` a copy of the
+    last valid one, mask and all, so that padding looks like the rest.
 
-    So that padding looks like the rest; a patient without steps has no value.
+    In this order, for copies do not count in a patient's mean. A patient without steps
+    has a first one, which is a gap.
     """
-    steps = np.arange(cohort.temporal.observed.shape[1])
-    last = np.maximum(cohort.length - 1, 0)[:, None]
-    at = np.minimum(steps[None, :], last)[..., None]
-    take = lambda leaf: np.take_along_axis(leaf, at, axis=1)
-    return cohort._replace(temporal=type(cohort.temporal)(*map(take, cohort.temporal)))
+    steps, last = np.arange(table.observed.shape[1]), np.maximum(length, 1)[:, None] - 1
+    filled = impute.impute_temporal(table, steps <= last, fill, kinds)
+    at = np.minimum(steps, last)[..., None]
+    return Table(*(np.take_along_axis(leaf, at, axis=1) for leaf in filled))

@@ -94,8 +94,8 @@ def batch_of(
     """Patients of a drawn matrix [N, .., width]; patient i depends on keys[i].
 
     A binary code is drawn with its value as the chance of 1, a category with its values
-    as chances; with `mode` by the threshold 0.5, and the largest value. Values outside
-    [0, 1] are cut.
+    as chances, cut to [0, 1]; with `mode` by the threshold 0.5, and the largest value,
+    wherever it lies. Shares are cut to [0, 1].
     """
 
     def one(key: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -108,10 +108,10 @@ def batch_of(
         codes = jnp.zeros(shape, jnp.int32)
         codes = codes.at[..., at(layout.binary)].set(blocks.binary > level)
         for i, (leaf, (_, places)) in enumerate(zip(blocks.groups, layout.groups)):
-            chance = jnp.log(jnp.clip(leaf, 1e-12, 1.0))
             if not mode:
-                chance += jax.random.gumbel(jax.random.fold_in(keys[1], i), leaf.shape)
-            codes = codes.at[..., at(places)].set(jnp.argmax(chance, -1))
+                noise = jax.random.gumbel(jax.random.fold_in(keys[1], i), leaf.shape)
+                leaf = noise + jnp.log(jnp.clip(leaf, 1e-12, 1.0))
+            codes = codes.at[..., at(places)].set(jnp.argmax(leaf, -1))
         return numeric, codes, jnp.clip(blocks.sums, 0.0, 1.0)
 
     numeric, codes, sums = jax.vmap(one)(keys, matrix)

@@ -21,12 +21,12 @@ from jaxehr.baselines.forms.layout import (
     Batch,
     Form,
     Layout,
-    carried,
     distinct_lengths,
     label_extra,
     length_codes,
     length_of,
     varying,
+    without_gaps,
 )
 from jaxehr.core import sparse
 from jaxehr.core.checks import InputError
@@ -99,8 +99,9 @@ def fit(
     """Everything read off the training patients, as nested dicts of arrays.
 
     Keys: `row` (quantiles and missing shares of each column), `static` and `temporal`
-    (fill values), `lengths`, `frequency` [Q, K] of the codes where they are known,
-    `sums` [S] mean shares, `sparse`, `conditional`.
+    (fill values), `lengths`, `counts` [Q, K] of the codes where they are known, and
+    `frequency`, these as shares that are never 0; `sums` [S] mean shares, `sparse`,
+    `conditional`.
 
     Raises:
       InputError: too many columns; sums over columns that are not binary or have gaps.
@@ -127,8 +128,21 @@ def fit(
     layout = layout_of(schema, fitted, summed=summed)
     codes = encode_row(fitted, layout, cohort)[1]
     known = known_codes(layout, row.observed, there, cohort.length)
-    fitted["frequency"] = mixed.frequencies(layout.cardinalities, codes, known)
+    fitted["counts"] = mixed.code_counts(layout.cardinalities, codes, known)
+    fitted["frequency"] = mixed.shares_of(layout.cardinalities, fitted["counts"])
     return fitted
+
+
+def exact_shares(layout: Layout, fitted: dict[str, Any]) -> np.ndarray:
+    """Float64 [Q, K]: share of each code of training, 0 of one that nobody had.
+
+    A column that nobody has a value of has every code alike.
+    """
+    counts = np.asarray(fitted["counts"])
+    total = counts.sum(1, keepdims=True)
+    sizes = np.asarray(layout.cardinalities, np.int64)[:, None]
+    even = (np.arange(counts.shape[1]) < sizes) / np.maximum(sizes, 1)
+    return np.where(total > 0, counts / np.maximum(total, 1), even)
 
 
 def checked(schema: Schema, cohort: Cohort) -> Cohort:
@@ -208,14 +222,12 @@ def encode_row(
     fitted: dict[str, Any], layout: Layout, cohort: Cohort
 ) -> tuple[np.ndarray, np.ndarray]:
     """Normal scores [N, P] and codes [N, Q] of a dense cohort."""
-    cohort, schema = carried(cohort), layout.schema
-    fills = (impute.Fill(**fitted[name]) for name in ("static", "temporal"))
-    fill_static, fill_temporal = fills
-    everywhere = np.ones(cohort.temporal.observed.shape[:2], bool)
-    kinds = sizes(schema.temporal) if cohort.temporal.codes.shape[-1] else ()
+    table, schema = cohort.temporal, layout.schema
+    static, temporal = (impute.Fill(**fitted[name]) for name in ("static", "temporal"))
+    kinds = sizes(schema.temporal) if table.codes.shape[-1] else ()
     row = side_by_side(
-        impute.impute_static(cohort.static, fill_static),
-        impute.impute_temporal(cohort.temporal, everywhere, fill_temporal, kinds),
+        impute.impute_static(cohort.static, static),
+        without_gaps(table, cohort.length, temporal, kinds),
     )
     z, block = mixed.encode_filled(fitted["row"], layout.parts[0], row)
     columns = {"length": length_codes(layout.lengths, cohort.length)}
@@ -236,6 +248,23 @@ def known_codes(
         *(extra[name][:, None] for name in layout.extra),
     ]
     return np.concatenate(known, 1)
+
+
+def known_values(
+    layout: Layout, codes: np.ndarray, length: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bool [N, P] and [N, Q] of encoded patients with both parts: neither filled in nor
+    padding."""
+    part, static = layout.parts[0], layout.schema.static
+    each = max(len(layout.schema.temporal), 1)
+    steps = [max(i - len(static), -1) // each for i in range(len(part.features))]
+    order = sorted(range(len(steps)), key=lambda i: not part.features[i].is_numeric)
+    there = np.array(steps)[order] < length[:, None]
+    observed, first = there.copy(), len(part.coded)
+    masks = codes[:, first : first + len(part.masked)]
+    observed[:, list(part.masked)] &= masks == 0
+    known = known_codes(layout, observed, there, length)
+    return observed[:, : layout.numbers], known
 
 
 def encode(fitted: dict[str, Any], layout: Layout, cohort: Cohort) -> Batch:

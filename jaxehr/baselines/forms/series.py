@@ -17,17 +17,17 @@ from jaxehr.baselines.forms.layout import (
     Batch,
     Form,
     Layout,
-    carried,
     distinct_lengths,
     label_extra,
     varying,
+    without_gaps,
 )
 from jaxehr.core import sparse
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Cohort, Schema, make_cohort, valid_steps
 from jaxehr.core.sparse import SparseTable
-from jaxehr.data import mixed
-from jaxehr.data.encoding import host, small
+from jaxehr.data import impute, mixed
+from jaxehr.data.encoding import host, sizes, small
 from jaxehr.data.mixed import Part
 from jaxehr.data.packed import Packed, pack, unpack
 
@@ -122,10 +122,10 @@ def encode(fitted: dict[str, Any], layout: Layout, cohort: Cohort) -> Data:
     if layout.sparse:
         packed = pack(cohort.temporal)
     else:
-        everywhere = np.ones(valid.shape, bool)
-        first = mixed.encode_part(
-            fitted["temporal"], temporal, carried(cohort).temporal, everywhere
-        )
+        fill = impute.Fill(**fitted["temporal"]["fill"])
+        kinds = sizes(temporal.features)
+        table = without_gaps(cohort.temporal, cohort.length, fill, kinds)
+        first = mixed.encode_filled(fitted["temporal"], temporal, table)
         z, block = (np.concatenate(pair, -1) for pair in zip(first, (z, block)))
     columns = {"ended": ~valid, "label": tiled(cohort.label[:, None])[..., 0]}
     extra = [columns[name][..., None] for name in layout.extra]

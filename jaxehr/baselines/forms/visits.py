@@ -3,8 +3,8 @@
 The states of a column are its categories, or quantile bins of a numeric one; a missing
 value has no active state. A binary column without a missing value is one bit, as every
 column of a sparse table is. The static columns are a set of their own, before the first
-step. A numeric value comes back from anywhere in its bin, each quantile level alike
-likely.
+step. A numeric value comes back by chance as one of those that its bin has in training,
+as often as there: an atom wider than a bin fills one, the others of it are empty.
 
 Notation: `layout`; D columns of a part in the order of `Table.observed`, V their bits.
 """
@@ -76,22 +76,6 @@ class Bits:
         """Bool [.., V] of codes [.., D]."""
         return jnp.asarray(codes)[..., self.owner] == self.state
 
-    def codes(self, key: jax.Array, chance: jax.Array, mode: bool) -> jax.Array:
-        """Int [.., D]: each bit drawn with its chance [.., V]; `mode` cuts at 0.5.
-
-        Of several active states of a column the likeliest one is taken; of none the
-        likeliest one too, where a column is never missing.
-        """
-        level = 0.5 if mode else jax.random.uniform(key, chance.shape)
-        most = max(self.states, default=1)
-        spread = jnp.full((*chance.shape[:-1], len(self.states), most), -1.0)
-        spread = spread.at[..., self.owner, self.state - 1]
-        active = spread.set(jnp.where(chance > level, chance, -1.0))
-        best = jnp.argmax(active, -1) + 1
-        likeliest = jnp.argmax(spread.set(chance), -1) + 1
-        none = jnp.where(jnp.asarray(self.optional, bool), 0, likeliest)
-        return jnp.where(active.max(-1) >= 0.0, best, none)
-
 
 class VisitLayout(NamedTuple):
     """Both parts of the visits of one cohort."""
@@ -116,7 +100,7 @@ class Visits(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """Drawn patients with the quantile levels of their numbers, in [0, 1]."""
+    """Drawn patients with the places of their numbers inside their bins, in [0, 1]."""
 
     visits: Visits
     static: Any  # [N, numbers]
@@ -132,9 +116,10 @@ def fit(
 ) -> dict[str, Any]:
     """Everything read off the training patients, as nested dicts of arrays.
 
-    Keys: `static` and `temporal` (see `mixed.fit_part`; of a sparse table its missing
-    shares only), `frequency` (`static` and `temporal`: [V] share of rows at which a bit
-    is 1), `lengths`, `bins`, `sparse`, `conditional`.
+    Keys: `static` and `temporal` (see `mixed.fit_part`, and `edges` [numbers, bins + 1]
+    of the bins; of a sparse table its missing shares only), `frequency` (`static` and
+    `temporal`: [V] share of rows at which a bit is 1), `lengths`, `bins`, `sparse`,
+    `conditional`.
     """
     cohort = host(cohort)
     is_sparse = isinstance(cohort.temporal, SparseTable)
@@ -154,6 +139,9 @@ def fit(
         )
     layout = layout_of(schema, fitted)
     data, rows = encode(fitted, layout, cohort), max(int(cohort.length.sum()), 1)
+    fitted["static"]["edges"] = edges_of(layout, layout.static, data.static)
+    if not is_sparse:
+        fitted["temporal"]["edges"] = edges_of(layout, layout.temporal, data.steps)
     ones = lambda bits, codes: np.asarray(bits.of(codes)).sum(0) / max(len(codes), 1)
     fitted["frequency"] = {
         "static": ones(layout.static, data.static),
@@ -162,6 +150,15 @@ def fit(
         else ones(layout.temporal, data.steps[valid_steps(cohort)]),
     }
     return fitted
+
+
+def edges_of(layout: VisitLayout, bits: Bits, codes: np.ndarray) -> np.ndarray:
+    """Float64 [numbers, bins + 1]: share of the values of training below each bin."""
+    counts = np.zeros((bits.numbers, layout.bins + 1))
+    for column, found in enumerate(counts):
+        code = codes[..., column]
+        found[1:] = np.bincount(code[code > 0] - 1, minlength=layout.bins)
+    return counts.cumsum(1) / np.maximum(counts.sum(1, keepdims=True), 1)
 
 
 def layout_of(schema: Schema, fitted: dict[str, Any]) -> VisitLayout:
@@ -234,22 +231,16 @@ def take(layout: VisitLayout, data: Visits, rows: jax.Array) -> Visits:
 
 
 def finish(layout: VisitLayout, keys: jax.Array, drawn: Visits, mode: bool) -> Finished:
-    """Draws the quantile levels of numeric values inside their bins."""
-
-    def one(key: jax.Array, codes: jax.Array, numbers: int) -> jax.Array:
-        bins = jnp.maximum(codes[..., :numbers] - 1, 0)
-        inside = 0.5 if mode else jax.random.uniform(key, bins.shape)
-        return (bins + inside) / layout.bins
-
+    """Draws the places of numeric values inside their bins."""
+    del mode
     pairs = jax.vmap(jax.random.split)(keys)
-    level = lambda place, codes, bits: jax.vmap(
-        functools.partial(one, numbers=bits.numbers)
-    )(pairs[:, place], codes)
-    return Finished(
-        drawn,
-        level(0, drawn.static, layout.static),
-        level(1, drawn.steps, layout.temporal),
-    )
+
+    def inside(place: int, bits: Bits, *steps: int) -> jax.Array:
+        shape = (*steps, bits.numbers)
+        return jax.vmap(lambda key: jax.random.uniform(key, shape))(pairs[:, place])
+
+    steps = inside(1, layout.temporal, drawn.steps.shape[1])
+    return Finished(drawn, inside(0, layout.static), steps)
 
 
 def decode(fitted: dict[str, Any], layout: VisitLayout, drawn: Finished) -> Cohort:
@@ -258,18 +249,22 @@ def decode(fitted: dict[str, Any], layout: VisitLayout, drawn: Finished) -> Coho
     if layout.sparse:
         temporal: Any = sparse.from_dense(steps, length)
     else:
-        levels = np.asarray(drawn.steps)
-        temporal = decode_part(fitted["temporal"], layout.temporal, steps, levels)
-    levels = np.asarray(drawn.static)
-    known = decode_part(fitted["static"], layout.static, static, levels)
+        inside = np.asarray(drawn.steps)
+        temporal = decode_part(fitted["temporal"], layout.temporal, steps, inside)
+    inside = np.asarray(drawn.static)
+    known = decode_part(fitted["static"], layout.static, static, inside)
     return make_cohort(known, temporal, length, label)
 
 
 def decode_part(
-    fitted: dict[str, Any], bits: Bits, codes: np.ndarray, levels: np.ndarray
+    fitted: dict[str, Any], bits: Bits, codes: np.ndarray, inside: np.ndarray
 ) -> Table:
     """One part back in its own units."""
     knots = transforms.QuantileNormal(**fitted["quantile"])
+    bins = np.maximum(codes[..., : bits.numbers] - 1, 0)
+    column = np.arange(bits.numbers)
+    low, high = (fitted["edges"][column, bins + more] for more in (0, 1))
+    levels = low + inside * (high - low)
     z = (ndtri(levels.astype(np.float64)) - knots.mean) / knots.std
     plain = np.asarray(bits.plain, bool)
     observed = (codes > 0) | ~np.asarray(bits.optional, bool) | plain

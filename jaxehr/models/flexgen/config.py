@@ -30,8 +30,8 @@ class FlexgenConfig:
     """Units of the dense layers."""
     hidden_sequence: int = 128
     """Units of the LSTM, and of the sequence decoder."""
-    kl_weight: float = 0.1
-    """Weight of the divergence in the bound of each patient."""
+    kl_weight: float = 1.0
+    """Weight of the divergence in the bound of each patient; 1 = the bound itself."""
     kl_reduction: Literal["patient", "batch"] = "patient"
     """`batch` sums the divergence over the batch against a mean reconstruction, as in
     the authors' code; the posterior then collapses."""

@@ -164,7 +164,7 @@ def compare(
     """
     share, said = left_out(real, synthetic), ""
     if holdout is None:
-        check_holdout(real.provenance, share or 0.0)
+        check_holdout(real.provenance, real.groups, share or 0.0)
     else:
         holdout, said = new_people(real, holdout)
     with warnings.catch_warnings(record=True) as caught:

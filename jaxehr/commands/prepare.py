@@ -136,7 +136,7 @@ def discretizer(arguments: Any) -> Callable[[Dataset], Dataset]:
         return lambda data: data
     if like:
         rule = rule_of(load_cohort(like), str(like))
-        return lambda data: apply(rule | {"like": str(like)}, data)
+        return lambda data: apply(rule | {"like": like.name}, data)
     given = {} if held is None else {"holdout_fraction": held}
     options = DiscretizeOptions(**given)
     return lambda data: discretize(data, options)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from jaxehr.core.checks import InputError
 
 PathLike = str | os.PathLike[str]
+FOREIGN = (".DS_Store", "._*", "Thumbs.db", "desktop.ini")  # of file managers
 
 
 class Kind(NamedTuple):
@@ -56,9 +57,10 @@ def check_free(path: PathLike, kind: Kind | None = None) -> None:
             f"{target}: already exists and is no {kind.name} of ours ({kind.marker} "
             "does not say so); choose another folder."
         )
+    patterns = *kind.files, *(p for name in FOREIGN for p in (name, f"*/{name}"))
     for inner in sorted(target.rglob("*")):
         name = inner.relative_to(target).as_posix()
-        known = any(fnmatch.fnmatchcase(name, pattern) for pattern in kind.files)
+        known = any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
         if not known and (inner.is_symlink() or not inner.is_dir()):
             raise InputError(
                 f"{target}: holds {name}, which is not of a {kind.name} and would be "
@@ -120,7 +122,10 @@ def replace_folder(source: pathlib.Path, target: pathlib.Path) -> None:
     finally:  # also Ctrl-C, which may come after either of them
         if old.exists() and not target.exists():
             os.rename(old, target)
-        shutil.rmtree(old, ignore_errors=True)
+        if old.is_symlink():
+            old.unlink()
+        else:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: PathLike, text: str) -> None:

@@ -90,6 +90,7 @@ def fit(data: Dataset, options: DiscretizeOptions | None = None) -> dict[str, An
         "version": VERSION,
         "options": dataclasses.asdict(options),
         "fitted_on": len(train.ids),
+        "people": digest(data.groups),
     }
     for part in PARTS:
         found = {
@@ -157,13 +158,22 @@ def rule_of(data: Dataset, where: str) -> dict[str, Any]:
     return rule
 
 
-def check_holdout(provenance: dict[str, Any], holdout_fraction: float) -> None:
+def digest(groups: Any) -> str:
+    """Tells whether two cohorts are of the same people."""
+    names = sorted(set(np.asarray(groups).astype(str).tolist()))
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def check_holdout(
+    provenance: dict[str, Any], groups: Any, holdout_fraction: float
+) -> None:
     """Raises InputError where people of a hold-out chose edges or columns.
 
-    Of a cohort that took its rule from another one (`like`) nobody did.
+    Of a cohort that took its rule from other people nobody did; whether some of its
+    people are among them is not asked.
     """
     rule = provenance.get(KEY)
-    if not isinstance(rule, dict) or "like" in rule:
+    if not isinstance(rule, dict) or rule.get("people") not in (None, digest(groups)):
         return
     fitted = rule.get("options", {}).get("holdout_fraction", 0.0)
     if holdout_fraction > fitted:

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ibis
+import numpy as np
 import pyarrow as pa
 
 from jaxehr.core.checks import InputError
@@ -107,6 +108,8 @@ def holding(dtype: str, start: float, step: float, num_steps: int) -> str:
     fits = parts == 1
     if dtype == "float":
         fits = parts * (abs(start) + num_steps * step) <= 2**24
+    elif fits and "int" in dtype and start + num_steps * step > np.iinfo(dtype).max:
+        return "int64"
     return dtype if fits else "double"
 
 

@@ -217,7 +217,7 @@ def open_view(
                 value = view[field.name].cast("int64" if whole else "float64")
                 view = view.mutate(**{field.name: value})
             types[field.name] = str(kind)
-        given = {n: view[n] for n, kind in types.items() if kind in TEXTS}
+        given = {n: view[n].strip() for n, kind in types.items() if kind in TEXTS}
         return view.mutate(**nulled(given, missing)), types
     header, delimiter = read_header(path)
     view = connection.read_csv(

@@ -47,6 +47,7 @@ from jaxehr.data.raw_tables import (
     not_finite,
     number,
     open_tables,
+    parsed,
     refuse_any,
     scalar,
     times,
@@ -77,7 +78,7 @@ def read(options: TablesOptions) -> Dataset:
             if options.schema:
                 check_times(raws.temporal, options)
                 check_window(raws.temporal, schema, options)
-            check_size(raws.temporal, schema, static.num_rows, options.memory_limit)
+            check_size(raws.temporal, schema, static.num_rows, options)
             temporal, outside = read_temporal(raws.temporal, schema, options)
     files = {
         name: pathlib.Path(path).name
@@ -107,6 +108,15 @@ def read_schema(options: TablesOptions) -> Schema:
             raise InputError(
                 f"{options.schema}: {name} is {ours!r} there and {given!r} in the "
                 "options; make them the same."
+            )
+    columns = [(f.name, f.categories) for f in (*schema.static, *schema.temporal)]
+    columns += [(schema.label.name, schema.label.classes)] if schema.label else []
+    for name, values in columns:
+        lost = {"", *options.missing_values} & set(map(str, values))
+        if lost:
+            raise InputError(
+                f"{options.schema}: column {name!r}: {min(lost)!r} is a category there "
+                "and a missing value by --missing-values; it cannot be both."
             )
     return schema
 
@@ -190,7 +200,7 @@ def read_ids(raw: Raw, schema: Schema) -> Any:
         ids = ids.cast("string")
     else:
         value = number(raw, schema.id)
-        ids = ids.strip() if ids.type().is_string() else ids
+        ids = parsed(ids.strip(), "int64") if ids.type().is_string() else ids
         ids, broken = ids.try_cast(schema.id_dtype), is_fraction(value)
     rule = f"ids must be {schema.id_dtype}"
     refuse_any(raw, [Rule(schema.id, ids.isnull() | broken, rule)])
@@ -289,11 +299,18 @@ def join_labels(raw: Raw, schema: Schema, static: pa.Table) -> pa.Table:
     return static.append_column(label.name, labels[label.name].take(place))
 
 
-def check_size(raw: Raw, schema: Schema, stays: int, limit: str) -> None:
+def check_size(raw: Raw, schema: Schema, stays: int, options: TablesOptions) -> None:
     """Refuses a grid that takes too much memory: one wrong time, or a tiny step."""
-    need = COPIES * dense_bytes(schema, stays)
+    need, limit = COPIES * dense_bytes(schema, stays), options.memory_limit
     if need <= size_in_bytes("memory_limit", limit):
         return
+    if options.hours and not options.schema:
+        raise InputError(
+            f"{raw.path}: {stays} stays of {schema.num_steps} steps, for --hours "
+            f"{options.hours:g}, need {need / 1e9:.1f} GB, more than --memory-limit "
+            f"{limit}; pass smaller --hours, a larger --step or a larger "
+            "--memory-limit."
+        )
     time = times(raw, schema.time)
     rows = raw.table.select(id=raw.table[schema.id], time=time, row=raw.table[ROW])
     last = rows.order_by([ibis.desc("time"), "row"]).limit(1).to_pyarrow()
@@ -315,6 +332,8 @@ def read_temporal(
     Returns:
       The table; and how many rows were cut off, and stays that have no other row.
     """
+    if options.step and not schema.temporal:
+        raise InputError(f"{raw.path}: has no column beside id and time to bin.")
     columns = {schema.id: read_ids(raw, schema), schema.time: times(raw, schema.time)}
     columns |= feature_columns(raw, schema.temporal)
     rows = raw.table.order_by(ROW).select(**columns)

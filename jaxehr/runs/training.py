@@ -123,7 +123,7 @@ def sharded_learners(
     Validation has to fit into memory: at most `VALID_BYTES` of values. So that the
     result does not depend on the limit, the cap does not.
     """
-    check_holdout(shards.provenance, holdout_fraction)
+    check_holdout(shards.provenance, shards.groups, holdout_fraction)
     rest = np.ones(len(shards.groups), bool)
     if holdout_fraction:
         rest = ~held_out(shards.groups, holdout_fraction)
@@ -173,7 +173,7 @@ def to_learn_from(
     data: Dataset, holdout_fraction: float, drop: dict[str, float], seed: int
 ) -> tuple[Dataset, Dataset]:
     """People to learn from and to validate with, modalities hidden as `drop` says."""
-    check_holdout(data.provenance, holdout_fraction)
+    check_holdout(data.provenance, data.groups, holdout_fraction)
     rest = split(data, holdout_fraction)[0] if holdout_fraction else data
     if any(drop.values()):
         rest = drop_modalities(rest, **drop, seed=seed)[0]

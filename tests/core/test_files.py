@@ -237,3 +237,19 @@ def test_read_json_refuses(tmp_path, content, match):
 def test_read_json_of_a_folder(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         files.read_json(tmp_path)
+
+
+def test_files_of_file_managers_and_links_are_no_matter(tmp_path):
+    target = tmp_path / "out"
+    make(target, "old")
+    for name in (".DS_Store", "in/._a.txt", "Thumbs.db"):
+        (target / name).parent.mkdir(exist_ok=True)
+        (target / name).write_text("")
+    make(target, "newer", replaces=OURS)
+    assert marked(target) == "newer"
+    target.rename(tmp_path / "elsewhere")
+    target.symlink_to(tmp_path / "elsewhere")
+    make(target, "newest", replaces=OURS)
+    assert marked(target) == "newest"
+    assert marked(tmp_path / "elsewhere") == "newer"
+    assert names(tmp_path) == ["elsewhere", "out"]

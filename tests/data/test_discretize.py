@@ -1,5 +1,6 @@
 """FIDDLE's binary form of a cohort: by hand, invariances, and the training share."""
 
+import contextlib
 import json
 
 import jax
@@ -274,6 +275,15 @@ def test_whom_training_holds_out_has_chosen_nothing():
     with pytest.raises(InputError, match=text):
         to_learn_from(made, 0.2, {}, 0)
     to_learn_from(data, 0.2, {}, 0)
+    others = data._replace(groups=np.asarray(data.groups) + len(data.groups))
+    for people in (others, data):  # nobody of the others chose anything
+        applied = apply(rule_of(made, "made"), people)
+        with (
+            contextlib.nullcontext()
+            if people is others
+            else pytest.raises(InputError, match=text)
+        ):
+            to_learn_from(applied, 0.2, {}, 0)
     run = {"cohort": fingerprint(made), "holdout_fraction": 0.2}
     drawn = made._replace(provenance={"kind": "synthetic", "run": run})
     with pytest.raises(InputError, match=text):

@@ -134,15 +134,28 @@ def test_spaces_make_no_category_and_no_stay(tmp_path):
 
 
 def test_texts_of_missing_values_are_missing_in_parquet_too(tmp_path):
-    words = pa.array(["F", "NA", "", "M", " F"])
+    words = pa.array(["F", "NA", "", "M ", " F"])
     columns = {"pid": range(5), "x": words, "y": words.dictionary_encode()}
     chosen = {"static": parquet(tmp_path, columns), "id": "pid"}
     data = read(TablesOptions(**chosen))
     for feature, seen in zip(data.schema.static, data.cohort.static.observed.T):
-        assert feature.categories == (" F", "F", "M")  # the file says so
+        assert feature.categories == ("F", "M")
         assert seen.tolist() == [True, False, False, True, True]
     data = read(TablesOptions(**chosen, missing_values=("F", "M")))
-    assert data.schema.static[0].categories == (" F", "NA")
+    assert data.schema.static[0].categories == ("NA",)
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(schema_to_json(data.schema)))
+    with pytest.raises(InputError, match="'NA' is a category there and a missing"):
+        read(TablesOptions(**chosen, schema=str(path)))
+
+
+def test_padded_ids_of_parquet_are_those_of_csv(tmp_path):
+    rows = [["pid", "x"], ["a", 1.5], ["bcd", 2.5]]
+    static = write(tmp_path / "s.csv", rows)
+    columns = {"pid": ["a  ", "bcd"], "t": [0, 0], "z": [0.5, 1.5]}
+    temporal = parquet(tmp_path, columns)
+    chosen = TablesOptions(static=static, temporal=temporal, id="pid", time="t")
+    assert read(chosen).ids.tolist() == ["a", "bcd"]
 
 
 @pytest.mark.parametrize("name", ["x[1]", "x*", "x?"])

@@ -116,12 +116,14 @@ def training_place(
 ) -> pathlib.Path:
     """The folder of a training: one for all variants, of any suite, that learn the same
     from the same cohort."""
-    from experiments.cells import marks_of
+    from experiments.cells import marks_of, named_config
 
     variant = suite.variants[cell.variant]
     cohort = dict(marks_of(suite, cell.variant, folders))["cohort"]
     settings = {k: v for k, v in settings.items() if k != "metric_code"}
-    same = [variant.model, variant.config, variant.hide, settings, cohort]
+    # Whole, so that a changed default is another training.
+    config = dataclasses.asdict(named_config(variant, settings["preset"]))
+    same = [variant.model, config, variant.hide, settings, cohort]
     text = json.dumps(same, sort_keys=True)
     mark = hashlib.sha256(text.encode()).hexdigest()[:12]
     return work / f"{cell.cohort}-{variant.model}-{cell.seed}-{mark}"
@@ -293,17 +295,14 @@ def told_number(value: Any) -> dict[str, Any]:
 
 
 def config_of(variant: Any, preset: str, data: Data) -> Any:
-    """The configuration of a variant: the preset if its model has one of that name, and
-    the changes of the variant."""
+    """`named_config`, with the numbers that depend on the people."""
     import jax
 
-    from jaxehr.core.configs import replace
-    from jaxehr.registry import find, model_entry
+    from experiments.cells import named_config
+    from jaxehr.registry import model_entry
     from jaxehr.training.config import resolve
 
-    entry = model_entry(variant.model)
-    config = replace(find(entry.config)(), find(entry.presets).get(preset, {}))
-    config = replace(config, variant.config)
+    entry, config = model_entry(variant.model), named_config(variant, preset)
     if not hasattr(config, "train"):
         return config
     steps = 1 if entry.latent else max(data.real.schema.num_steps, 1)

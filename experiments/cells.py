@@ -210,3 +210,14 @@ def revision() -> str:
     except OSError:
         return ""
     return found.stdout.strip() + ("+" if changed.returncode else "")
+
+
+def named_config(variant: Any, preset: str) -> Any:
+    """The configuration of a variant, before it knows the people: the preset if its
+    model has one of that name, and the changes of the variant."""
+    from jaxehr.core.configs import replace
+    from jaxehr.registry import find, model_entry
+
+    entry = model_entry(variant.model)
+    config = replace(find(entry.config)(), find(entry.presets).get(preset, {}))
+    return replace(config, variant.config)

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 import tyro
 
-from experiments.cells import CELLS, Found, made_on, read_cells
+from experiments.cells import CELLS, CODE, Found, made_on, read_cells
 from experiments.suite import (
     RESULTS,
     Options,
@@ -170,6 +170,7 @@ def beside(folder: pathlib.Path, root: pathlib.Path, done: Found) -> str:
     """The flag of a folder that the command would not choose by itself."""
     name = folder.name.partition("-")[0]
     usual = folder_for(root, name, done[0]["settings"]) == folder
+    usual |= any(done[0]["settings"].get(key, 1) != n for key, n in CODE.items())
     return "" if usual else f" --out {folder.as_posix()}"
 
 

@@ -152,7 +152,7 @@ def ours_train(sizes: dict[str, Any]) -> Ready:
         learning_rate=RATE,
         ema_decay=DECAY,
     )
-    mesh, cut = loop.plan(config, data := records(net))
+    mesh, cut = loop.plan(objective, config, data := records(net))
     key = jax.random.key(1)
     params = jax.jit(objective.init)(key, None)
     state = [replicate(init_state(objective, config, params), mesh)]

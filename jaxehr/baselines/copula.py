@@ -45,6 +45,8 @@ from jaxehr.core.contracts import GenerativeModel, Params
 
 MOST_COLUMNS = 8192  # of the correlation matrix
 SMALLEST = 1e-4  # eigenvalue of a correlation
+ROUNDS = 20  # of projections
+QUICK = 1024  # columns up to which they take seconds
 BLOCK = 512  # patients made dense at once
 
 
@@ -149,9 +151,23 @@ def correlation(table: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 
 def factor(matrix: np.ndarray) -> np.ndarray:
-    """Lower L with L L' the correlation next to `matrix`: negative eigenvalues cut."""
-    values, axes = np.linalg.eigh(matrix.astype(np.float64))
-    near = (axes * np.maximum(values, SMALLEST)) @ axes.T
+    """Lower L with L L' near the correlation next to `matrix` [higham2002].
+
+    Pairs that few patients have make eigenvalues negative. They are cut once, which
+    weakens all correlations, or, of up to `QUICK` columns, in alternation with a
+    diagonal of ones.
+    """
+    near, moved = matrix.astype(np.float64), np.zeros(matrix.shape)
+    for _ in range(ROUNDS if len(matrix) <= QUICK else 1):
+        given = near - moved
+        values, axes = np.linalg.eigh(given)
+        near = (axes * np.maximum(values, SMALLEST)) @ axes.T
+        if values[0] >= SMALLEST:
+            break
+        moved, cut = near - given, near.copy()
+        np.fill_diagonal(near, 1.0)
+    else:
+        near = cut
     scale = 1.0 / np.sqrt(np.diag(near))
     return np.linalg.cholesky(near * np.outer(scale, scale))
 

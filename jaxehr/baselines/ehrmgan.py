@@ -173,17 +173,22 @@ def plan(config: EhrmganConfig, patients: int) -> dict[str, int]:
     return {"autoencoder": first, "gan": config.train.steps}
 
 
+def autoencoders(layout: Any, config: EhrmganConfig, places: Any) -> Objective:
+    """The first stage, whose losses have moments of the batch."""
+    bound = functools.partial
+    return Objective(
+        bound(play.init_autoencoders, layout, config, places),
+        bound(play.autoencoding, layout, config, places),
+        whole=True,
+    )
+
+
 def learn(key: jax.Array, config: EhrmganConfig, task: Task) -> Params:
     """Autoencoders, then rounds of the three players."""
     keys, layout, run = jax.random.split(key, 3), task.layout, task.stages.run
     bound, places = functools.partial, play.branches_of(layout, config)
     take = bound(task.form.take, layout)
-    first = Objective(
-        bound(play.init_autoencoders, layout, config, places),
-        bound(play.autoencoding, layout, config, places),
-        take,
-        whole=True,
-    )
+    first = autoencoders(layout, config, places)._replace(take=take)
     rate = config.autoencoder_learning_rate
     settings = dataclasses.replace(config.train, learning_rate=rate)
     done = run("autoencoder", keys[0], first, task.data, settings, valid=task.valid)

@@ -31,7 +31,7 @@ RUN_FILE, PARAMS, METRICS, CHECKPOINTS, FEED = (
     "checkpoints",
     "feed",
 )
-FORMAT = 5
+FORMAT = 6
 WAITS = 20  # tenths of a second
 # Fields that may change when a run goes on: they do not change what a step does.
 LIMITS = ("config.train.max_minutes", "config.train.keep")

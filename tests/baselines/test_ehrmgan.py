@@ -12,7 +12,13 @@ from small_cohorts import cohort, complete, schema, sparse_cohort, sparse_schema
 from jaxehr.baselines import ehrmgan_networks as nets
 from jaxehr.baselines import ehrmgan_players as play
 from jaxehr.baselines.adversarial import prepared
-from jaxehr.baselines.ehrmgan import PRESETS, EhrmganConfig, draw, ehrmgan
+from jaxehr.baselines.ehrmgan import (
+    PRESETS,
+    EhrmganConfig,
+    autoencoders,
+    draw,
+    ehrmgan,
+)
 from jaxehr.baselines.forms.series import SERIES
 from jaxehr.baselines.recipe import Sampling
 from jaxehr.core.checks import InputError
@@ -219,6 +225,7 @@ def test_rounds_and_what_they_move():
     take = functools.partial(SERIES.take, layout)
     objective = play.players(layout, CONFIG, places)._replace(take=take)
     assert objective.whole  # moments of the batch are in the losses
+    assert autoencoders(layout, CONFIG, places).whole
     done = train(KEY, objective, data, config=CONFIG.train, start=state).state
     counts = [
         int(leaf)

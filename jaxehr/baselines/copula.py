@@ -161,15 +161,13 @@ def factor(matrix: np.ndarray) -> np.ndarray:
     for _ in range(ROUNDS if len(matrix) <= QUICK else 1):
         given = near - moved
         values, axes = np.linalg.eigh(given)
-        near = (axes * np.maximum(values, SMALLEST)) @ axes.T
+        cut = (axes * np.maximum(values, SMALLEST)) @ axes.T
         if values[0] >= SMALLEST:
             break
-        moved, cut = near - given, near.copy()
+        near, moved = cut.copy(), cut - given
         np.fill_diagonal(near, 1.0)
-    else:
-        near = cut
-    scale = 1.0 / np.sqrt(np.diag(near))
-    return np.linalg.cholesky(near * np.outer(scale, scale))
+    scale = 1.0 / np.sqrt(np.diag(cut))
+    return np.linalg.cholesky(cut * np.outer(scale, scale))
 
 
 def thresholds(layout: Layout, frequency: np.ndarray) -> np.ndarray:

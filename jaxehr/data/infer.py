@@ -155,7 +155,7 @@ def measures(raw: Raw, name: str, dtype: str) -> dict[str, Any]:
     if dtype == CSV:
         parts["numbers"] = finite(number(raw, name)).sum()
         for key, form in (("integers", INTEGER), ("zeros", ZEROS), *FORMS.items()):
-            parts[key] = column.strip().re_search(form).sum()
+            parts[key] = column.re_search(form).sum()
     if dtype in (CSV, *FLOATS):
         parts["strange"] = not_finite(number(raw, name)).sum()
     return parts
@@ -182,7 +182,7 @@ def typed(raw: Raw, name: str, dtype: str) -> Any:
     if not column.type().is_string():
         return column
     wanted = "boolean" if dtype == "bool" else "float64" if dtype in FLOATS else "int64"
-    return parsed(column.strip(), wanted)
+    return parsed(column, wanted)
 
 
 def distinct(raw: Raw, name: str, dtype: str, limit: int) -> list[Any]:
@@ -329,7 +329,7 @@ def time_type(raw: Raw, name: str) -> str:
     """The dtype of the times; text of whole numbers only is int64."""
     if not raw.table[name].type().is_string():
         return column_types(raw, [name])[name]
-    whole = raw.table[name].strip().re_search(INTEGER).all()
+    whole = raw.table[name].re_search(INTEGER).all()
     return "int64" if scalar(whole) else "double"
 
 

@@ -1,8 +1,8 @@
 """The tables a user brings, opened in DuckDB with row numbers: CSV, CSV.GZ, Parquet.
 
-CSV columns are read as text, so that a bad cell can be shown with its row; spaces
-around it do not count. An empty text is missing, and so is `NA` unless the options name
-other texts. Rows count from 1, the header not counted.
+CSV columns are read as text, so that a bad cell can be shown with its row. Spaces
+around a text do not count; an empty one is missing, and so is `NA` unless the options
+name other texts. Rows count from 1, the header not counted.
 """
 
 import collections
@@ -217,8 +217,8 @@ def open_view(
                 value = view[field.name].cast("int64" if whole else "float64")
                 view = view.mutate(**{field.name: value})
             types[field.name] = str(kind)
-        given = {n: view[n].strip() for n, kind in types.items() if kind in TEXTS}
-        return view.mutate(**nulled(given, missing)), types
+        given = [n for n, kind in types.items() if kind in TEXTS]
+        return view.mutate(**trimmed(view, given, missing)), types
     header, delimiter = read_header(path)
     view = connection.read_csv(
         exact(path),
@@ -230,17 +230,14 @@ def open_view(
         escape='"',
         columns=dict.fromkeys(header, "VARCHAR"),
     )
-    given = {name: view[name].strip() for name in header}
-    return view.mutate(**nulled(given, missing)), dict.fromkeys(header, CSV)
+    return view.mutate(**trimmed(view, header, missing)), dict.fromkeys(header, CSV)
 
 
-def nulled(columns: dict[str, Any], missing: tuple[str, ...]) -> dict[str, Any]:
-    """Columns of text with null for what means a missing value."""
-    texts = ["", *(word.strip() for word in missing)]
-    return {
-        name: ibis.ifelse(column.isin(texts), ibis.null("string"), column)
-        for name, column in columns.items()
-    }
+def trimmed(view: Any, names: list[str], missing: tuple[str, ...]) -> dict[str, Any]:
+    """Columns of text without spaces around, null for what means a missing value."""
+    texts, null = ["", *(word.strip() for word in missing)], ibis.null("string")
+    columns = {name: view[name].strip() for name in names}
+    return {n: ibis.ifelse(c.isin(texts), null, c) for n, c in columns.items()}
 
 
 def read_header(path: str) -> tuple[list[str], str]:
@@ -306,7 +303,7 @@ def number(raw: Raw, name: str) -> Any:
     """The column as doubles; null where the text is no number."""
     column = raw.table[name]
     if column.type().is_string():
-        return parsed(column.strip(), "float64")
+        return parsed(column, "float64")
     return column.cast("float64")
 
 
@@ -314,10 +311,9 @@ def too_large(raw: Raw, name: str) -> Any:
     """True where a whole number is too large to be exact as a double."""
     column = raw.table[name]
     if column.type().is_string():
-        trimmed = column.strip()
-        whole = parsed(trimmed, "int64")  # null beyond 18 digits
+        whole = parsed(column, "int64")  # null beyond 18 digits
         inside = whole.between(-EXACT, EXACT).fill_null(False)
-        return trimmed.re_search(DIGITS) & ~inside
+        return column.re_search(DIGITS) & ~inside
     if column.type().is_integer():
         return (column > EXACT) | (column < -EXACT)
     return column.isnull() & column.notnull()

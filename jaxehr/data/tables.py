@@ -126,10 +126,8 @@ def check_window(raw: Raw, schema: Schema, options: TablesOptions) -> None:
     if not options.hours:
         return
     value = times(raw, schema.time) - schema.start
-    ours, given = (
-        schema.num_steps,
-        count_steps(options.hours, schema.step, width_name="step"),
-    )
+    ours = schema.num_steps
+    given = count_steps(options.hours, schema.step, width_name="step")
     # 1e-6 of a step, as in `assemble`.
     after = (value >= (ours - 1e-6) * schema.step) & (
         value < (given - 1e-6) * schema.step
@@ -200,7 +198,7 @@ def read_ids(raw: Raw, schema: Schema) -> Any:
         ids = ids.cast("string")
     else:
         value = number(raw, schema.id)
-        ids = parsed(ids.strip(), "int64") if ids.type().is_string() else ids
+        ids = parsed(ids, "int64") if ids.type().is_string() else ids
         ids, broken = ids.try_cast(schema.id_dtype), is_fraction(value)
     rule = f"ids must be {schema.id_dtype}"
     refuse_any(raw, [Rule(schema.id, ids.isnull() | broken, rule)])

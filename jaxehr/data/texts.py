@@ -50,7 +50,7 @@ def refuse_forms(raw: Raw, name: str, found: dict[str, int]) -> None:
         if form == "limits" and not numbers:
             continue
         if count and 2 * (count + numbers) >= found["seen"]:
-            bad = raw.table[name].strip().re_search(FORMS[form])
+            bad = raw.table[name].re_search(FORMS[form])
             refuse_any(raw, [Rule(name, bad, rule, advice)])
 
 

@@ -92,10 +92,11 @@ def test_a_factor_of_the_nearest_correlation():
     np.testing.assert_allclose(np.diag(lower @ lower.T), 1.0)
     np.testing.assert_allclose(lower, np.tril(lower))
     np.testing.assert_allclose(factor(R) @ factor(R).T, R, atol=1e-12)
-    # Higham's example, scaled down from the nearest correlation of his algorithm.
+    # Higham's example and answer, to its digits and our smallest eigenvalue; with
+    # eigenvalues cut once it would be 0.739 and 0.094.
     far = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 1.0]])
     near = np.array([[1, 0.7607, 0.1573], [0.7607, 1, 0.7607], [0.1573, 0.7607, 1]])
-    np.testing.assert_allclose(factor(far) @ factor(far).T, near, atol=2e-3)
+    np.testing.assert_allclose(factor(far) @ factor(far).T, near, atol=2e-4)
 
 
 def test_the_copula_keeps_marginals_and_dependence():

@@ -9,12 +9,15 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory):
-    """Equal programs of different tests are compiled once, also in other workers."""
+    """Programs of tests are short: without most optimisations they compile in half the
+    time. Equal ones of different tests are compiled once, also in other workers."""
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent
-    # Commands look there too, and processes that tests start.
+    # Commands and processes that tests start are told by the environment.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(base / "xla")
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    jax.config.update("jax_disable_most_optimizations", True)
     jax.config.update("jax_compilation_cache_dir", str(base / "xla"))
     # Also the many small ones of single operations: a file takes 40 ms less for each.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -29,11 +32,11 @@ def programs_released():
 
 
 @pytest.fixture(scope="module")
-def compile_fast():
-    """Half the time, where the programs are short."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
+def optimized():
+    """For modules whose programs run longer than they compile."""
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture

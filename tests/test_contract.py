@@ -237,7 +237,6 @@ def parametrized(names):
 
 
 every = parametrized(TINY)
-pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
 def law(**changes):
@@ -396,7 +395,6 @@ EIGHT_DEVICES = """
     import jax
     import numpy as np
     jax.config.update("jax_num_cpu_devices", 8)
-    jax.config.update("jax_disable_most_optimizations", True)
     from test_contract import TINY, leaves
     from jaxehr import runs
 

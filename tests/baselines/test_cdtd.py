@@ -24,9 +24,6 @@ CONFIG = CdtdConfig(
 )
 
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
-
 @functools.cache
 def data():
     """(layout, fitted, batch) of some patients."""

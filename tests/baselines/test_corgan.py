@@ -30,9 +30,6 @@ CONFIG = CorganConfig(
 )
 
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
-
 @functools.cache
 def start():
     """(layout, data, batch, parameters of both stages)."""

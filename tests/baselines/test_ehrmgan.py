@@ -39,9 +39,6 @@ X = np.random.default_rng(0).random((8, STEPS, WIDTHS[0])).astype(np.float32)
 TOLD = np.eye(2, dtype=np.float32)[np.arange(8) % 2]
 
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
-
 def count(params):
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 

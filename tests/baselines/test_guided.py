@@ -26,9 +26,6 @@ class Rows(NamedTuple):
     x: jax.Array
 
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
-
 def exact(variance, config, params, x, t, told):
     """E[eps | x, y] of N(MEANS[y], variance) data; without a label of mean 0."""
     signal, noise = ddpm.scales(guided.plan_of(config), t)

@@ -24,9 +24,6 @@ MADE = schema()
 CONFIG = HaloConfig(bins=4, width=8, num_layers=1, num_heads=2)
 
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
-
 def started(made, people, config=CONFIG):
     """(layout, batch, weights far from their start)."""
     form = module.form_of(config, False)

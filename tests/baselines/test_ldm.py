@@ -34,9 +34,6 @@ CONFIG = replace(LdmConfig(), FAST)
 OPTIONS = GuidedSampling(solver="ddim", steps=3)
 
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
-
 def latents(count=20_000, dim=3):
     """Correlated means of deviations 0.5 to 2, and posteriors of deviation 2."""
     rng = np.random.default_rng(0)

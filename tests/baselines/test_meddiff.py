@@ -26,9 +26,6 @@ KEY = jax.random.key(0)
 MADE = schema()
 
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
-
 @functools.cache
 def batch_of(form, made, sparse=False):
     people = sparse_cohort(made)[0] if sparse else complete(cohort(made))

@@ -27,9 +27,6 @@ CONFIG = MedganConfig(
 KEY = jax.random.key(0)
 
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
-
 @functools.cache
 def start():
     """(layout, data, batch, parameters of both stages)."""

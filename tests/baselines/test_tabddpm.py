@@ -26,9 +26,6 @@ CONFIG = TabddpmConfig(
 )
 
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
-
 @functools.cache
 def start(config=CONFIG):
     """(model, params, batch) before training."""

@@ -24,9 +24,6 @@ CONFIG = TabdiffConfig(
 )
 
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
-
 @functools.cache
 def data():
     """(layout, fitted, batch) of some patients; the label is a code."""

@@ -29,9 +29,6 @@ FAST = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
-
 def vitals(columns, labelled, steps=25):
     """(schema, cohort): numbers that are missing sometimes, and a binary label."""
     rng = np.random.default_rng(0)

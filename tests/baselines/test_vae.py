@@ -23,9 +23,6 @@ MADE = schema()
 CONFIG = VaeConfig(hidden=8, num_layers=1, latent=2, train=TrainConfig(steps=4))
 
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
-
 @functools.cache
 def start():
     """(layout, params, batch) of a VAE before training."""

@@ -1,6 +1,5 @@
 """What the tests of the shell share."""
 
-import os
 import pathlib
 import resource
 import subprocess
@@ -24,11 +23,11 @@ def listing(folder) -> list[str]:
 
 
 def shell(*words, limit=None, **options):
-    """The command in a process of its own, which compiles fast."""
-    prepare, fast = None, {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    """The command in a process of its own."""
+    prepare = None
     if limit is not None:
         prepare = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     command = [sys.executable, "-m", "jaxehr.cli", *map(str, words)]
-    options = {"env": os.environ | fast, "timeout": 120, "text": True} | options
+    options = {"timeout": 120, "text": True} | options
     options = {"capture_output": True} | options
     return subprocess.run(command, preexec_fn=prepare, check=False, **options)

@@ -5,19 +5,10 @@ import io
 import pathlib
 import shutil
 
-import jax
 import pytest
 from cli_tools import SMALL, STATIC, TEMPORAL, listing, noise
 
 from jaxehr.cli import main
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_fast_here(made, compile_fast):
-    """Programs are short; processes that tests start are told by an environment.
-
-    `made` comes first: it compiles likewise, and ends that for itself.
-    """
 
 
 @pytest.fixture
@@ -37,10 +28,8 @@ def made(tmp_path_factory) -> pathlib.Path:
     words = ["prepare", "simulate", "--n", "120", "--steps", "3", "--numeric", "1"]
     assert main([*words, "--out", cohort]) == 0
     out, errors = io.StringIO(), io.StringIO()
-    jax.config.update("jax_disable_most_optimizations", True)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
         assert main(["train", "cdmt", cohort, *SMALL, "--out", run]) == 0
-    jax.config.update("jax_disable_most_optimizations", False)
     (folder / "out.txt").write_text(out.getvalue())
     (folder / "errors.txt").write_text(errors.getvalue())
 

@@ -180,7 +180,7 @@ def test_every_training_makes_about_as_many_steps():
     assert passes == {60: 120, 150: 48, 300: 24, 600: 12, 1200: 6, 1800: 4, 2400: 3}
 
 
-def test_networks_learn_from_parts_of_any_size(compile_fast):
+def test_networks_learn_from_parts_of_any_size():
     metric = augmentation(SMALL)
     assert set(metric.names) == set(augmented(FAMILY, SMALL).names)
     assert not metric.sparse

@@ -19,8 +19,6 @@ MADE = schema(static=(), temporal=NUMBERS)
 BINARY = Feature(name="b", kind="binary", categories=("0", "1"))
 OURS = {"prior": "normal", "noise_at": "both"}
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
 
 @functools.cache
 def people(count=800, variable=False):

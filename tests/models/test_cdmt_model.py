@@ -29,9 +29,6 @@ KEY = jax.random.key(8)
 FEW = CdmtSampling(steps=3)
 
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
-
 def assert_same(found, wanted):
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
 

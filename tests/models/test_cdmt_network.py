@@ -6,7 +6,6 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from cdmt_builders import config, fitted_model, untrained
 from small_cohorts import cohort, schema
 
@@ -22,9 +21,6 @@ from jaxehr.models.cdmt.objective import (
 
 MADE = schema()
 PEOPLE = cohort(MADE, count=12)
-
-
-pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
 @functools.cache

@@ -28,9 +28,6 @@ MADE = schema()
 PEOPLE = cohort(MADE, count=10)
 
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
-
 class Known:
     """A network that is a fixed function: linear in its inputs, t and the condition."""
 

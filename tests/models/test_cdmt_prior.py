@@ -25,8 +25,6 @@ NUMBERS = tuple(Feature(name=f"v{i}", kind="numeric") for i in range(2))
 MADE = schema(static=(), temporal=NUMBERS)
 OURS = {"prior": "normal", "noise_at": "both"}
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
 
 @functools.cache
 def people(count=600):

@@ -29,9 +29,6 @@ PEOPLE = cohort(MADE, count=60)
 FEW = CdmtSampling(steps=3)
 
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
-
 @functools.cache
 def perturbed(**fields):
     """Parameters whose samples depend on everything."""

@@ -31,9 +31,6 @@ def people_of(seed):
     return Dataset(TABLE, found, 100 * seed + np.arange(80), np.arange(80), {})
 
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
-
 @functools.cache
 def start(categorical="embedding"):
     """A model that learned nothing: fixed parts, parameters, encoded people, people."""

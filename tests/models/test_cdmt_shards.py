@@ -23,9 +23,6 @@ from jaxehr.models.cdmt.shards import (
     passes,
 )
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
-
 SPLIT = np.arange(60) % 3  # 0 and 1 learn, 2 judges: by stay, for the test
 
 

@@ -25,9 +25,6 @@ KEY = jax.random.key(0)
 PARTS = ["static", "lstm", "cnn1d", "sum"]
 
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
-
 @functools.cache
 def model(name, **fields):
     """(autoencoder, objective, batch, random params) of the cohort of every kind."""

@@ -14,8 +14,6 @@ from jaxehr.ot.config import AlignmentConfig
 
 KEY = jax.random.key(0)
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
 
 def people(made, **options):
     """Patients who have something."""

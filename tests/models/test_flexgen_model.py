@@ -29,8 +29,6 @@ from jaxehr.training.stages import Stages
 MADE = schema()
 KEY = jax.random.key(0)
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
 
 RIDGE = small(alignment=AlignmentConfig(method="ridge"))
 

@@ -6,7 +6,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from flexgen_cohorts import encoded, small
 from small_cohorts import cohort, schema
 
@@ -24,8 +23,6 @@ CONFIG = dataclasses.replace(
     order="alternating",
     decoder_weight=0.5,
 )
-
-pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
 @functools.cache

@@ -2,16 +2,10 @@
 
 Every column j is a monotone function of a standard normal x_j: a number by the inverse
 of its distribution function, a code by thresholds at its cumulative frequencies (in
-the order of the codes), a sum over time as a number is; x ~ N(0, R). With the score
-s_j = E[x_j | value] and v_j = E[s_j^2], 1 for a continuous column,
-
-    R_jk = E[s_j s_k] / (v_j v_k),  shrunk to I [ledoit2004], made a correlation,
-
-which is exact for small correlations; plain correlations of codes would be too small.
-Both means are over the patients who have the values: what is filled in says nothing,
-and the fewer patients have both of a pair, the more it is shrunk. The label is the
-first column: given it, its normal is drawn inside its segment. Those who lack a
-modality are completed by their neighbours.
+the order of the codes), a sum over time as a number is; x ~ N(0, R), R as in
+`diffusion.pairs`, from those who have the values: what is filled in says nothing. The
+label is the first column: given it, its normal is drawn inside its segment. Those who
+lack a modality are completed by their neighbours.
 """
 
 import dataclasses
@@ -23,7 +17,6 @@ import numpy as np
 from jax.scipy.special import ndtr, ndtri
 from scipy.special import ndtri as normal_quantile
 from scipy.stats import rankdata
-from sklearn.covariance import ledoit_wolf_shrinkage
 
 from jaxehr.baselines.forms.layout import Batch, Layout
 from jaxehr.baselines.forms.rows import exact_shares, known_values
@@ -42,11 +35,9 @@ from jaxehr.core.blocks import blocks_of
 from jaxehr.core.checks import InputError, known
 from jaxehr.core.cohort import Schema
 from jaxehr.core.contracts import GenerativeModel, Params
+from jaxehr.diffusion import pairs
 
 MOST_COLUMNS = 8192  # of the correlation matrix
-SMALLEST = 1e-4  # eigenvalue of a correlation
-ROUNDS = 20  # of projections
-QUICK = 1024  # columns up to which they take seconds
 BLOCK = 512  # patients made dense at once
 
 
@@ -88,11 +79,12 @@ def learn(key: jax.Array, config: CopulaConfig, task: Task) -> Params:
             + (", or take --rows sums." if config.rows == "flat" else ".")
         )
     table, seen = dense(task)
+    found = pairs.nearest(pairs.correlation(scores(table, seen), seen))
     label = table[:, 0].astype(int)
     quantile = task.fitted["row"]["quantile"]
     shares = np.bincount(label, minlength=max(layout.classes, 1)) / len(label)
     return {
-        "factor": factor(correlation(table, seen)).astype(np.float32),
+        "factor": np.linalg.cholesky(found).astype(np.float32),
         "mean": quantile["mean"],
         "std": quantile["std"],
         "ends": np.concatenate([[0.0], np.cumsum(shares)]),
@@ -129,45 +121,6 @@ def scores(table: np.ndarray, seen: np.ndarray) -> np.ndarray:
     low = np.where(seen, (rankdata(last, "min", axis=0) - 1) / count, 0.0)
     high = np.where(seen, rankdata(last, "max", axis=0) / count, 1.0)
     return (density(low) - density(high)) / (high - low)
-
-
-def correlation(table: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """R [D, D] of the module docstring, before it is projected."""
-    s = scores(table, seen).astype(np.float32)
-    there = seen.astype(np.float32)
-    pairs = there.T @ there
-    variance = (s**2).sum(0) / np.maximum(there.sum(0), 1.0)
-    varies = variance > 1e-6
-    scale = np.where(varies, variance, 1.0)
-    found = (s / scale).T @ (s / scale) / np.maximum(pairs, 1.0)
-    # A gap has the mean score 0: this is what the typical number of pairs needs. The
-    # odds of what is shrunk away are as one over the number of pairs.
-    lost = ledoit_wolf_shrinkage(s / np.sqrt(scale), assume_centered=True)
-    kept = (1.0 - lost) * pairs / ((pairs**2).sum() / pairs.sum())
-    kept /= np.maximum(kept + lost, 1e-9)
-    found = kept * np.clip(found, -1.0, 1.0) * np.outer(varies, varies)
-    np.fill_diagonal(found, 1.0)
-    return found
-
-
-def factor(matrix: np.ndarray) -> np.ndarray:
-    """Lower L with L L' near the correlation next to `matrix` [higham2002].
-
-    Pairs that few patients have make eigenvalues negative. They are cut once, which
-    weakens all correlations, or, of up to `QUICK` columns, in alternation with a
-    diagonal of ones.
-    """
-    near, moved = matrix.astype(np.float64), np.zeros(matrix.shape)
-    for _ in range(ROUNDS if len(matrix) <= QUICK else 1):
-        given = near - moved
-        values, axes = np.linalg.eigh(given)
-        cut = (axes * np.maximum(values, SMALLEST)) @ axes.T
-        if values[0] >= SMALLEST:
-            break
-        near, moved = cut.copy(), cut - given
-        np.fill_diagonal(near, 1.0)
-    scale = 1.0 / np.sqrt(np.diag(cut))
-    return np.linalg.cholesky(cut * np.outer(scale, scale))
 
 
 def thresholds(layout: Layout, frequency: np.ndarray) -> np.ndarray:

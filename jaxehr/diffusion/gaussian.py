@@ -17,7 +17,7 @@ import numpy as np
 MOST = 2048  # values of a block: its eigenvectors take minutes and hundreds of MB above
 UNITS = 256.0  # values are whole multiples of 1 / UNITS in the sums
 ROWS = 1024  # patients added at once
-REST = 0.05  # of the variance, in directions that count as equally wide
+REST = 0.002  # of the variance, in directions that count as equally wide
 
 
 class Moments(NamedTuple):
@@ -77,15 +77,39 @@ def means(found: Moments) -> np.ndarray:
     return found.total / np.maximum(found.count, 1.0)[:, None] / UNITS
 
 
-def covariance(found: Moments) -> np.ndarray:
-    """[blocks, n, n] around the means of the classes, shrunk to a multiple of the unit
-    matrix by the oracle approximation [chen2010], so that it is never singular."""
+def covariance(found: Moments, steps: int) -> np.ndarray:
+    """[blocks, n, n] around the means of the classes, shrunk so that none is singular.
+
+    The T values of a column are shrunk to a multiple of the unit matrix by the oracle
+    approximation [chen2010]. Where columns lie together, what connects them is shrunk
+    to 0 [schafer2005], and their own part not: whether a patient is ever measured is
+    one thing for all steps, which a multiple of the unit matrix would tear apart.
+    """
     people = found.count.sum()
     blocks, width = found.square.shape[:2]
     each = means(found).reshape(-1, blocks, width).swapaxes(0, 1)  # [blocks, C, n]
     moved = (each * found.count[:, None]).swapaxes(1, 2) @ each
     cov = (found.square / UNITS**2 - moved) / people
-    level = np.trace(cov, axis1=1, axis2=2) / width  # [blocks]
+    own = np.arange(width) // steps
+    if blocks > 1 or own[-1] == 0:
+        return oracle(cov, people)
+    same = own[:, None] == own
+    one = cov[0]
+    # The variance of each under a normal law, over what there is to lose.
+    error = (np.outer(np.diag(one), np.diag(one)) + one**2) / people
+    there = (one**2)[~same].sum()
+    share = min(error[~same].sum() / there, 1.0) if there > 0 else 1.0
+    columns = one.reshape(-1, steps, len(own) // steps, steps)
+    alone = oracle(np.einsum("cicj->cij", columns), people)
+    target = np.zeros_like(one)
+    target[same] = alone.ravel()
+    return ((1 - share) * one + share * target)[None]
+
+
+def oracle(cov: np.ndarray, people: float) -> np.ndarray:
+    """Covariances [.., n, n] shrunk to a multiple of the unit matrix [chen2010]."""
+    width = cov.shape[-1]
+    level = np.trace(cov, axis1=1, axis2=2) / width
     square = np.mean(cov**2, axis=(1, 2))
     below = (people + 1.0) * (square - level**2 / width)
     ratio = (square + level**2) / np.where(below > 0, below, 1.0)
@@ -93,11 +117,12 @@ def covariance(found: Moments) -> np.ndarray:
     return (1 - share) * cov + share * level[:, None, None] * np.eye(width)
 
 
-def fit(found: Moments) -> Normal:
-    """The law with these moments, its covariance, that within classes, shrunk."""
+def fit(found: Moments, steps: int) -> Normal:
+    """The law with these moments of so many steps, its covariance, that within classes,
+    shrunk."""
     mean = found.total.sum(0) / found.count.sum() / UNITS
     # From the smallest one.
-    variance, basis = np.linalg.eigh(covariance(found))
+    variance, basis = np.linalg.eigh(covariance(found, steps))
     variance = np.maximum(variance, 1e-4)
     part = np.cumsum(variance, 1) / variance.sum(1, keepdims=True)
     cut = int((part <= REST).sum(1).min())

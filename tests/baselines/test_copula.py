@@ -7,7 +7,7 @@ from scipy import stats
 from small_cohorts import cohort, schema, sparse_cohort, sparse_schema
 
 from jaxehr.baselines import copula as copula_module
-from jaxehr.baselines.copula import CopulaConfig, copula, correlation, factor, scores
+from jaxehr.baselines.copula import CopulaConfig, copula, scores
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import (
     Feature,
@@ -17,6 +17,7 @@ from jaxehr.core.cohort import (
     empty_table,
     make_cohort,
 )
+from jaxehr.diffusion import pairs
 
 KEY = jax.random.key(0)
 
@@ -48,6 +49,10 @@ def latent_cohort(count, correlation):
 R = np.array(
     [[1, 0.6, 0.5, -0.4], [0.6, 1, 0.3, 0.2], [0.5, 0.3, 1, 0.1], [-0.4, 0.2, 0.1, 1]]
 )
+
+
+def correlation(table, seen):
+    return pairs.correlation(scores(table, seen), seen)
 
 
 def test_correlations_of_codes_are_those_behind_them():
@@ -84,19 +89,6 @@ def test_correlations_are_those_of_patients_who_have_both():
     assert abs(found[0, 2] - 0.5) < 4 * 1.2 / np.sqrt(2000) + 0.01
     assert found[2, 3] == 0.0
     assert np.abs(correlation(np.where(seen, table, -3.0), seen) - found).max() == 0.0
-
-
-def test_a_factor_of_the_nearest_correlation():
-    bad = np.array([[1.0, 0.9, -0.9], [0.9, 1.0, 0.9], [-0.9, 0.9, 1.0]])
-    lower = factor(bad)
-    np.testing.assert_allclose(np.diag(lower @ lower.T), 1.0)
-    np.testing.assert_allclose(lower, np.tril(lower))
-    np.testing.assert_allclose(factor(R) @ factor(R).T, R, atol=1e-12)
-    # Higham's example and answer, to its digits and our smallest eigenvalue; with
-    # eigenvalues cut once it would be 0.739 and 0.094.
-    far = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 1.0]])
-    near = np.array([[1, 0.7607, 0.1573], [0.7607, 1, 0.7607], [0.1573, 0.7607, 1]])
-    np.testing.assert_allclose(factor(far) @ factor(far).T, near, atol=2e-4)
 
 
 def test_the_copula_keeps_marginals_and_dependence():

@@ -162,7 +162,7 @@ def fit_counted(layout: Layout, config: CdmtConfig, found: Counted) -> dict[str,
     """The frequencies of categories, and the normal law of numeric series."""
     fitted: dict[str, Any] = {"frequency": shares(layout, found.codes)}
     if has_prior(layout, config):
-        fitted["prior"] = gaussian.fit(found.numeric)._asdict()
+        fitted["prior"] = gaussian.fit(found.numeric, layout.num_steps)._asdict()
     return fitted
 
 

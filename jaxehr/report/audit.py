@@ -124,7 +124,7 @@ def render(found: Findings, releasable: bool) -> str:
     model = found.run.get("model", "")
     return template("audit.html.j2").render(
         title=TITLE,
-        about=words.size_sentence(found.comparison),
+        about=words.size_sentence(found.comparison, found.run),
         model=model,
         seen="the synthetic patients and from the model" if model else "these",
         passed=found.passed,

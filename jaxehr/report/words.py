@@ -1,6 +1,7 @@
 """Numbers in words: how far a metric is from real data, and the verdict."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from jaxehr.core.cohort import Dataset, num_patients
 from jaxehr.core.contracts import Comparison, Definition, Result
 from jaxehr.metrics.attacks import SIGNIFICANT
 from jaxehr.metrics.release import DIAGNOSTICS
+from jaxehr.report.nature import nature
 
 ARROWS = {
     "lower": "↓ lower is better",
@@ -259,9 +261,9 @@ def _representative(members: list[Result]) -> Result:
     return max(members, key=lambda r: _badness(r, r.value.value or 0.0))
 
 
-def size_sentence(comparison: Comparison) -> str:
+def size_sentence(comparison: Comparison, run: Mapping[str, Any]) -> str:
     """What is compared, in plain words."""
-    schema = comparison.schema
+    schema, kind = comparison.schema, nature(comparison.synthetic, run).rows
     sizes = [
         f"{num_patients(data.cohort):,}"
         for data in (comparison.synthetic, comparison.train, comparison.holdout)
@@ -278,7 +280,7 @@ def size_sentence(comparison: Comparison) -> str:
     if schema.label is not None:
         parts.append(f"the label {schema.label.name!r}")
     return (
-        f"{sizes[0]} synthetic patients are compared with real patients: {sizes[1]} "
+        f"{sizes[0]} {kind} are compared with real patients: {sizes[1]} "
         f"that a model may learn from and {sizes[2]} held out. "
         f"Compared are {', '.join(parts)}."
     )

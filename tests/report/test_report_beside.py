@@ -13,6 +13,7 @@ from jaxehr.core.sparse import from_dense
 from jaxehr.data.simulate import SimulateOptions, simulate
 from jaxehr.data.store import save_cohort
 from jaxehr.report import evidence, words, write_report
+from jaxehr.report.card import card
 from jaxehr.report.croissant import croissant, data_type, hashes
 from jaxehr.report.words import control, threat
 
@@ -66,15 +67,52 @@ def test_croissant_lists_the_files_and_every_column(folder):
 
 def test_croissant_of_patients_in_no_folder_and_of_sparse_ones():
     data = make_dataset(0)
-    document = croissant(data, {}, {})
+    document = croissant(data, [], {}, {})
     assert document["distribution"] == []
     assert "source" not in document["recordSet"][0]["field"][0]
     dense = data.cohort.temporal
     table = from_dense(np.asarray(dense.observed), data.cohort.length)
     sparse = data._replace(cohort=data.cohort._replace(temporal=table))
-    series = croissant(sparse, {}, {"temporal.npz": "ab"})["recordSet"][1]
+    series = croissant(sparse, [], {}, {"temporal.npz": "ab"})["recordSet"][1]
     assert [f["name"] for f in series["field"]] == [f.name for f in SCHEMA.temporal]
     assert "key" not in series
+
+
+@pytest.mark.parametrize(
+    ("provenance", "rows", "synthetic"),
+    [
+        ({}, "synthetic patients", True),
+        ({"kind": "synthetic", "model": "vae"}, "synthetic patients", True),
+        ({"model": "bootstrap"}, "copies of real patients", None),
+        (
+            {"kind": "imputed", "model": "flexgen"},
+            "real patients whose missing parts were drawn",
+            None,
+        ),
+    ],
+)
+def test_real_people_are_called_so(provenance, rows, synthetic):
+    """The patients say what they are; a run that is given may be another one."""
+    made = make_dataset(2)._replace(provenance=provenance)
+    document = croissant(made, [], {"model": "cdmt"}, {})
+    model = provenance.get("model", "cdmt")
+    assert document["name"] == f"{rows} {model}".replace(" ", "-")
+    assert document["description"].startswith(f"60 {rows} (jaxehr, {model}). ")
+    assert document.get("rai:hasSyntheticData") is synthetic
+    text = card(Comparison(make_dataset(0), make_dataset(1), made), [], RUN, [])
+    assert f"\n{rows.capitalize()} (jaxehr" in text
+    assert f"- 60 {rows} are compared with real patients" in text
+    assert ("may be used" in text) == (synthetic is None)
+    for said in (json.dumps(document), text):
+        assert ("of real people" in said) or synthetic
+        assert "No row is a person" not in said
+
+
+def test_croissant_speaks_of_attacks_that_were_made():
+    for found, said in (([], "No attack on"), ([attack_result()], "Attacks on")):
+        document = croissant(make_dataset(0), [*results(), *found], RUN, {})
+        assert said in document["rai:personalSensitiveInformation"]
+        assert "report.html" not in json.dumps(document)  # it draws real patients
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ TITLE = "May the synthetic patients be released?"
 # Of the details of a number, what says nothing of single patients.
 AGGREGATES = (
     "records",
+    "count",
     "reference_interval",
     "leaky_generator",
     "leaky_generator_interval",
@@ -135,14 +136,17 @@ def render(found: Findings, releasable: bool) -> str:
 
 
 def sentence(found: Findings) -> str:
-    """The verdict in one sentence."""
+    """The verdict, and how many patients are copies."""
     failed = [v for v in found.verdicts if not v.passed]
     if not failed:
         count = len(found.verdicts)
         limits = "The one limit is" if count == 1 else f"All {count} limits are"
-        return f"Passed. {limits} kept."
-    names = ", ".join(dict.fromkeys(verdict.name for verdict in failed))
-    return f"Failed. {len(failed)} of {len(found.verdicts)} limits not kept: {names}."
+        text = f"Passed. {limits} kept."
+    else:
+        names = ", ".join(dict.fromkeys(verdict.name for verdict in failed))
+        count = f"{len(failed)} of {len(found.verdicts)}"
+        text = f"Failed. {count} limits not kept: {names}."
+    return f"{text} {words.copies_sentence(found.results)}".rstrip()
 
 
 def limits(found: Findings) -> Section:

@@ -42,6 +42,7 @@ def card(
         verdict=" ".join(words.verdict(results)),
         rows=[metric_row(result) for result in defined],
         privacy=words.privacy_sentence(results),
+        copies=words.copies_sentence(results),
         attacks=[
             metric_row(r) | {"control": words.control(r)}
             for r in words.attacks(results)

@@ -85,6 +85,7 @@ def render(
         model=run.get("model", ""),
         verdict=words.verdict(results),
         privacy=words.privacy_sentence(results),
+        copies=words.copies_sentence(results),
         untried=words.untried_sentence(results),
         headlines=[metric_row(result) for result in words.headlines(results)],
         groups=groups,

@@ -9,7 +9,7 @@ import numpy as np
 from jaxehr.core.cohort import Dataset, num_patients
 from jaxehr.core.contracts import Comparison, Definition, Result
 from jaxehr.metrics.attacks import SIGNIFICANT
-from jaxehr.metrics.release import DIAGNOSTICS
+from jaxehr.metrics.release import COPIES, DIAGNOSTICS
 from jaxehr.report.nature import nature
 
 ARROWS = {
@@ -176,12 +176,31 @@ def change(loss: float | None) -> str:
 
 
 def attacks(results: list[Result]) -> list[Result]:
-    """The numbers of attacks on privacy that are defined, diagnostics left out."""
+    """The numbers of attacks on privacy that are defined; copies and diagnostics are
+    none."""
+    others = (*DIAGNOSTICS, COPIES)
     return [
         r
         for r in results
-        if r.group == "privacy" and r.name not in DIAGNOSTICS and is_defined(r)
+        if r.group == "privacy" and r.name not in others and is_defined(r)
     ]
+
+
+def copies_sentence(results: list[Result]) -> str:
+    """How many synthetic patients are copies; "" = not more than hold-out patients."""
+    for result in results:
+        if result.name != COPIES or not is_defined(result):
+            continue
+        value, detail = result.value, result.value.detail
+        share, fresh = value.value or 0.0, value.reference or 0.0
+        if share > fresh:
+            made = f"{detail['count']:,} of {detail['records']:,} synthetic patients"
+            return (
+                f"{made} equal a training patient in every value "
+                f"({number(100 * share)} %; of hold-out patients "
+                f"{number(100 * fresh)} %)."
+            )
+    return ""
 
 
 def privacy_sentence(results: list[Result]) -> str:

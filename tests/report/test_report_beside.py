@@ -32,6 +32,13 @@ def attack_result(caught=True):
     return Result("linkability_advantage", "privacy", definition, value)
 
 
+def copies_result(share=0.05):
+    definition = Definition("Exact copies", "A diagnostic.", "lower", 0.0)
+    detail = {"count": round(60 * share), "records": 60}
+    value = Value(share, 0.0, share / 2, 2 * share, "", detail)
+    return Result("exact_copies", "privacy", definition, value)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("beside")
@@ -39,7 +46,7 @@ def folder(tmp_path_factory):
     save_cohort(made, path / "synthetic")
     sets = Comparison(train, holdout, made)
     files = hashes(path / "synthetic")
-    found = [*results(), attack_result()]
+    found = [*results(), attack_result(), copies_result()]
     write_report(path / "out", sets, found, run=RUN, notes=["A note."], files=files)
     return path
 
@@ -140,6 +147,13 @@ def test_the_card_holds_numbers_limits_and_attacks_but_no_record(folder):
     assert "- Origin: simulate." in text
     assert "Columns: age, sex, weight, unit, vital_0" in text
     assert "transition_distance" not in text  # not defined
+
+
+def test_copies_are_named_at_the_top_and_on_the_card(folder):
+    said = "3 of 60 synthetic patients equal a training patient in every value (5 %;"
+    assert f"<strong>{said}" in (folder / "out" / "report.html").read_text()
+    assert f"\n{said}" in (folder / "out" / "model_card.md").read_text()
+    assert words.copies_sentence([copies_result(0.0)]) == ""
 
 
 def test_a_page_without_attacks_warns(tmp_path):

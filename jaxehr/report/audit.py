@@ -74,7 +74,10 @@ def write_audit(path: PathLike, found: Findings, *, releasable: bool = False) ->
 
 
 def without_records(found: Findings) -> Findings:
-    """The findings without anything of single patients or of where they come from."""
+    """The findings without anything of single patients or of where they come from.
+
+    Notes stay: they speak of cohorts, and counts are all that they hold of patients.
+    """
     results = []
     for result in found.results:
         detail = result.value.detail or {}
@@ -86,7 +89,6 @@ def without_records(found: Findings) -> Findings:
         results=results,
         exposed=[],
         run={k: found.run[k] for k in ("model", "config") if k in found.run},
-        notes=[],
     )
 
 

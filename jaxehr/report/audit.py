@@ -50,7 +50,7 @@ class Findings(NamedTuple):
     # Attack -> training patients who stand out more than every hold-out patient, and
     # how many would by chance.
     beyond: Mapping[str, tuple[int, float]]
-    run: Mapping[str, Any]  # the model, of `describe_run`; empty if it was not attacked
+    run: Mapping[str, Any]  # the model that was given, of `describe_run`, or empty
     notes: list[str]
 
     @property
@@ -124,12 +124,12 @@ def render(found: Findings, releasable: bool) -> str:
             provenance.made(found.comparison, found.results, found.run),
             caveats(found),
         ]
-    model = found.run.get("model", "")
+    held = words.held(found.results) or "the synthetic patients"
     return template("audit.html.j2").render(
         title=TITLE,
         about=words.size_sentence(found.comparison, found.run),
-        model=model,
-        seen="the synthetic patients and from the model" if model else "these",
+        held=held,
+        model=found.run.get("model", "") if "the model" in held else "",
         passed=found.passed,
         verdict=sentence(found),
         releasable=releasable,

@@ -25,6 +25,7 @@ GROUPS = {
     "utility": "Does a model trained on synthetic patients work on real ones?",
     "privacy": "Privacy: what attacks learn of training patients",
 }
+ON_MODEL = ("membership_loss", "membership_shadow")  # attacks on the model itself
 HEADLINE_GROUPS = ("utility", "discriminability", "fidelity", "temporal")
 
 
@@ -232,11 +233,22 @@ def privacy_sentence(results: list[Result]) -> str:
     return text
 
 
+def held(results: list[Result]) -> str:
+    """What the attackers held; "" where no attack was made."""
+    on_model = {r.name.startswith(ON_MODEL) for r in attacks(results)}
+    parts = {False: "the synthetic patients", True: "the model"}
+    return " and ".join(text for part, text in parts.items() if part in on_model)
+
+
 def untried_sentence(results: list[Result]) -> str:
     """Which stronger attackers were not tried."""
-    if any(r.name.startswith("membership_loss") for r in attacks(results)):
+    other = {
+        "the synthetic patients": "the model itself",
+        "the model": "the synthetic patients",
+    }.get(held(results))
+    if other is None:
         return "Attackers stronger than these were not tried."
-    return "Other attackers, such as one who holds the model itself, were not tried."
+    return f"Other attackers, such as one who holds {other}, were not tried."
 
 
 def control(result: Result) -> str:

@@ -163,8 +163,8 @@ def limits(found: Findings) -> Section:
         for verdict in found.verdicts
     ]
     text = [
-        "What is not defined, or measured by an attack that does not even see copies "
-        "of training patients, counts as failed.",
+        "What is not defined, or measured by an attack that does not even see its "
+        "control, counts as failed.",
     ]
     head = ["Number", "Limit", "Reached", "Verdict"]
     table = Rows("The limits of the policy", head, rows, numeric=False)
@@ -193,17 +193,16 @@ def attacks(found: Findings) -> Section:
             ]
         )
     text = [
-        "Two controls are made in the place of the synthetic patients. Copies of "
-        "training patients must be caught, or the attack has no power on these data "
-        "(for attacks on the model: a model overfitted on a few of them). Fresh real "
-        "patients must not be; by chance one number in 40 says so.",
+        "Every attack is made on two others besides. Its control, "
+        f"{words.CONTROL}, must be caught, or the attack has no power on these data. "
+        "Fresh real patients must not be; by chance one number in 40 says so.",
     ]
     head = [
         "Attack",
         "Value",
         "95 % interval",
         "Real against real",
-        "Copies caught",
+        "Control caught",
         "Fresh caught",
     ]
     table = Rows("All numbers", head, rows)

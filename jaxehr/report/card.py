@@ -47,6 +47,8 @@ def card(
             metric_row(r) | {"control": words.control(r)}
             for r in words.attacks(results)
         ],
+        control=words.CONTROL,
+        attackers=words.attackers(words.attacks(results)),
         origin=origin(comparison),
         columns=columns(comparison),
         limits=limits.items,

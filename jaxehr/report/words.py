@@ -26,6 +26,10 @@ GROUPS = {
     "privacy": "Privacy: what attacks learn of training patients",
 }
 ON_MODEL = ("membership_loss", "membership_shadow")  # attacks on the model itself
+CONTROL = (
+    "copies of training patients (for attacks on the model: a model overfitted on a "
+    "few of them)"
+)
 HEADLINE_GROUPS = ("utility", "discriminability", "fidelity", "temporal")
 
 
@@ -229,7 +233,7 @@ def privacy_sentence(results: list[Result]) -> str:
         f"fresh real patients{': ' if worse else ''}{attack_names(worse)}."
     )
     if blind:
-        text += f" Too weak to see even copied patients: {'; '.join(blind)}."
+        text += f" Too weak to see even their control: {'; '.join(blind)}."
     return text
 
 
@@ -252,7 +256,7 @@ def untried_sentence(results: list[Result]) -> str:
 
 
 def control(result: Result) -> str:
-    """What the attack makes of copies of training patients."""
+    """What the attack makes of its control."""
     detail = result.value.detail or {}
     if "leaky_generator" not in detail:
         return "no control"
@@ -264,6 +268,12 @@ def threat(result: Result) -> str:
     """The sentence of a definition that says what the attacker holds."""
     text = result.definition.text.removeprefix("Threat model: ").split(". ")[0]
     return text[:1].upper() + text[1:].removesuffix(".") + "."
+
+
+def attackers(results: list[Result]) -> list[tuple[str, str]]:
+    """Every attack by name, and who makes it."""
+    named = ((r.definition.title.split(":")[0], threat(r)) for r in results)
+    return list(dict.fromkeys(named))
 
 
 def attack_names(titles: list[str]) -> str:

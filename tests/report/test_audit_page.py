@@ -5,6 +5,7 @@ from report_samples import make_dataset
 
 from jaxehr.core.contracts import Comparison, Definition, Result, Value
 from jaxehr.metrics.release import judge
+from jaxehr.report import words
 from jaxehr.report.audit import Findings, render
 
 
@@ -29,3 +30,4 @@ def test_the_model_is_attacked_only_where_a_number_says_so(on_model, lead):
     run = {"model": "cdmt"}
     page = render(Findings(sets, found, verdicts, [], {}, run, []), False)
     assert f"Attacks try to learn of training patients {lead}" in page
+    assert f"Its control, {words.CONTROL}, must be caught" in page

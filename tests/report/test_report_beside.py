@@ -142,6 +142,8 @@ def test_the_card_holds_numbers_limits_and_attacks_but_no_record(folder):
     assert "| Maximum mean discrepancy (`mmd`) | 0.0021 | 0.0017 to 0.0025 |" in text
     assert "| Linkability: advantage | 0.02 |" in text
     assert "| 0.75 |" in text
+    assert f"The control is the same attack on {words.CONTROL}, whom" in text
+    assert "- Linkability: The attacker holds one part of a record." in text
     assert "- A note." in text
     assert "differential privacy" in text
     assert "- Origin: simulate." in text
@@ -166,6 +168,7 @@ def test_a_page_without_attacks_warns(tmp_path):
 def test_the_page_says_who_attacks_and_what_the_control_gives(folder):
     text = (folder / "out" / "report.html").read_text()
     assert "Privacy by attack" in text
+    assert f"as a control, on {words.CONTROL}, whom" in text
     assert "The attacker holds one part of a record." in text
     assert threat(attack_result()) == "The attacker holds one part of a record."
     assert control(attack_result()) == "0.75"

@@ -76,7 +76,7 @@ def test_privacy_is_said_in_one_sentence():
     found = [attack("a", 0.3, 0.1), attack("b", 0.1, 0.1), attack("c", 0, 0, False)]
     assert words.privacy_sentence(found) == (
         "1 of 3 numbers of attacks on privacy are worse than for fresh real patients: "
-        "The a. Too weak to see even copied patients: The c: AUROC."
+        "The a. Too weak to see even their control: The c: AUROC."
     )
     assert words.privacy_sentence(found[1:2]).endswith("fresh real patients.")
 

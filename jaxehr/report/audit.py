@@ -1,7 +1,7 @@
 """The audit of a release: `audit.html`, offline, and `audit.json`.
 
 The releasable form holds numbers over all patients only: no id, no distance, nothing of
-a single patient, no origin of the data.
+a single patient, no origin of the real data.
 """
 
 from collections.abc import Mapping
@@ -83,9 +83,15 @@ def without_records(found: Findings) -> Findings:
         detail = result.value.detail or {}
         kept = {name: detail[name] for name in AGGREGATES if name in detail}
         results.append(result._replace(value=result.value._replace(detail=kept)))
-    anonymous = (data._replace(provenance={}) for data in found.comparison)
+    made = found.comparison.synthetic.provenance
+    said = {"model": made["model"]} if "model" in made else {}
+    train, holdout, synthetic = found.comparison
     return found._replace(
-        comparison=Comparison(*anonymous),
+        comparison=Comparison(
+            train._replace(provenance={}),
+            holdout._replace(provenance={}),
+            synthetic._replace(provenance=said),
+        ),
         results=results,
         exposed=[],
         run={k: found.run[k] for k in ("model", "config") if k in found.run},
@@ -193,9 +199,9 @@ def attacks(found: Findings) -> Section:
             ]
         )
     text = [
-        "Every attack is made on two others besides. Its control, "
-        f"{words.CONTROL}, must be caught, or the attack has no power on these data. "
-        "Fresh real patients must not be; by chance one number in 40 says so.",
+        f"Every attack is made twice more: on its control, {words.CONTROL}, whom it "
+        "must catch, or it has no power on these data; and on fresh real patients, "
+        "whom it must not; by chance one number in 40 says so.",
     ]
     head = [
         "Attack",

@@ -18,7 +18,7 @@ from jaxehr.core.contracts import Result, Value
 # Distances to the nearest patient pass generators that leak: no evidence.
 DIAGNOSTICS = ("dcr_share", "nndr", "nnaa_train", "nnaa_holdout")
 COPIES = "exact_copies"  # no attack either, but too many of them are a leak
-BOUNDS = {
+BOUNDS = {  # of the 95 % interval
     "max": "upper bound",
     "max_excess": "upper bound of the excess over real patients",
     "max_sure_excess": "lower bound of the excess over real patients",

@@ -214,9 +214,9 @@ def audit(
     Args:
       real: the training cohort. Without `holdout`, the people that training left out
         are the hold-out; the synthetic patients must then be drawn by a run on `real`.
-      policy: number -> {"max": limit on the upper end of its interval, "max_excess":
-        the same for its excess over real patients}; None = `default_policy` for what
-        is measured and what this kind of model allows; a note names the rest.
+      policy: number -> {bound: limit}, see `jaxehr.metrics.release`; None =
+        `default_policy` for what is measured and what this kind of model allows; a note
+        names the rest.
       model, lines: the run itself, trained on `real`, for attacks on it; its metrics.
       shadow: make `membership_shadow` too, which trains `config.shadows` models.
 

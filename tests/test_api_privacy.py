@@ -261,12 +261,15 @@ def test_a_releasable_audit_names_no_one(audits, data, tmp_path):
         map(str, texts_of(outside))
     )
     assert outside["verdicts"] == inside["verdicts"]
+    (note,) = outside["notes"]
+    assert note.startswith("300 of 300 synthetic patients have the id of a real one")
     pages = [(tmp_path / n / "audit.html").read_text() for n in ("inside", "outside")]
     assert "names training patients" in pages[0]
     assert 'id="exposed"' in pages[0]
     assert "names training patients" not in pages[1]
     assert 'id="exposed"' not in pages[1]
     assert "Origin" not in pages[1]
+    assert all(f"<li>{note}</li>" in page for page in pages)
 
 
 def test_a_releasable_audit_holds_no_id_at_all(data, tmp_path):

@@ -22,9 +22,10 @@ ABOUT = """Exit code 0: every limit of the policy is kept; 1: one is not; 2: bad
 
 A policy is a JSON file. Of a number, {"max": x} limits the upper end of its
 95 % interval, {"max_excess": x} that of its excess over the same number for
-real patients. What is not defined, or whose attack misses its control, fails.
-Distances and counts of copies are diagnostics and cannot be limited. The
-default policy, which --print-policy prints alone as a file to start from:
+real patients, {"max_sure_excess": x} the lower end of that excess. What is not
+defined, or whose attack misses its control, fails. Distances are diagnostics
+and cannot be limited. The default policy, which --print-policy prints alone as
+a file to start from:
 
 """
 FLAGS = [

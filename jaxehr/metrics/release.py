@@ -1,7 +1,9 @@
 """The release gate: limits on what attacks may reach, and the verdict.
 
 A limit holds for the upper end of the 95 % interval: few patients give wide intervals,
-and no evidence is no pass. Neither is an attack that misses its control.
+and no evidence is no pass. Neither is an attack that misses its control. Exact copies
+are counted, not inferred, and among few columns real people equal each other too:
+`max_sure_excess` limits the lower end of their excess over those of the hold-out.
 """
 
 import importlib.resources
@@ -14,10 +16,12 @@ from jaxehr.core.checks import InputError, known
 from jaxehr.core.contracts import Result, Value
 
 # Distances to the nearest patient pass generators that leak: no evidence.
-DIAGNOSTICS = ("exact_copies", "dcr_share", "nndr", "nnaa_train", "nnaa_holdout")
-BOUNDS = {
+DIAGNOSTICS = ("dcr_share", "nndr", "nnaa_train", "nnaa_holdout")
+COPIES = "exact_copies"  # no attack either, but too many of them are a leak
+BOUNDS = {  # of the 95 % interval
     "max": "upper bound",
     "max_excess": "upper bound of the excess over real patients",
+    "max_sure_excess": "lower bound of the excess over real patients",
 }
 Policy = dict[str, dict[str, float]]  # number -> bound -> limit
 
@@ -58,13 +62,13 @@ def check_policy(content: Any, names: Sequence[str], where: str = "policy") -> P
         if name in DIAGNOSTICS:
             raise InputError(
                 f"{where}: {name} is a diagnostic and no limit; generators that leak "
-                "pass distances and counts of copies, so limit an attack, such as "
+                "pass distances, so limit an attack, such as "
                 "membership_hamming_advantage."
             )
         known(f"number in {where}", name, [n for n in names if n not in DIAGNOSTICS])
         if not isinstance(limits, dict) or not limits:
             raise InputError(
-                f"{where}: {name}: give max, max_excess or both, such as "
+                f"{where}: {name}: give one or more of {', '.join(BOUNDS)}, such as "
                 f'{{"max": 0.2}}; got {json.dumps(limits)[:60]}.'
             )
         for bound, limit in limits.items():
@@ -90,13 +94,13 @@ def judge(results: Sequence[Result], policy: Policy) -> list[Verdict]:
 
 def verdict(name: str, value: Value | None, bound: str, limit: float) -> Verdict:
     """One limit; what was not measured, or by an attack without power, fails."""
-    reached = None if value is None else upper_bound(value, bound)
+    reached = None if value is None else bounded(value, bound)
     if value is None:
         reason = "not measured: this attack is made on request only, with --shadow"
     elif value.value is None:
         reason = f"not defined: {value.reason}"
     elif reached is None:
-        reason = "no interval, so no upper bound"
+        reason = f"no interval, so no {BOUNDS[bound]}"
     elif (value.detail or {}).get("leaky_generator_caught") is False:
         reason = "no power on these data: the attack misses its control too"
     elif reached > limit:
@@ -106,20 +110,24 @@ def verdict(name: str, value: Value | None, bound: str, limit: float) -> Verdict
     return Verdict(name, bound, limit, reached, not reason, reason)
 
 
-def upper_bound(value: Value, bound: str) -> float | None:
-    """The upper end of the interval of a number, or of its excess over the reference.
+def bounded(value: Value, bound: str) -> float | None:
+    """What a bound limits: an end of the interval of a number, or of its excess.
 
-    The excess v - r of two intervals reaches v - r + |(v_high - v, r - r_low)|
-    [newcombe1998, Method 10].
+    The excess v - r of two intervals lies between v - r - |(v - v_low, r_high - r)| and
+    v - r + |(v_high - v, r - r_low)| [newcombe1998, Method 10].
     """
     detail: Mapping[str, Any] = value.detail or {}
-    low = detail.get("reference_interval", [None])[0]
-    needed = [value.value, value.high]
-    needed += [value.reference, low] if bound == "max_excess" else []
+    low, high = detail.get("reference_interval", [None, None])
+    needed = {
+        "max": [value.value, value.high],
+        "max_excess": [value.value, value.high, value.reference, low],
+        "max_sure_excess": [value.value, value.low, value.reference, high],
+    }[bound]
     numbers = [float(n) for n in needed if n is not None and math.isfinite(n)]
     if len(numbers) < len(needed):
         return None
     if bound == "max":
         return numbers[1]
-    v, high, r, low = numbers
-    return v - r + math.hypot(high - v, r - low)
+    v, end, r, other = numbers
+    half = math.hypot(end - v, r - other)
+    return v - r + (half if bound == "max_excess" else -half)

@@ -33,6 +33,7 @@ NUMBERS = (
     ("sigma_ref", "Spread sigma_ref", "How much the cost of matching varies; near 0 "
      "there is nothing to match by."),
 )  # fmt: skip
+FRUITLESS = ("collapsed", "failed")  # states without a plan worth using
 OPTIONAL = ("moment_drift",)  # left out where there is nothing to tell
 
 
@@ -108,15 +109,27 @@ def weights(diagnostics: Mapping[str, Any], method: str) -> Section | None:
         "was kept where it made the error smaller by more than chance; 0 means that "
         "complete patients alone are used."
     ]
-    if method == "signed":
-        text = ["The paper's map is learned from the matches alone; nothing is chosen."]
+    aside, used = " set aside", said.plan_used(diagnostics)
+    if not used and said.status_of(diagnostics) in FRUITLESS:
+        text = [
+            "Complete patients were set aside in turn, and the map from one part to "
+            "the other was learned from the rest. The alignment adds nothing: complete "
+            "patients alone are used."
+        ]
+    elif used and method == "signed":
+        aside = ""
+        text = [
+            "The paper's map is learned from the matches alone; nothing is chosen. Its "
+            "error is that on all complete patients; ridge is measured on those set "
+            "aside in turn, and learned from the rest."
+        ]
     told = [
         f"Missing {part} parts are filled in by {what}."
         for part, what in said.used_for(diagnostics).items()
     ]
-    head = ["Filled in", "Mean", "Ridge on complete patients", "Map in use",
+    head = ["Filled in", "Mean", "Ridge on complete patients", "Map",
             "Weight of matches", "Penalty"]  # fmt: skip
-    table = Rows("Error on complete patients set aside, 1 = mean", head, rows)
+    table = Rows(f"Error on complete patients{aside}, 1 = mean", head, rows)
     return Section("weights", "What the matches add", text + told, [table])
 
 

@@ -30,13 +30,13 @@ WEIGHED = "map, transported rows weigh "
 PARTS = ("static", "temporal")
 WAYS = {"forward": "static", "backward": "temporal"}  # what the direction fills in
 VERDICTS = {
-    "ok": "The alignment settled on a plan of which record goes with which.",
+    "ok": "The alignment settled on a plan of which record goes with which",
     "collapsed": "The alignment collapsed: beyond the label it does not say which "
-    "temporal record belongs to which static one, so it was not used.",
-    "not_converged": "The alignment had not settled when it was stopped: it was used, "
-    "but read the results with care.",
-    "failed": "The alignment failed: the calculation broke down, so it was not used.",
+    "temporal record belongs to which static one",
+    "not_converged": "The alignment had not settled when it was stopped",
+    "failed": "The alignment failed: the calculation broke down",
 }
+DOUBTFUL = "it was used all the same: read the results with care"
 MARKS = {
     "ok": "settled",
     "collapsed": "collapsed",
@@ -110,22 +110,42 @@ def verdict(diagnostics: Mapping[str, Any], method: str) -> list[str]:
         other = METHODS.get(method, method or "another method")
         first = f"No alignment was needed: {other} fills in the missing part directly."
     else:
-        first = VERDICTS.get(
-            status, "Whether the alignment worked is not recorded in this run."
-        )
+        first = state_sentence(diagnostics)
     parts = [first, used_sentence(diagnostics, method), worth(diagnostics, method)]
     return [part for part in parts if part] + doubts(diagnostics, method)
 
 
-def used_for(diagnostics: Mapping[str, Any]) -> dict[str, str]:
-    """What fills in each part, in plain words, where the diagnostics say so."""
+def state_sentence(diagnostics: Mapping[str, Any]) -> str:
+    """How the alignment ended, and whether its plan is used although it is poor."""
+    status = status_of(diagnostics)
+    if status not in VERDICTS:
+        return "Whether the alignment worked is not recorded in this run."
+    if status == "ok" or not used_of(diagnostics):
+        return f"{VERDICTS[status]}."
+    end = DOUBTFUL if plan_used(diagnostics) else "it was not used"
+    return f"{VERDICTS[status]}; {end}."
+
+
+def used_of(diagnostics: Mapping[str, Any]) -> dict[str, str]:
+    """What fills in each part, as `align` says it, where the diagnostics say so."""
     used = diagnostics.get("used")
     found = dict.fromkeys(WAYS, used) if isinstance(used, str) else mapping(used)
+    given = {part: found.get(way) for way, part in WAYS.items()}
+    return {
+        part: text for part, text in given.items() if isinstance(text, str) and text
+    }
+
+
+def plan_used(diagnostics: Mapping[str, Any]) -> bool:
+    """Whether the matches of the plan take part in filling in."""
+    used = used_of(diagnostics).values()
+    return any(text.startswith(("map", "coupling")) for text in used)
+
+
+def used_for(diagnostics: Mapping[str, Any]) -> dict[str, str]:
+    """What fills in each part, in plain words, where the diagnostics say so."""
     told = {}
-    for way, part in WAYS.items():
-        text = found.get(way)
-        if not isinstance(text, str) or not text:
-            continue
+    for part, text in used_of(diagnostics).items():
         if text.startswith(WEIGHED):
             weight = text.removeprefix(WEIGHED)
             text = "a linear map learned from complete patients and from matches "
@@ -191,8 +211,8 @@ def doubts(diagnostics: Mapping[str, Any], method: str) -> list[str]:
             f"--method {name}."
         )
     agreement, chance = (diagnostics.get(f"label_{k}") for k in ("agreement", "chance"))
-    if status_of(diagnostics) not in ("ok", "not_converged"):
-        return told  # the plan is not used
+    if not plan_used(diagnostics):
+        return told
     if not (is_number(agreement) and is_number(chance) and chance < 1):
         return told
     if (agreement - chance) / (1 - chance) < AGREES:

@@ -1,7 +1,7 @@
 """The audit of a release: `audit.html`, offline, and `audit.json`.
 
 The releasable form holds numbers over all patients only: no id, no distance, nothing of
-a single patient, no origin of the data.
+a single patient, no origin of the real data.
 """
 
 from collections.abc import Mapping
@@ -27,6 +27,7 @@ TITLE = "May the synthetic patients be released?"
 # Of the details of a number, what says nothing of single patients.
 AGGREGATES = (
     "records",
+    "count",
     "reference_interval",
     "leaky_generator",
     "leaky_generator_interval",
@@ -49,7 +50,7 @@ class Findings(NamedTuple):
     # Attack -> training patients who stand out more than every hold-out patient, and
     # how many would by chance.
     beyond: Mapping[str, tuple[int, float]]
-    run: Mapping[str, Any]  # the model, of `describe_run`; empty if it was not attacked
+    run: Mapping[str, Any]  # the model that was given, of `describe_run`, or empty
     notes: list[str]
 
     @property
@@ -73,19 +74,27 @@ def write_audit(path: PathLike, found: Findings, *, releasable: bool = False) ->
 
 
 def without_records(found: Findings) -> Findings:
-    """The findings without anything of single patients or of where they come from."""
+    """The findings without anything of single patients or of where they come from.
+
+    Notes stay: they speak of cohorts, and counts are all that they hold of patients.
+    """
     results = []
     for result in found.results:
         detail = result.value.detail or {}
         kept = {name: detail[name] for name in AGGREGATES if name in detail}
         results.append(result._replace(value=result.value._replace(detail=kept)))
-    anonymous = (data._replace(provenance={}) for data in found.comparison)
+    made = found.comparison.synthetic.provenance
+    said = {"model": made["model"]} if "model" in made else {}
+    train, holdout, synthetic = found.comparison
     return found._replace(
-        comparison=Comparison(*anonymous),
+        comparison=Comparison(
+            train._replace(provenance={}),
+            holdout._replace(provenance={}),
+            synthetic._replace(provenance=said),
+        ),
         results=results,
         exposed=[],
         run={k: found.run[k] for k in ("model", "config") if k in found.run},
-        notes=[],
     )
 
 
@@ -121,12 +130,12 @@ def render(found: Findings, releasable: bool) -> str:
             provenance.made(found.comparison, found.results, found.run),
             caveats(found),
         ]
-    model = found.run.get("model", "")
+    held = words.held(found.results) or "the synthetic patients"
     return template("audit.html.j2").render(
         title=TITLE,
-        about=words.size_sentence(found.comparison),
-        model=model,
-        seen="the synthetic patients and from the model" if model else "these",
+        about=words.size_sentence(found.comparison, found.run),
+        held=held,
+        model=found.run.get("model", "") if "the model" in held else "",
         passed=found.passed,
         verdict=sentence(found),
         releasable=releasable,
@@ -135,14 +144,17 @@ def render(found: Findings, releasable: bool) -> str:
 
 
 def sentence(found: Findings) -> str:
-    """The verdict in one sentence."""
+    """The verdict, and how many patients are copies."""
     failed = [v for v in found.verdicts if not v.passed]
     if not failed:
         count = len(found.verdicts)
         limits = "The one limit is" if count == 1 else f"All {count} limits are"
-        return f"Passed. {limits} kept."
-    names = ", ".join(dict.fromkeys(verdict.name for verdict in failed))
-    return f"Failed. {len(failed)} of {len(found.verdicts)} limits not kept: {names}."
+        text = f"Passed. {limits} kept."
+    else:
+        names = ", ".join(dict.fromkeys(verdict.name for verdict in failed))
+        count = f"{len(failed)} of {len(found.verdicts)}"
+        text = f"Failed. {count} limits not kept: {names}."
+    return f"{text} {words.copies_sentence(found.results)}".rstrip()
 
 
 def limits(found: Findings) -> Section:
@@ -157,8 +169,8 @@ def limits(found: Findings) -> Section:
         for verdict in found.verdicts
     ]
     text = [
-        "What is not defined, or measured by an attack that does not even see copies "
-        "of training patients, counts as failed.",
+        "What is not defined, or measured by an attack that does not even see its "
+        "control, counts as failed.",
     ]
     head = ["Number", "Limit", "Reached", "Verdict"]
     table = Rows("The limits of the policy", head, rows, numeric=False)
@@ -187,17 +199,16 @@ def attacks(found: Findings) -> Section:
             ]
         )
     text = [
-        "Two controls are made in the place of the synthetic patients. Copies of "
-        "training patients must be caught, or the attack has no power on these data "
-        "(for attacks on the model: a model overfitted on a few of them). Fresh real "
-        "patients must not be; by chance one number in 40 says so.",
+        f"Every attack is made twice more: on its control, {words.CONTROL}, whom it "
+        "must catch, or it has no power on these data; and on fresh real patients, "
+        "whom it must not; by chance one number in 40 says so.",
     ]
     head = [
         "Attack",
         "Value",
         "95 % interval",
         "Real against real",
-        "Copies caught",
+        "Control caught",
         "Fresh caught",
     ]
     table = Rows("All numbers", head, rows)

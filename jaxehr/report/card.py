@@ -6,6 +6,7 @@ from typing import Any
 from jaxehr.core.contracts import Comparison, Result
 from jaxehr.report import provenance, words
 from jaxehr.report.json_out import seeds
+from jaxehr.report.nature import model_of, nature
 from jaxehr.report.page import Lines
 from jaxehr.report.template import metric_row, template
 
@@ -29,21 +30,25 @@ def card(
     defined = [r for r in results if words.is_defined(r) and r.group != "privacy"]
     seconds = run.get("seconds")
     return template("card.md.j2", escape=False).render(
-        model=run.get("model") or "a model that was not named",
+        model=model_of(comparison.synthetic, run) or "a model that was not named",
+        nature=nature(comparison.synthetic, run),
         steps=run.get("steps"),
         seconds=f"{seconds / 60:.0f} minutes" if seconds else "",
         machine=run.get("machine"),
-        about=words.size_sentence(comparison),
+        about=words.size_sentence(comparison, run),
         seeds=", ".join(f"{k} {v}" for k, v in found.items()) or "not known",
         versions=versions,
         version_text=", ".join(f"{k} {v}" for k, v in versions.items()),
         verdict=" ".join(words.verdict(results)),
         rows=[metric_row(result) for result in defined],
         privacy=words.privacy_sentence(results),
+        copies=words.copies_sentence(results),
         attacks=[
             metric_row(r) | {"control": words.control(r)}
             for r in words.attacks(results)
         ],
+        control=words.CONTROL,
+        attackers=words.attackers(words.attacks(results)),
         origin=origin(comparison),
         columns=columns(comparison),
         limits=limits.items,

@@ -1,4 +1,4 @@
-"""Croissant 1.1: what the synthetic tables hold, as JSON-LD for catalogues.
+"""Croissant 1.1: what the tables of a release hold, as JSON-LD for catalogues.
 
 Vocabulary and context of the specification (conformsTo below); where the data come
 from is said with PROV-O, which it recommends. Licence, publisher and date are decided
@@ -7,11 +7,14 @@ by whoever releases the data: `TO_DECIDE` names them, nothing is made up.
 
 import hashlib
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxehr.core.cohort import Dataset, Feature, num_patients
+from jaxehr.core.contracts import Result
 from jaxehr.core.sparse import SparseTable
+from jaxehr.report import words
+from jaxehr.report.nature import Nature, model_of, nature
 
 CORE = "http://mlcommons.org/croissant/1.1"
 RAI = "http://mlcommons.org/croissant/RAI/1.0"
@@ -19,18 +22,12 @@ TO_DECIDE = "To be decided before release: see the data use agreement of the sou
 STATIC, TEMPORAL, SPARSE = "static.parquet", "temporal.parquet", "temporal.npz"
 # The reference reader knows Parquet by this name only.
 FORMATS = {".parquet": "application/x-parquet", ".npz": "application/zip"}
-RESPONSIBLE = {
-    "rai:hasSyntheticData": True,
-    "rai:dataCollection": "Drawn from a generative model of real patient records.",
-    "rai:dataLimitations": (
-        "For developing and testing methods; no basis for care, nor for a clinical "
-        "conclusion that was not repeated on real data."
-    ),
-    "rai:personalSensitiveInformation": (
-        "Health data of people who do not exist. Attacks on those who do, and their "
-        "results, stand in metrics.json."
-    ),
-}
+LIMITATIONS = (
+    "For developing and testing methods; no basis for care, nor for a clinical "
+    "conclusion that was not repeated on real data."
+)
+ATTACKED = "Attacks on their privacy, and what these reached, stand in model_card.md."
+NOT_ATTACKED = "No attack on their privacy was made."
 # The whole context of the specification's appendix: readers compare it.
 TERMS = (
     "annotation arrayShape citeAs column containedIn equivalentProperty excludes "
@@ -65,37 +62,41 @@ def hashes(folder: pathlib.Path) -> dict[str, str]:
 
 
 def croissant(
-    data: Dataset, run: Mapping[str, Any], files: Mapping[str, str]
+    data: Dataset,
+    results: Sequence[Result],
+    run: Mapping[str, Any],
+    files: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The JSON-LD document of synthetic patients.
+    """The JSON-LD document of the patients of a release.
 
     Args:
+      results: what was found of them.
       run: the model, as in `write_report`.
       files: SHA-256 by file name, of `hashes`; empty where the patients are in no
         folder. The paths in the document are relative to that folder.
     """
-    model = run.get("model") or data.provenance.get("model") or "an unnamed model"
+    model = model_of(data, run) or "an unnamed model"
+    kind, named = nature(data, run), f"{num_patients(data.cohort):,}"
     source = data.provenance.get("run", {}).get("cohort", "")
     return {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": [CORE, RAI],
-        "name": f"synthetic-patients-{model}".replace(" ", "-"),
+        "name": f"{kind.rows}-{model}".replace(" ", "-"),
         "description": (
-            f"{num_patients(data.cohort):,} synthetic patients drawn by {model} "
-            "(jaxehr). No row is a person. Quality and privacy: report.html and "
-            "metrics.json beside this file."
+            f"{named} {kind.rows} (jaxehr, {model}). {kind.source} Quality and "
+            "privacy: model_card.md beside this file."
         ),
         "license": TO_DECIDE,
         "isLiveDataset": False,
-        **RESPONSIBLE,
+        **responsible(kind, results),
         "prov:wasDerivedFrom": {
             "@type": "prov:Entity",
             "prov:label": f"real patient records ({source or 'not named'})",
         },
         "prov:wasGeneratedBy": {
             "@type": "prov:Activity",
-            "prov:label": f"sampling from {model}",
+            "prov:label": f"{kind.activity} {model}",
         },
         "distribution": [
             {
@@ -112,12 +113,21 @@ def croissant(
     }
 
 
+def responsible(kind: Nature, results: Sequence[Result]) -> dict[str, Any]:
+    """Where the patients come from, and what they may give away."""
+    told = ATTACKED if words.attacks(list(results)) else NOT_ATTACKED
+    return {
+        **({} if kind.real else {"rai:hasSyntheticData": True}),
+        "rai:dataCollection": kind.source,
+        "rai:dataLimitations": LIMITATIONS,
+        "rai:personalSensitiveInformation": f"{kind.sensitive} {told}",
+    }
+
+
 def record_sets(data: Dataset, files: Mapping[str, str]) -> list[dict[str, Any]]:
     """One a Parquet table; the columns of a sparse one are listed without a source."""
     schema = data.schema
-    stay = lambda table: field(
-        table, schema.id, schema.id_dtype, "A synthetic stay.", files
-    )
+    stay = lambda table: field(table, schema.id, schema.id_dtype, "A stay.", files)
     static = [stay("static")]
     static += [column("static", feature, files) for feature in schema.static]
     if schema.label is not None:

@@ -123,19 +123,15 @@ def privacy(results: list[Result]) -> Section | None:
         shown = metric_row(result)
         cells = [shown[name] for name in ("value", "interval", "reference")]
         rows.append([result.definition.title, *cells, words.control(result)])
-    head = ["Attack", "Synthetic", "Interval", "Fresh real patients", "Copies of real"]
+    head = ["Attack", "Synthetic", "Interval", "Fresh real patients", "Control"]
     text = [
-        "Each attack is made three times: on the synthetic patients; on fresh real "
-        "patients in their place, who give nothing away (success of attribute "
-        "inference: about hold-out patients instead); and on copies of training "
-        "patients, whom it has to recognise, or it is too weak to show anything.",
+        "Each attack is made three times: on the synthetic patients or the model; on "
+        "fresh real patients in their place, who give nothing away (success of "
+        "attribute inference: about hold-out patients instead); and, as a control, on "
+        f"{words.CONTROL}, whom it has to recognise, or it is too weak to show "
+        "anything.",
     ]
-    attackers = [
-        [name, threat]
-        for name, threat in dict.fromkeys(
-            (r.definition.title.split(":")[0], words.threat(r)) for r in made
-        )
-    ]
+    attackers = [list(pair) for pair in words.attackers(made)]
     blocks = [
         Rows("What attacks learn of training patients", head, rows),
         Rows("Who attacks", ["Attack", "The attacker"], attackers, numeric=False),

@@ -60,7 +60,7 @@ def write_report(
         write_text(folder / PAGE, render(comparison, results, run, title, notes))
         write_json(folder / NUMBERS, document(comparison, results, run, title, notes))
         write_text(folder / CARD, card(comparison, results, run, notes))
-        described = croissant(comparison.synthetic, run, files or {})
+        described = croissant(comparison.synthetic, results, run, files or {})
         write_json(folder / CROISSANT, plain(described))
 
 
@@ -81,10 +81,11 @@ def render(
         parts = page_sections(comparison, results, run, notes)
     return template("report.html.j2").render(
         title=title,
-        about=" ".join([words.size_sentence(comparison), *notes]),
+        about=" ".join([words.size_sentence(comparison, run), *notes]),
         model=run.get("model", ""),
         verdict=words.verdict(results),
         privacy=words.privacy_sentence(results),
+        copies=words.copies_sentence(results),
         untried=words.untried_sentence(results),
         headlines=[metric_row(result) for result in words.headlines(results)],
         groups=groups,

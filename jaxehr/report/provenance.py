@@ -164,21 +164,19 @@ def made(
 def limits(results: list[Result], notes: Sequence[str]) -> Section:
     """What this page does not show."""
     items = [*notes]
-    if not words.attacks(results):
+    held = words.held(results)
+    if not held:
         items.append(
             "Not assessed: privacy attacks. Nothing here shows that a real patient "
             "cannot be recognised in the synthetic data; do not release them on the "
             "strength of this page."
         )
     else:
-        inside = any(
-            r.name.startswith("membership_loss") for r in words.attacks(results)
-        )
-        seen = "and with the model" if inside else "only"
+        only = "" if " and " in held else " only"
         items.append(
-            f"Attacks on privacy were made with the synthetic patients {seen}. That "
-            "they fail does not show that a stronger one would, nor does it bound the "
-            "risk of a single patient."
+            f"Attacks on privacy were made with {held}{only}. That they fail does not "
+            "show that a stronger one would, nor does it bound the risk of a single "
+            "patient."
         )
     items += [
         "Synthetic patients are for developing and testing methods. They are no basis "

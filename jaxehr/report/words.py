@@ -1,6 +1,7 @@
 """Numbers in words: how far a metric is from real data, and the verdict."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +9,8 @@ import numpy as np
 from jaxehr.core.cohort import Dataset, num_patients
 from jaxehr.core.contracts import Comparison, Definition, Result
 from jaxehr.metrics.attacks import SIGNIFICANT
-from jaxehr.metrics.release import DIAGNOSTICS
+from jaxehr.metrics.release import COPIES, DIAGNOSTICS
+from jaxehr.report.nature import nature
 
 ARROWS = {
     "lower": "↓ lower is better",
@@ -23,6 +25,11 @@ GROUPS = {
     "utility": "Does a model trained on synthetic patients work on real ones?",
     "privacy": "Privacy: what attacks learn of training patients",
 }
+ON_MODEL = ("membership_loss", "membership_shadow")  # attacks on the model itself
+CONTROL = (
+    "copies of training patients (for attacks on the model: a model overfitted on a "
+    "few of them)"
+)
 HEADLINE_GROUPS = ("utility", "discriminability", "fidelity", "temporal")
 
 
@@ -174,12 +181,31 @@ def change(loss: float | None) -> str:
 
 
 def attacks(results: list[Result]) -> list[Result]:
-    """The numbers of attacks on privacy that are defined, diagnostics left out."""
+    """The numbers of attacks on privacy that are defined; copies and diagnostics are
+    none."""
+    others = (*DIAGNOSTICS, COPIES)
     return [
         r
         for r in results
-        if r.group == "privacy" and r.name not in DIAGNOSTICS and is_defined(r)
+        if r.group == "privacy" and r.name not in others and is_defined(r)
     ]
+
+
+def copies_sentence(results: list[Result]) -> str:
+    """How many synthetic patients are copies; "" = not more than hold-out patients."""
+    for result in results:
+        if result.name != COPIES or not is_defined(result):
+            continue
+        value, detail = result.value, result.value.detail
+        share, fresh = value.value or 0.0, value.reference or 0.0
+        if share > fresh:
+            made = f"{detail['count']:,} of {detail['records']:,} synthetic patients"
+            return (
+                f"{made} equal a training patient in every value "
+                f"({number(100 * share)} %; of hold-out patients "
+                f"{number(100 * fresh)} %)."
+            )
+    return ""
 
 
 def privacy_sentence(results: list[Result]) -> str:
@@ -207,19 +233,30 @@ def privacy_sentence(results: list[Result]) -> str:
         f"fresh real patients{': ' if worse else ''}{attack_names(worse)}."
     )
     if blind:
-        text += f" Too weak to see even copied patients: {'; '.join(blind)}."
+        text += f" Too weak to see even their control: {'; '.join(blind)}."
     return text
+
+
+def held(results: list[Result]) -> str:
+    """What the attackers held; "" where no attack was made."""
+    on_model = {r.name.startswith(ON_MODEL) for r in attacks(results)}
+    parts = {False: "the synthetic patients", True: "the model"}
+    return " and ".join(text for part, text in parts.items() if part in on_model)
 
 
 def untried_sentence(results: list[Result]) -> str:
     """Which stronger attackers were not tried."""
-    if any(r.name.startswith("membership_loss") for r in attacks(results)):
+    other = {
+        "the synthetic patients": "the model itself",
+        "the model": "the synthetic patients",
+    }.get(held(results))
+    if other is None:
         return "Attackers stronger than these were not tried."
-    return "Other attackers, such as one who holds the model itself, were not tried."
+    return f"Other attackers, such as one who holds {other}, were not tried."
 
 
 def control(result: Result) -> str:
-    """What the attack makes of copies of training patients."""
+    """What the attack makes of its control."""
     detail = result.value.detail or {}
     if "leaky_generator" not in detail:
         return "no control"
@@ -231,6 +268,12 @@ def threat(result: Result) -> str:
     """The sentence of a definition that says what the attacker holds."""
     text = result.definition.text.removeprefix("Threat model: ").split(". ")[0]
     return text[:1].upper() + text[1:].removesuffix(".") + "."
+
+
+def attackers(results: list[Result]) -> list[tuple[str, str]]:
+    """Every attack by name, and who makes it."""
+    named = ((r.definition.title.split(":")[0], threat(r)) for r in results)
+    return list(dict.fromkeys(named))
 
 
 def attack_names(titles: list[str]) -> str:
@@ -259,9 +302,9 @@ def _representative(members: list[Result]) -> Result:
     return max(members, key=lambda r: _badness(r, r.value.value or 0.0))
 
 
-def size_sentence(comparison: Comparison) -> str:
+def size_sentence(comparison: Comparison, run: Mapping[str, Any]) -> str:
     """What is compared, in plain words."""
-    schema = comparison.schema
+    schema, kind = comparison.schema, nature(comparison.synthetic, run).rows
     sizes = [
         f"{num_patients(data.cohort):,}"
         for data in (comparison.synthetic, comparison.train, comparison.holdout)
@@ -278,7 +321,7 @@ def size_sentence(comparison: Comparison) -> str:
     if schema.label is not None:
         parts.append(f"the label {schema.label.name!r}")
     return (
-        f"{sizes[0]} synthetic patients are compared with real patients: {sizes[1]} "
+        f"{sizes[0]} {kind} are compared with real patients: {sizes[1]} "
         f"that a model may learn from and {sizes[2]} held out. "
         f"Compared are {', '.join(parts)}."
     )

@@ -61,7 +61,8 @@ def test_copies_fail(there, capsys):
     assert audit("--synthetic", "real", "--out", "audit", "--releasable") == 1
     out = capsys.readouterr().out
     assert "FAIL (upper bound 1 exceeds 0.1)" in out
-    assert "Failed. 13 of 13 limits not kept: membership_hamming_advantage" in out
+    assert "Failed. 14 of 14 limits not kept: membership_hamming_advantage" in out
+    assert "300 of 300 synthetic patients equal a training patient in every" in out
     found = json.loads((there / "audit" / "audit.json").read_text())
     assert not found["passed"]
     assert "most_exposed" not in found
@@ -101,7 +102,7 @@ def test_few_people_are_no_evidence(made, tmp_path, capsys):
     assert found["run"]["steps"] == 3
     out = capsys.readouterr().out
     assert "FAIL (not defined: fewer than 50 patients in one of the data" in out
-    assert "Failed. 15 of 15 limits" in out
+    assert "Failed. 16 of 16 limits" in out
 
 
 @pytest.mark.parametrize(

@@ -2,23 +2,34 @@
 
 import math
 
+import jax
 import numpy as np
 import pytest
 from builders import simulate
 
 from jaxehr.core.checks import InputError
+from jaxehr.core.cohort import (
+    Dataset,
+    Feature,
+    Schema,
+    Table,
+    concatenate,
+    make_cohort,
+    take,
+)
 from jaxehr.core.contracts import Comparison, Definition, Result, Scored, Value
 from jaxehr.metrics.adversarial import difference
 from jaxehr.metrics.attacks import Interval, in_place
 from jaxehr.metrics.exposure import beyond, exposure_of, neighbours, share_above
 from jaxehr.metrics.release import (
     DIAGNOSTICS,
+    bounded,
     check_policy,
     default_policy,
     judge,
-    upper_bound,
 )
 from jaxehr.registry import METRICS, find
+from jaxehr.report import words
 
 NAMES = [
     number
@@ -38,7 +49,7 @@ def test_the_default_policy_is_one():
     policy = default_policy()
     assert check_policy(policy, NAMES) is policy
     families = {name for name, p in METRICS.items() if find(p)().group == "privacy"}
-    for family in families - {"copies"}:
+    for family in families:
         assert set(find(METRICS[family])().names) & set(policy), family
 
 
@@ -48,8 +59,8 @@ def test_the_default_policy_is_one():
         ([], r"p.json: is an object such as .* got \[\]"),
         ({}, "with at least one number; got {}"),
         ({"fid": {"max": 1}}, "unknown number in p.json 'fid'; known: .*mir"),
-        ({"mir": 0.1}, "mir: give max, max_excess or both, .* got 0.1"),
-        ({"mir": {}}, "mir: give max, max_excess or both"),
+        ({"mir": 0.1}, "mir: give one or more of max, max_excess, .* got 0.1"),
+        ({"mir": {}}, "mir: give one or more of max, max_excess"),
         ({"mir": {"mean": 1}}, "unknown bound of mir in p.json 'mean'; known: max"),
         ({"mir": {"max": "a"}}, 'mir: max must be a number, got "a"'),
         ({"mir": {"max": True}}, "mir: max must be a number, got true"),
@@ -83,12 +94,14 @@ def test_limits_hold_for_the_upper_end():
 def test_the_excess_is_a_difference_of_intervals():
     value = result("mir", 0.3, 0.2, 0.25, 0.36).value
     by_hand = difference(Interval(0.3, 0.25, 0.36), Interval(0.2, 0.1, 0.3))
-    assert upper_bound(value, "max_excess") == pytest.approx(by_hand.high)
+    assert bounded(value, "max_excess") == pytest.approx(by_hand.high)
     verdict = judge(
         [result("mir", 0.3, 0.2, 0.25, 0.36)], {"mir": {"max_excess": 0.22}}
     )
     assert verdict[0].passed
     assert verdict[0].reached == pytest.approx(0.1 + math.hypot(0.06, 0.1))
+    assert bounded(value, "max_sure_excess") == pytest.approx(by_hand.low)
+    assert by_hand.low == pytest.approx(0.1 - math.hypot(0.05, 0.1))
 
 
 @pytest.mark.parametrize(
@@ -116,8 +129,9 @@ def test_no_evidence_is_no_pass(results, text):
 
 def test_an_excess_needs_a_reference():
     lone = Value(0.1, None, 0.0, 0.2)
-    assert upper_bound(lone, "max_excess") is None
-    assert upper_bound(lone, "max") == 0.2
+    assert bounded(lone, "max_excess") is None
+    assert bounded(lone, "max_sure_excess") is None
+    assert bounded(lone, "max") == 0.2
 
 
 def test_every_bound_is_judged():
@@ -172,3 +186,42 @@ def test_the_nearest_synthetic_patient_of_a_copy_is_itself():
     found = neighbours(real, np.array([5, 41]))
     assert found.row.tolist() == [5, 41]
     np.testing.assert_allclose(found.distance, 0.0, atol=1e-6)
+
+
+def few_columns(seed, count):
+    """One integer column: about 6 of 10 people equal one of 300 others."""
+    law = Schema(static=(Feature(name="x", kind="integer"),), temporal=(), num_steps=1)
+    rng = np.random.default_rng(seed)
+    values = rng.integers(0, 300, (count, 1)).astype(float)
+    table = Table(values, np.zeros((count, 0), int), np.ones((count, 1), bool))
+    nothing = Table(*(np.zeros((count, 1, 0), part.dtype) for part in table))
+    cohort = make_cohort(table, nothing, np.ones(count, int), np.zeros(count, int))
+    ids = np.arange(count) + 1000 * seed
+    return Dataset(law, cohort, ids, ids, {})
+
+
+@pytest.mark.parametrize(
+    ("people", "copied", "passes"),
+    [
+        (simulate, 0, True),
+        (simulate, 12, False),
+        (few_columns, 0, True),
+        (few_columns, 150, False),
+    ],
+)
+def test_copies_beyond_those_by_chance_break_the_policy(people, copied, passes):
+    train, held, fresh = people(1, 300), people(2, 150), people(3, 300)
+    rows = [take(train, np.arange(copied)), take(fresh, np.arange(300 - copied))]
+    made = fresh._replace(cohort=concatenate([part.cohort for part in rows]))
+    metric = find(METRICS["copies"])()
+    found = metric.run(jax.random.key(0), Comparison(train, held, made))["exact_copies"]
+    assert (found.reference > 0.5) == (people is few_columns)
+    results = [Result("exact_copies", "privacy", metric.names["exact_copies"], found)]
+    (verdict,) = judge(results, {"exact_copies": default_policy()["exact_copies"]})
+    assert verdict.passed == passes, verdict
+    told = words.copies_sentence(results)
+    assert found.detail["count"] >= copied
+    if copied:
+        assert told.startswith(f"{found.detail['count']} of 300 synthetic patients eq")
+    assert bool(told) == (found.value > found.reference)
+    assert words.attacks(results) == []  # no attack was made

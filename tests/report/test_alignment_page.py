@@ -166,11 +166,32 @@ def test_doubts_are_said_although_the_calculation_went_well(page):
     assert '<p class="warn"><strong>The alignment settled' in text
     assert align_words.doubts(made_up(), "fused") == []
     mixed = {"status": "ok", "label_agreement": 0.7, "label_chance": 0.69}
+    mixed["used"] = {"forward": "coupling (sample)"}
     assert align_words.doubts(mixed, "fused") == [
         "The plan hardly keeps the class of the label."
     ]
-    assert align_words.doubts(mixed | {"status": "failed"}, "fused") == []
+    assert align_words.doubts(mixed | {"used": "ridge on pairs"}, "fused") == []
     assert align_words.worth({"hidden": poor}, "fused") == ""
+
+
+@pytest.mark.parametrize("status", ["collapsed", "not_converged"])
+def test_what_is_used_decides_what_is_said_of_a_poor_plan(status, page):
+    """The paper's preset uses a collapsed one; weights of 0 leave a good one out."""
+    diagnostics = made_up() | {"status": status, "method": "signed"}
+    diagnostics |= {"label_agreement": 0.51, "label_chance": 0.5}
+    hardly = "The plan hardly keeps the class"
+    text, found = page(diagnostics | {"used": "map of the coupling"})
+    assert "; it was used all the same: read" in found["verdict"]
+    assert hardly in found["verdict"]
+    assert "learned from the matches alone" in text
+    assert "<caption>Error on complete patients, 1 = mean" in text
+    text, found = page(diagnostics | {"used": "ridge on pairs"})
+    assert "; it was not used. Missing parts" in found["verdict"]
+    assert hardly not in found["verdict"]
+    if status == "collapsed":  # ridge takes its place
+        assert "The alignment adds nothing" in text
+        assert "<caption>Error on complete patients set aside" in text
+    assert "used" not in align_words.state_sentence({"status": status})
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from jaxehr.core.sparse import from_dense
 from jaxehr.data.simulate import SimulateOptions, simulate
 from jaxehr.data.store import save_cohort
 from jaxehr.report import evidence, words, write_report
+from jaxehr.report.card import card
 from jaxehr.report.croissant import croissant, data_type, hashes
 from jaxehr.report.words import control, threat
 
@@ -31,6 +32,13 @@ def attack_result(caught=True):
     return Result("linkability_advantage", "privacy", definition, value)
 
 
+def copies_result(share=0.05):
+    definition = Definition("Exact copies", "A diagnostic.", "lower", 0.0)
+    detail = {"count": round(60 * share), "records": 60}
+    value = Value(share, 0.0, share / 2, 2 * share, "", detail)
+    return Result("exact_copies", "privacy", definition, value)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("beside")
@@ -38,7 +46,7 @@ def folder(tmp_path_factory):
     save_cohort(made, path / "synthetic")
     sets = Comparison(train, holdout, made)
     files = hashes(path / "synthetic")
-    found = [*results(), attack_result()]
+    found = [*results(), attack_result(), copies_result()]
     write_report(path / "out", sets, found, run=RUN, notes=["A note."], files=files)
     return path
 
@@ -66,15 +74,52 @@ def test_croissant_lists_the_files_and_every_column(folder):
 
 def test_croissant_of_patients_in_no_folder_and_of_sparse_ones():
     data = make_dataset(0)
-    document = croissant(data, {}, {})
+    document = croissant(data, [], {}, {})
     assert document["distribution"] == []
     assert "source" not in document["recordSet"][0]["field"][0]
     dense = data.cohort.temporal
     table = from_dense(np.asarray(dense.observed), data.cohort.length)
     sparse = data._replace(cohort=data.cohort._replace(temporal=table))
-    series = croissant(sparse, {}, {"temporal.npz": "ab"})["recordSet"][1]
+    series = croissant(sparse, [], {}, {"temporal.npz": "ab"})["recordSet"][1]
     assert [f["name"] for f in series["field"]] == [f.name for f in SCHEMA.temporal]
     assert "key" not in series
+
+
+@pytest.mark.parametrize(
+    ("provenance", "rows", "synthetic"),
+    [
+        ({}, "synthetic patients", True),
+        ({"kind": "synthetic", "model": "vae"}, "synthetic patients", True),
+        ({"model": "bootstrap"}, "copies of real patients", None),
+        (
+            {"kind": "imputed", "model": "flexgen"},
+            "real patients whose missing parts were drawn",
+            None,
+        ),
+    ],
+)
+def test_real_people_are_called_so(provenance, rows, synthetic):
+    """The patients say what they are; a run that is given may be another one."""
+    made = make_dataset(2)._replace(provenance=provenance)
+    document = croissant(made, [], {"model": "cdmt"}, {})
+    model = provenance.get("model", "cdmt")
+    assert document["name"] == f"{rows} {model}".replace(" ", "-")
+    assert document["description"].startswith(f"60 {rows} (jaxehr, {model}). ")
+    assert document.get("rai:hasSyntheticData") is synthetic
+    text = card(Comparison(make_dataset(0), make_dataset(1), made), [], RUN, [])
+    assert f"\n{rows.capitalize()} (jaxehr" in text
+    assert f"- 60 {rows} are compared with real patients" in text
+    assert ("may be used" in text) == (synthetic is None)
+    for said in (json.dumps(document), text):
+        assert ("of real people" in said) or synthetic
+        assert "No row is a person" not in said
+
+
+def test_croissant_speaks_of_attacks_that_were_made():
+    for found, said in (([], "No attack on"), ([attack_result()], "Attacks on")):
+        document = croissant(make_dataset(0), [*results(), *found], RUN, {})
+        assert said in document["rai:personalSensitiveInformation"]
+        assert "report.html" not in json.dumps(document)  # it draws real patients
 
 
 @pytest.mark.parametrize(
@@ -97,11 +142,20 @@ def test_the_card_holds_numbers_limits_and_attacks_but_no_record(folder):
     assert "| Maximum mean discrepancy (`mmd`) | 0.0021 | 0.0017 to 0.0025 |" in text
     assert "| Linkability: advantage | 0.02 |" in text
     assert "| 0.75 |" in text
+    assert f"The control is the same attack on {words.CONTROL}, whom" in text
+    assert "- Linkability: The attacker holds one part of a record." in text
     assert "- A note." in text
     assert "differential privacy" in text
     assert "- Origin: simulate." in text
     assert "Columns: age, sex, weight, unit, vital_0" in text
     assert "transition_distance" not in text  # not defined
+
+
+def test_copies_are_named_at_the_top_and_on_the_card(folder):
+    said = "3 of 60 synthetic patients equal a training patient in every value (5 %;"
+    assert f"<strong>{said}" in (folder / "out" / "report.html").read_text()
+    assert f"\n{said}" in (folder / "out" / "model_card.md").read_text()
+    assert words.copies_sentence([copies_result(0.0)]) == ""
 
 
 def test_a_page_without_attacks_warns(tmp_path):
@@ -114,6 +168,7 @@ def test_a_page_without_attacks_warns(tmp_path):
 def test_the_page_says_who_attacks_and_what_the_control_gives(folder):
     text = (folder / "out" / "report.html").read_text()
     assert "Privacy by attack" in text
+    assert f"as a control, on {words.CONTROL}, whom" in text
     assert "The attacker holds one part of a record." in text
     assert threat(attack_result()) == "The attacker holds one part of a record."
     assert control(attack_result()) == "0.75"

@@ -4,7 +4,7 @@ import pytest
 from report_samples import results
 
 from jaxehr.core.contracts import Definition, Result, Value
-from jaxehr.report import words
+from jaxehr.report import provenance, words
 
 
 def reading(direction, ideal, *numbers, reason=""):
@@ -76,7 +76,7 @@ def test_privacy_is_said_in_one_sentence():
     found = [attack("a", 0.3, 0.1), attack("b", 0.1, 0.1), attack("c", 0, 0, False)]
     assert words.privacy_sentence(found) == (
         "1 of 3 numbers of attacks on privacy are worse than for fresh real patients: "
-        "The a. Too weak to see even copied patients: The c: AUROC."
+        "The a. Too weak to see even their control: The c: AUROC."
     )
     assert words.privacy_sentence(found[1:2]).endswith("fresh real patients.")
 
@@ -94,6 +94,23 @@ def test_what_chance_explains_is_no_leak():
     ):
         result = found._replace(value=found.value._replace(detail=detail))
         assert words.privacy_sentence([result]).startswith(f"{worse} of 1")
+
+
+@pytest.mark.parametrize(
+    ("names", "held", "untried"),
+    [
+        (("mir",), "the synthetic patients only.", "holds the model itself, were"),
+        (("membership_shadow_tpr",), "the model only.", "holds the synthetic pat"),
+        (("mir", "membership_loss_tpr"), "the synthetic patients and the model.", ""),
+        (("mir", "membership_shadow_tpr"), "the synthetic patients and the model.", ""),
+    ],
+)
+def test_what_the_attackers_held_is_said(names, held, untried):
+    found = [attack(name, 0.1, 0.1) for name in names]
+    found.append(attack("membership_loss_auroc", None, None))  # not defined
+    (block,) = provenance.limits(found, []).blocks
+    assert f"were made with {held}" in block.items[0]
+    assert (untried or "stronger than these") in words.untried_sentence(found)
 
 
 def test_diagnostics_and_failed_attacks_are_no_assessment():

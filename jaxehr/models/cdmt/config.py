@@ -34,7 +34,8 @@ class CdmtConfig:
     """Bidirectional GRU layers."""
     gru: Literal["auto", "blocked", "recomputed", "plain", "kernel"] = "auto"
     """How they run; `auto` is `kernel` (one GPU kernel for the loop over time) on a GPU
-    and `blocked` elsewhere; `recomputed` takes less memory and more time."""
+    (of NVIDIA since Ampere, compute capability 8.0; at most 64 units) and `blocked`
+    elsewhere; `recomputed` takes less memory and more time."""
     unroll: int = 1
     """Time steps in one turn of their loop (not of `kernel`)."""
     products: Literal["float32", "bfloat16"] = "float32"

@@ -52,7 +52,9 @@ class CdmtConfig:
     sigma_max_embedding: float = 100.0
     """Largest noise level of embeddings."""
     sigma_data: float = 1.0
-    """Standard deviation of clean data; numerics are scaled to it."""
+    """Standard deviation that preconditioning and loss assume of clean data. Encoded
+    numbers have variance 1 and embeddings RMS 1 whatever it is: keep 1, or the loss
+    weighs noise levels unevenly and a learned rho climbs to its cap."""
     rho: float = 7.0
     """Start shape of the power-mean schedule of numeric features."""
     rho_embedding: float = 11.0

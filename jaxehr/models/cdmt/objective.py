@@ -257,7 +257,9 @@ def make_objective(
         return weighted(model.config, means), told
 
     init = lambda key, batch: init_params(model, fitted, key, batch)
-    return Objective(init, loss, lengths=lambda data: data.length)
+    # Schedules, and tables of embeddings, which are normalised.
+    undecayed = ("rho", "static_rho", "coded", "static_coded")
+    return Objective(init, loss, lengths=lambda data: data.length, undecayed=undecayed)
 
 
 def weighted(config: CdmtConfig, each: Blocks) -> jax.Array:

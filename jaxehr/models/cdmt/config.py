@@ -146,7 +146,8 @@ class CdmtSampling:
     guidance: float = 0.0
     """Weight w of classifier-free guidance for numeric features; 0 = none."""
     guidance_categorical: float | None = None
-    """The same for categorical features; by default equal to `guidance`."""
+    """The same for categorical features and for what is missing; by default equal to
+    `guidance`."""
     decode: Literal["nearest", "argmax"] = "nearest"
     """Category of a sampled embedding: the nearest one, or the most probable one."""
     products: Literal["as-trained", "float32", "bfloat16"] = "as-trained"

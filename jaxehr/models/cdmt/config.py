@@ -14,6 +14,9 @@ from jaxehr.training.config import TrainConfig
 Mode = Literal["conditional", "unconditional"]
 Solver = Literal["auto", "euler", "heun", "dpmpp-2m", "adams-3"]
 
+RHO_CAP = 50.0  # see `diffusion.schedules.rho_of`
+RHO_MOST = 40.0  # of a start; the soft cap changes it by less than 1e-4
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CdmtConfig:
@@ -63,7 +66,7 @@ class CdmtConfig:
     """A learned rho stays above this [tabdiff2025]. Deviation: the paper names none.
     Without it, columns that others predict drift to rho = 1, where 50 steps fail."""
     rho_kind: Literal["softplus", "additive_clamped"] = "softplus"
-    """How rho = global + feature + step is kept valid."""
+    """How rho = global + feature + step is kept valid; both are capped at 50."""
     weight_numeric: float = 1.0
     """Weight of the denoising loss of numeric features."""
     weight_categorical: float = 1.0
@@ -127,6 +130,11 @@ class CdmtConfig:
             raise InputError(
                 f"rho and rho_embedding must exceed rho_floor {self.rho_floor}; got "
                 f"{self.rho} and {self.rho_embedding}."
+            )
+        if max(self.rho, self.rho_embedding) > RHO_MOST:
+            raise InputError(
+                f"rho and rho_embedding must be at most {RHO_MOST}, or their soft cap "
+                f"at {RHO_CAP} changes them; got {self.rho} and {self.rho_embedding}."
             )
         for name in ("weight_numeric", "weight_categorical", "weight_static"):
             if getattr(self, name) < 0:

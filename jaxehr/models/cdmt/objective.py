@@ -18,7 +18,7 @@ from jaxehr.diffusion import edm, embeddings, gaussian, ordinal
 from jaxehr.diffusion.schedules import RhoParams, init_rho, power_mean, rho_of
 from jaxehr.models.cdmt import latents
 from jaxehr.models.cdmt.coders import Coder, make_coder
-from jaxehr.models.cdmt.config import CdmtConfig
+from jaxehr.models.cdmt.config import RHO_CAP, CdmtConfig
 from jaxehr.models.cdmt.layout import Layout, completed
 from jaxehr.models.cdmt.network import Blocks, Denoiser, Frame
 from jaxehr.models.cdmt.preprocessing import Batch
@@ -121,10 +121,10 @@ def flat(x: Blocks) -> Blocks:
 
 def rho_numeric(model: Model, rho: dict[str, jax.Array]) -> jax.Array:
     """Shape parameters [T, D] or [D]; constants when the schedule is fixed."""
-    value = rho_of(
-        RhoParams(**rho), kind=model.config.rho_kind, floor=model.config.rho_floor
-    )
-    return jax.lax.stop_gradient(value) if model.config.schedule == "fixed" else value
+    config = model.config
+    kind = {"kind": config.rho_kind, "floor": config.rho_floor, "cap": RHO_CAP}
+    value = rho_of(RhoParams(**rho), **kind)
+    return jax.lax.stop_gradient(value) if config.schedule == "fixed" else value
 
 
 def noise_levels(model: Model, params: Params, t: jax.Array) -> Blocks:

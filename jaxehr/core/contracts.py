@@ -83,7 +83,9 @@ class Objective(NamedTuple):
     each, in order, and `loss` is what validation measures. `lengths` counts the steps
     of each patient of the data: those of like length share a chunk, so that its loops
     over time end early. With `whole` the loss knows statistics of its batch: one device
-    takes all of it, so that they do not depend on the number of devices.
+    takes all of it, so that they do not depend on the number of devices. `undecayed`
+    names top-level parameters that weight decay of the common optimiser leaves alone,
+    such as the shape of a noise schedule.
     """
 
     init: Callable[[jax.Array, Any], Params]  # (key, batch) -> params
@@ -92,6 +94,7 @@ class Objective(NamedTuple):
     players: tuple[Player, ...] = ()
     lengths: Callable[[Any], jax.Array] | None = None  # data -> Int [N]
     whole: bool = False
+    undecayed: tuple[str, ...] = ()
 
 
 class Value(NamedTuple):

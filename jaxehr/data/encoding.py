@@ -1,5 +1,7 @@
 """What the encodings of several models share: host arrays, codes, missing columns."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from jaxehr.core.cohort import Cohort, Feature, Table, coded_features
@@ -20,9 +22,15 @@ def sizes(features: tuple[Feature, ...]) -> tuple[int, ...]:
     return tuple(f.cardinality for f in coded_features(features))
 
 
-def small(codes: np.ndarray) -> np.ndarray:
-    """Codes in one byte where they fit: they are most of a cohort's memory."""
-    return codes.astype(np.int8 if codes.max(initial=0) < 128 else np.int32)
+def small(codes: np.ndarray, cardinalities: Iterable[int]) -> np.ndarray:
+    """Codes in one byte where those of all columns fit: they are most of a cohort's
+    memory.
+
+    JAX counts the categories of a column, a mask among them, in the dtype of its codes:
+    that depends on how many there may be, not on those that are there.
+    """
+    fits = max(cardinalities, default=0) < 128
+    return codes.astype(np.int8 if fits else np.int32)
 
 
 def missing_shares(observed: np.ndarray) -> np.ndarray:

@@ -315,9 +315,9 @@ class BiGru(nn.Module):
 
     Attributes:
       hidden: H, the width of one direction.
-      form: `auto` is `kernel` on a GPU (with a JAX whose Pallas has Triton, and at
-        most 64 units) and `blocked` elsewhere. `kernel` runs the loop over time inside
-        one GPU kernel (elsewhere it is interpreted, slowly);
+      form: `auto` is `kernel` on a GPU (with a JAX whose Pallas has Triton, at most 64
+        units, of NVIDIA since Ampere) and `blocked` elsewhere. `kernel` runs the loop
+        over time inside one GPU kernel (elsewhere it is interpreted, slowly);
         `blocked` has a backward pass written by hand (call it with at most about 128
         rows on CPU, so that a whole chunk stays in the cache); `recomputed` is the same
         with gates that are made again in the backward pass: a fifth of the memory

@@ -29,6 +29,7 @@ ROWS = 16  # of one program
 WARPS = 4  # that work on them
 LEAST = 16  # sides of a product on the tensor cores
 WIDEST = 64  # hidden units whose weights fit on chip; wider was not tried on a GPU
+OLDEST = 8.0  # compute capability: XLA refuses Triton for NVIDIA GPUs before Ampere
 
 
 def interpreted() -> bool:
@@ -37,15 +38,22 @@ def interpreted() -> bool:
 
 
 def has_kernel(hidden: int) -> bool:
-    """Whether there is a GPU, this JAX can compile the kernel for it, and its weights
-    fit on chip.
+    """Whether there is a GPU, of NVIDIA one of compute capability 8.0 or later (so no
+    T4, V100, TITAN RTX), this JAX can compile the kernel for it, and its weights fit on
+    chip.
 
     JAX announces since 0.11 that it will give up the Triton backend some day.
     """
     triton = "jax.experimental.pallas.triton"
-    if interpreted() or hidden > WIDEST:
+    if interpreted() or hidden > WIDEST or any(map(too_old, jax.devices())):
         return False
     return importlib.util.find_spec(triton) is not None
+
+
+def too_old(device: Any) -> bool:
+    """Whether XLA has no Triton for a GPU; only CUDA numbers them (ROCm: gfx90a)."""
+    number = str(getattr(device, "compute_capability", ""))
+    return number[:1].isdigit() and float(number) < OLDEST
 
 
 def kernel_states(

@@ -58,9 +58,13 @@ class Fed(NamedTuple):
 
 
 def optimiser(
-    config: TrainConfig, *, b2: float = 0.999
+    config: TrainConfig, *, b2: float = 0.999, undecayed: tuple[str, ...] = ()
 ) -> optax.GradientTransformation:
-    """Adam with the schedule, clipping and decay of `config`; b2 of second moments."""
+    """Adam with the schedule, clipping and decay of `config`; b2 of second moments.
+
+    Args:
+      undecayed: see `Objective`.
+    """
     rate: Any = config.learning_rate
     warmup = min(config.warmup_steps, config.steps // 2)
     if config.lr_schedule == "cosine":
@@ -75,7 +79,11 @@ def optimiser(
         rate = optax.linear_schedule(0.0, rate, warmup)
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     if config.weight_decay:
-        parts.append(optax.adamw(rate, b2=b2, weight_decay=config.weight_decay))
+        decayed = lambda params: {name: name not in undecayed for name in params}
+        mask = decayed if undecayed else None
+        parts.append(
+            optax.adamw(rate, b2=b2, weight_decay=config.weight_decay, mask=mask)
+        )
     else:
         parts.append(optax.adam(rate, b2=b2))
     return optax.chain(*parts)
@@ -95,7 +103,9 @@ def optimisers(
         # Rates fall and rise with a player's own updates.
         sizes = config.steps * player.updates, config.warmup_steps * player.updates
         own = dataclasses.replace(config, steps=sizes[0], warmup_steps=sizes[1])
-        return (player.optimiser or optimiser)(own)
+        if player.optimiser:
+            return player.optimiser(own)
+        return optimiser(own, undecayed=objective.undecayed)
 
     return [one(player) for player in players_of(objective)]
 

@@ -96,6 +96,18 @@ def test_rho_stays_valid_for_any_parameter(kind, base):
     assert all(np.isfinite(leaf).all() for leaf in gradient)
 
 
+@pytest.mark.parametrize("kind", ["softplus", "additive_clamped"])
+@pytest.mark.parametrize(("start", "slope"), [(7.0, 0.8647), (40.0, 1.0)])
+def test_starts_up_to_forty_and_what_an_offset_does_to_them(kind, start, slope):
+    """With the floor of CDMT: the cap changes them by 1e-4 at most."""
+    kinds = {"floor": 5.0, "kind": kind}
+    params = init_rho(start, 1, 0, **kinds)
+    rho = lambda offset: rho_of(params._replace(feature=offset), **kinds)[0]
+    value, moved = jax.value_and_grad(rho)(jnp.zeros(1))
+    np.testing.assert_allclose(value, start, atol=1e-4)
+    np.testing.assert_allclose(moved, slope if kind == "softplus" else 1.0, atol=1e-4)
+
+
 def test_the_cap_keeps_a_gradient():
     slope = jax.grad(lambda b: rho_of(init_rho(7.0, 1, 0)._replace(base=b))[0])
     np.testing.assert_allclose(slope(6.0), 1.0, rtol=3e-3)

@@ -3,16 +3,23 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from cdmt_builders import config, fitted_model, sampled, untrained
 from small_cohorts import cohort, schema
 
 from jaxehr.core.cohort import Feature, valid_steps
-from jaxehr.models.cdmt import latents, preprocessing
+from jaxehr.models.cdmt import latents, preprocessing, sampling
 from jaxehr.models.cdmt.config import CdmtSampling
 from jaxehr.models.cdmt.model import cdmt, learned_schedule
-from jaxehr.models.cdmt.objective import complete, make_objective
+from jaxehr.models.cdmt.objective import (
+    complete,
+    make_frame,
+    make_objective,
+    noise_levels,
+    predict,
+)
 
 NUMBERS = tuple(Feature(name=f"v{i}", kind="numeric") for i in range(3))
 MADE = schema(static=(), temporal=NUMBERS)
@@ -126,6 +133,60 @@ def test_latents_have_names_and_noise_levels():
     blocks = learned_schedule(MADE, config(**OURS), params)
     assert blocks["numeric"]["names"] == ["v0", "v1", "v2", *names]
     assert blocks["numeric"]["sigma"].shape[-1] == 4
+
+
+WEIGHTS = (-1.0, 0.0, 2.0)  # of codes; that of numbers is 0
+
+
+@functools.cache
+def guided():
+    """What the network tells with and without the label, and what guidance makes."""
+    model, params, batch = untrained(MADE, config(**OURS), people(60), spread=0.3)
+    weights = complete(params["weights"], params["fitted"])
+    frame = make_frame(model, batch.label, batch.length, batch.has_static)
+    null = frame._replace(condition=jnp.zeros_like(frame.condition))
+    keys = jax.random.split(jax.random.key(2), 60)
+    x = sampling.start_noise(model, keys, sampling.block_shapes(model, 4))
+    sigma = noise_levels(model, weights, jnp.float32(0.5))
+
+    @jax.jit
+    def run(weights):
+        asked, time = (model, weights, x, sigma), jnp.full(60, 0.5)
+        told = [predict(*asked, time, each) for each in (frame, null)]
+        calls = [
+            sampling.guided(
+                model,
+                weights,
+                CdmtSampling(guidance_categorical=w),
+                frame,
+            )
+            for w in WEIGHTS
+        ]
+        return told, [call(x, sigma, jnp.float32(0.5)).numeric for call in calls]
+
+    return weights["ends"], *run(weights)
+
+
+@pytest.mark.parametrize("place", range(len(WEIGHTS)))
+def test_guidance_of_gaps_is_that_of_their_law(place):
+    """The mean of p(z | label)^(1 + w) / p(z | no label)^w, by sums over a grid."""
+    ends, told, found = guided()
+    w, z = WEIGHTS[place], np.linspace(-latents.FAR, latents.FAR, 6001)
+
+    def logs(gaps):
+        mean, spread, correction = (np.asarray(leaf, float)[..., None] for leaf in gaps)
+        above = z > np.asarray(ends)[:, :, 1, None]
+        code = np.where(above, correction[..., 1:, :], correction[..., :1, :])
+        return code - 0.5 * ((z - mean) / spread) ** 2
+
+    law = (1 + w) * logs(told[0].gaps) - w * logs(told[1].gaps)
+    law = np.exp(law - law.max(-1, keepdims=True))
+    wanted = (law * z).sum(-1) / law.sum(-1)
+    np.testing.assert_allclose(found[place][..., 3:], wanted, atol=5e-3)
+    np.testing.assert_allclose(found[place][..., :3], told[0].blocks.numeric, atol=1e-5)
+    if w > 0:
+        plain = np.abs(found[place][..., 3:] - found[1][..., 3:])
+        assert plain.max() > 0.1
 
 
 @pytest.mark.parametrize("mode", ["conditional", "unconditional"])

@@ -88,6 +88,9 @@ def test_layouts_are_equal_and_hashable():
             {"rho_embedding": 0.1, "rho_floor": 0.1},
             "must exceed rho_floor 0.1; got 7.0 and 0.1",
         ),
+        ({"rho": 60.0}, r"at most 40.0, or their soft cap at 50.0 .* got 60.0 and 11"),
+        ({"rho_embedding": 50.0}, "at most 40.0, .* got 7.0 and 50.0"),
+        ({"rho": 70.0, "rho_floor": 60.0, "rho_embedding": 70.0}, "at most 40.0"),
         ({"weight_static": -1.0}, "weight_static must not be negative"),
     ],
 )

@@ -22,6 +22,8 @@ from jaxehr.models.cdmt.objective import (
     row_weights,
     scales_of,
 )
+from jaxehr.training.config import TrainConfig
+from jaxehr.training.turns import optimisers
 
 KEY = jax.random.key(11)
 MADE = schema()
@@ -185,6 +187,18 @@ def shifted(weights, path, by):
         else leaf
     )
     return jax.tree_util.tree_map_with_path(change, weights)
+
+
+def test_weight_decay_moves_the_network_only():
+    """A fixed schedule stays as it is."""
+    model, fitted, _ = parts()
+    objective = make_objective(model, fitted)
+    weights = weights_of(model) | {"network": {"head": jnp.ones(3)}}
+    (tx,) = optimisers(objective, TrainConfig(weight_decay=0.1))
+    still = jax.tree.map(jnp.zeros_like, weights)
+    found, _ = tx.update(still, tx.init(weights), weights)
+    assert (found.pop("network")["head"] < 0).all()
+    assert not any(leaf.any() for leaf in jax.tree.leaves(found))
 
 
 def test_gradient_of_the_schedules(x64):

@@ -13,6 +13,7 @@ from jaxehr.core.sparse import from_dense
 from jaxehr.data import transforms
 from jaxehr.models.cdmt import preprocessing
 from jaxehr.models.cdmt.preprocessing import decode, encode, vote
+from jaxehr.models.cdmt.shards import record_kind
 
 
 def back_and_forth(people, made, **fields):
@@ -60,6 +61,19 @@ def test_encoded_columns_are_standardised():
         np.testing.assert_allclose([z.mean(), z.std()], [0, 1], atol=1e-5)
     assert encoded.numeric.dtype == np.float32
     assert encoded.codes.dtype == np.int8
+
+
+def test_codes_take_the_bytes_of_their_column_whoever_is_encoded():
+    wide = Feature(name="drug", kind="categorical", categories=tuple(range(300)))
+    made = schema(temporal=(TEMPORAL[0], wide))
+    people = cohort(made)
+    people.temporal.codes[:] = 5
+    model, fitted, encoded = fitted_model(made, config(), people)
+    assert (encoded.codes.dtype, encoded.static_codes.dtype) == (np.int32, np.int8)
+    kind = record_kind(made, model.layout, fitted)
+    assert all(
+        kind[name].base == leaf.dtype for name, leaf in encoded._asdict().items()
+    )
 
 
 def test_coded_block():

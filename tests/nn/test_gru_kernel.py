@@ -5,6 +5,7 @@ Without a GPU the kernel is interpreted; with one it is the compiled kernel.
 
 import functools
 import operator
+import types
 
 import jax
 import jax.numpy as jnp
@@ -97,6 +98,24 @@ def test_wide_networks_have_no_kernel(hidden, has, monkeypatch):
     assert not gru_kernel.has_kernel(64) or jax.default_backend() == "gpu"
     monkeypatch.setattr(gru_kernel, "interpreted", lambda: False)
     assert gru_kernel.has_kernel(hidden) == has
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "has"),
+    [
+        (["7.0"], False),  # V100
+        (["7.5"], False),  # T4, TITAN RTX
+        (["8.0"], True),
+        (["12.0"], True),
+        (["gfx90a"], True),  # ROCm
+        (["9.0", "7.5"], False),
+    ],
+)
+def test_gpus_before_ampere_have_no_kernel(capabilities, has, monkeypatch):
+    gpus = [types.SimpleNamespace(compute_capability=each) for each in capabilities]
+    monkeypatch.setattr(gru_kernel, "interpreted", lambda: False)
+    monkeypatch.setattr(gru_kernel.jax, "devices", lambda: gpus)
+    assert gru_kernel.has_kernel(64) == has
 
 
 def test_more_rows_than_one_program_takes():

@@ -26,6 +26,7 @@ from jaxehr.training.turns import (
     alike,
     layout,
     optimiser,
+    optimisers,
     players_of,
 )
 
@@ -221,6 +222,17 @@ def test_validation_covers_the_rows_in_turn():
     np.testing.assert_allclose(found, square[rows].mean(), rtol=1e-6)
     noisy = [mean_loss(NOISY, settings, KEY, params, (x, y)) for _ in range(2)]
     same_bits(*noisy)
+
+
+def test_weight_decay_leaves_alone_what_the_objective_names():
+    """Without a gradient decay alone moves: by the rate times the decay."""
+    params = {"net": {"w": jnp.ones(2)}, "shape": jnp.ones(2), "none": {}}
+    still = jax.tree.map(jnp.zeros_like, params)
+    objective = EXACT._replace(undecayed=("shape", "none"))
+    (tx,) = optimisers(objective, config(weight_decay=0.1))
+    found, _ = tx.update(still, tx.init(params), params)
+    np.testing.assert_allclose(found["net"]["w"], -0.05 * 0.1, rtol=1e-6)
+    np.testing.assert_array_equal(found["shape"], 0.0)
 
 
 def moves(settings, steps):

@@ -280,7 +280,7 @@ def encode(fitted: dict[str, Any], layout: Layout, cohort: Cohort) -> Batch:
         cohort = without_steps(cohort)
     z, codes = encode_row(fitted, layout, to_dense(cohort))
     label, length = cohort.label.astype(np.int32), cohort.length.astype(np.int32)
-    return Batch(label, length, z, small(codes), sums)
+    return Batch(label, length, z, small(codes, layout.cardinalities), sums)
 
 
 def take(layout: Layout, data: Batch, rows: jax.Array) -> Batch:

@@ -129,8 +129,9 @@ def encode(fitted: dict[str, Any], layout: Layout, cohort: Cohort) -> Data:
         z, block = (np.concatenate(pair, -1) for pair in zip(first, (z, block)))
     columns = {"ended": ~valid, "label": tiled(cohort.label[:, None])[..., 0]}
     extra = [columns[name][..., None] for name in layout.extra]
-    codes = small(np.concatenate([block, *extra], -1).astype(np.int32))
+    codes = np.concatenate([block, *extra], -1)
     label, length = cohort.label.astype(np.int32), cohort.length.astype(np.int32)
+    codes = small(codes, layout.cardinalities)
     none = np.zeros((*valid.shape, 0), np.float32)
     return Data(Batch(label, length, z.astype(np.float32), codes, none), packed)
 

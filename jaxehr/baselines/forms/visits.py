@@ -217,7 +217,8 @@ def encode_part(
     plain = np.asarray(bits.plain[bits.numbers :], bool)
     codes = np.concatenate([1 + bins, table.codes + 1 - plain], -1)
     varies = np.asarray(bits.states, int) > 0
-    return small(np.where(table.observed & varies, codes, 0))
+    sizes = [1 + count for count in bits.states]  # 0 is a code too
+    return small(np.where(table.observed & varies, codes, 0), sizes)
 
 
 def take(layout: VisitLayout, data: Visits, rows: jax.Array) -> Visits:

@@ -14,7 +14,7 @@ from jaxehr.core.contracts import Params
 from jaxehr.data.mixed import Part
 from jaxehr.diffusion import edm, embeddings, masked
 from jaxehr.diffusion.schedules import RhoParams, init_rho, power_mean, raw_of, rho_of
-from jaxehr.models.cdmt.config import CdmtConfig
+from jaxehr.models.cdmt.config import RHO_CAP, CdmtConfig
 
 
 class Coder(NamedTuple):
@@ -66,9 +66,8 @@ def embedding(config: CdmtConfig) -> Coder:
         return embeddings.embed(table_of(params), codes)
 
     def level(params: Params, t: jax.Array) -> jax.Array:
-        rho = rho_of(
-            RhoParams(**params["rho"]), kind=config.rho_kind, floor=config.rho_floor
-        )
+        kind = {"kind": config.rho_kind, "floor": config.rho_floor, "cap": RHO_CAP}
+        rho = rho_of(RhoParams(**params["rho"]), **kind)
         rho = jax.lax.stop_gradient(rho) if fixed else rho
         sigma = power_mean(t, rho, config.sigma_min, config.sigma_max_embedding)
         return sigma[..., None]

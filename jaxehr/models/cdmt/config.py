@@ -14,6 +14,9 @@ from jaxehr.training.config import TrainConfig
 Mode = Literal["conditional", "unconditional"]
 Solver = Literal["auto", "euler", "heun", "dpmpp-2m", "adams-3"]
 
+RHO_CAP = 50.0  # see `diffusion.schedules.rho_of`
+RHO_MOST = 40.0  # of a start; the soft cap changes it by less than 1e-4
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CdmtConfig:
@@ -34,7 +37,8 @@ class CdmtConfig:
     """Bidirectional GRU layers."""
     gru: Literal["auto", "blocked", "recomputed", "plain", "kernel"] = "auto"
     """How they run; `auto` is `kernel` (one GPU kernel for the loop over time) on a GPU
-    and `blocked` elsewhere; `recomputed` takes less memory and more time."""
+    (of NVIDIA since Ampere, compute capability 8.0; at most 64 units) and `blocked`
+    elsewhere; `recomputed` takes less memory and more time."""
     unroll: int = 1
     """Time steps in one turn of their loop (not of `kernel`)."""
     products: Literal["float32", "bfloat16"] = "float32"
@@ -51,7 +55,9 @@ class CdmtConfig:
     sigma_max_embedding: float = 100.0
     """Largest noise level of embeddings."""
     sigma_data: float = 1.0
-    """Standard deviation of clean data; numerics are scaled to it."""
+    """Standard deviation that preconditioning and loss assume of clean data. Encoded
+    numbers have variance 1 and embeddings RMS 1 whatever it is: keep 1, or the loss
+    weighs noise levels unevenly and a learned rho climbs to its cap."""
     rho: float = 7.0
     """Start shape of the power-mean schedule of numeric features."""
     rho_embedding: float = 11.0
@@ -60,7 +66,7 @@ class CdmtConfig:
     """A learned rho stays above this [tabdiff2025]. Deviation: the paper names none.
     Without it, columns that others predict drift to rho = 1, where 50 steps fail."""
     rho_kind: Literal["softplus", "additive_clamped"] = "softplus"
-    """How rho = global + feature + step is kept valid."""
+    """How rho = global + feature + step is kept valid; both are capped at 50."""
     weight_numeric: float = 1.0
     """Weight of the denoising loss of numeric features."""
     weight_categorical: float = 1.0
@@ -125,6 +131,11 @@ class CdmtConfig:
                 f"rho and rho_embedding must exceed rho_floor {self.rho_floor}; got "
                 f"{self.rho} and {self.rho_embedding}."
             )
+        if max(self.rho, self.rho_embedding) > RHO_MOST:
+            raise InputError(
+                f"rho and rho_embedding must be at most {RHO_MOST}, or their soft cap "
+                f"at {RHO_CAP} changes them; got {self.rho} and {self.rho_embedding}."
+            )
         for name in ("weight_numeric", "weight_categorical", "weight_static"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} must not be negative.")
@@ -143,7 +154,8 @@ class CdmtSampling:
     guidance: float = 0.0
     """Weight w of classifier-free guidance for numeric features; 0 = none."""
     guidance_categorical: float | None = None
-    """The same for categorical features; by default equal to `guidance`."""
+    """The same for categorical features and for what is missing; by default equal to
+    `guidance`."""
     decode: Literal["nearest", "argmax"] = "nearest"
     """Category of a sampled embedding: the nearest one, or the most probable one."""
     products: Literal["as-trained", "float32", "bfloat16"] = "as-trained"

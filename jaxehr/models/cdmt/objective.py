@@ -15,16 +15,10 @@ import numpy as np
 
 from jaxehr.core.contracts import Objective, Params
 from jaxehr.diffusion import edm, embeddings, gaussian, ordinal
-from jaxehr.diffusion.schedules import (
-    RhoParams,
-    init_rho,
-    power_mean,
-    raw_of,
-    rho_of,
-)
+from jaxehr.diffusion.schedules import RhoParams, init_rho, power_mean, rho_of
 from jaxehr.models.cdmt import latents
 from jaxehr.models.cdmt.coders import Coder, make_coder
-from jaxehr.models.cdmt.config import CdmtConfig
+from jaxehr.models.cdmt.config import RHO_CAP, CdmtConfig
 from jaxehr.models.cdmt.layout import Layout, completed
 from jaxehr.models.cdmt.network import Blocks, Denoiser, Frame
 from jaxehr.models.cdmt.preprocessing import Batch
@@ -127,10 +121,10 @@ def flat(x: Blocks) -> Blocks:
 
 def rho_numeric(model: Model, rho: dict[str, jax.Array]) -> jax.Array:
     """Shape parameters [T, D] or [D]; constants when the schedule is fixed."""
-    value = rho_of(
-        RhoParams(**rho), kind=model.config.rho_kind, floor=model.config.rho_floor
-    )
-    return jax.lax.stop_gradient(value) if model.config.schedule == "fixed" else value
+    config = model.config
+    kind = {"kind": config.rho_kind, "floor": config.rho_floor, "cap": RHO_CAP}
+    value = rho_of(RhoParams(**rho), **kind)
+    return jax.lax.stop_gradient(value) if config.schedule == "fixed" else value
 
 
 def noise_levels(model: Model, params: Params, t: jax.Array) -> Blocks:
@@ -150,29 +144,41 @@ def noise_levels(model: Model, params: Params, t: jax.Array) -> Blocks:
 class Gaps(NamedTuple):
     """What is told of the latents of gaps, see `diffusion.ordinal`."""
 
-    ends: ordinal.Ends  # [T, S]
     mean: jax.Array  # [B, T, P]
     spread: jax.Array  # [B, T, P]
-    cuts: ordinal.Cuts
-    logits: jax.Array  # [B, T, S]
+    correction: jax.Array  # [B, T, S], of the logits
 
 
 class Predicted(NamedTuple):
     """D(x; sigma) for numeric columns without latents, raw logits for coded ones."""
 
     blocks: Blocks
-    gaps: Gaps | None
+    gaps: Any  # Gaps, or None where none are latents
 
 
 def denoise(
     model: Model, params: Params, x: Blocks, sigma: Blocks, t: jax.Array, frame: Frame
 ) -> Blocks:
     """D(x; sigma) for numbers and latents, raw logits [.., D, K] for coded columns."""
-    blocks, gaps = predict(model, params, x, sigma, t, frame)
+    return settled(model, params, predict(model, params, x, sigma, t, frame))
+
+
+def settled(model: Model, params: Params, found: Predicted) -> Blocks:
+    """The same of what the network tells, or of what guidance makes of that."""
+    blocks, gaps = found
     if gaps is None:
         return blocks
-    found = ordinal.expected(*gaps, model.layout.gaps)
-    return blocks._replace(numeric=jnp.concatenate([blocks.numeric, found], -1))
+    ends, cuts, logits = cut(model, params, gaps)
+    law = gaps.mean, gaps.spread, cuts, logits
+    latents = ordinal.expected(ends, *law, model.layout.gaps)
+    return blocks._replace(numeric=jnp.concatenate([blocks.numeric, latents], -1))
+
+
+def cut(model: Model, params: Params, gaps: Gaps) -> tuple[Any, Any, jax.Array]:
+    """Ends, cuts and logits [B, T, S] of the codes of gaps."""
+    ends = ordinal.side_by_side(params["ends"], model.layout.gaps)
+    cuts = ordinal.cuts_of(ends, gaps.mean, gaps.spread, model.layout.gaps)
+    return ends, cuts, ordinal.logits_of(cuts, gaps.correction)
 
 
 def predict(
@@ -209,13 +215,10 @@ def predict(
     )
     if not layout.gaps:
         return Predicted(blocks, None)
-    ends = ordinal.side_by_side(params["ends"], layout.gaps)
     mean = guessed[..., count:]
     left = gaussian.spread(normal_of(params["prior"]), sigma.numeric)[..., count:]
     left = jnp.broadcast_to(left, mean.shape)
-    cuts = ordinal.cuts_of(ends, mean, left, layout.gaps)
-    logits = ordinal.logits_of(cuts, out.numeric[..., count:])
-    return Predicted(blocks, Gaps(ends, mean, left, cuts, logits))
+    return Predicted(blocks, Gaps(mean, left, out.numeric[..., count:]))
 
 
 def complete(params: Params, fitted: Params) -> Params:
@@ -257,7 +260,9 @@ def make_objective(
         return weighted(model.config, means), told
 
     init = lambda key, batch: init_params(model, fitted, key, batch)
-    return Objective(init, loss, lengths=lambda data: data.length)
+    # Schedules, and tables of embeddings, which are normalised.
+    undecayed = ("rho", "static_rho", "coded", "static_coded")
+    return Objective(init, loss, lengths=lambda data: data.length, undecayed=undecayed)
 
 
 def weighted(config: CdmtConfig, each: Blocks) -> jax.Array:
@@ -315,7 +320,8 @@ def losses(
     gaps = []
     if found.gaps is not None:
         codes = ordinal.codes_of(params["ends"], x0.numeric[..., count:])
-        logits = embeddings.pad_logits(found.gaps.logits, model.layout.gaps)
+        *_, logits = cut(model, params, found.gaps)
+        logits = embeddings.pad_logits(logits, model.layout.gaps)
         gaps = [embeddings.cross_entropy(logits, codes)]
     square = lambda level, guess, true: edm.loss_weight(level, s) * (guess - true) ** 2
     return Blocks(
@@ -389,8 +395,3 @@ def column_scale(config: CdmtConfig, frequency: np.ndarray) -> np.ndarray | floa
         return (1.0 / np.log(np.maximum((p > 0).sum(-1), 2))).astype(np.float32)
     entropy = -np.sum(np.where(p > 0, p * np.log(np.where(p > 0, p, 1.0)), 0.0), -1)
     return (1.0 / np.maximum(entropy, 1e-3)).astype(np.float32)
-
-
-def exponent(params: dict[str, jax.Array]) -> jax.Array:
-    """The factorised raw parameter of a schedule, [T, D] or [D]."""
-    return raw_of(RhoParams(**params))

@@ -227,9 +227,9 @@ def encode(
     static_numeric, static_codes = statics_of(fitted, layout, cohort)
     return Batch(
         numeric.astype(np.float32),
-        small(np.where(valid[..., None], codes, 0)),
+        small(np.where(valid[..., None], codes, 0), layout.temporal.cardinalities),
         static_numeric,
-        small(static_codes),
+        small(static_codes, layout.static.cardinalities),
         cohort.length.astype(np.int32),
         cohort.has_static.astype(bool),
         cohort.label.astype(np.int32),

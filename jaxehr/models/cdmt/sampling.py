@@ -24,7 +24,15 @@ from jaxehr.diffusion.samplers import SOLVERS, Level, sigma_levels
 from jaxehr.models.cdmt.coders import table_of
 from jaxehr.models.cdmt.config import CdmtSampling
 from jaxehr.models.cdmt.network import Blocks, Frame
-from jaxehr.models.cdmt.objective import Model, denoise, make_frame, noise_levels
+from jaxehr.models.cdmt.objective import (
+    Model,
+    Predicted,
+    denoise,
+    make_frame,
+    noise_levels,
+    predict,
+    settled,
+)
 from jaxehr.models.cdmt.preprocessing import Batch
 from jaxehr.training.sharding import compiled_rows
 
@@ -82,7 +90,10 @@ def guided(
 ) -> Callable[[Blocks, Blocks, jax.Array], Blocks]:
     """(x, sigma, t) -> x0_hat of numeric columns and raw logits, with guidance.
 
-    (1 + w) D(x | label) - w D(x | no label), both from one batch of twice the rows.
+    (1 + w) D(x | label) - w D(x | no label), both from one batch of twice the rows. Of
+    latents of gaps it is the law that is guided, by the weight of codes: p(z | label)^
+    (1 + w) / p(z | no label)^w of two normal laws of one spread, with corrections of
+    logits, is another one, whose mean and corrections are guided.
     """
     rows = frame.length.shape[0]
     weight = sampling.guidance
@@ -95,12 +106,13 @@ def guided(
 
     def call(x: Blocks, sigma: Blocks, t: jax.Array) -> Blocks:
         both = doubled(
-            lambda x, frame: denoise(
+            lambda x, frame: predict(
                 model, params, x, sigma, jnp.full((2 * rows,), t), frame
             )
         )
         told, untold = both(x, frame, null)
-        return guide(told, untold, Blocks(weight, coded, weight, coded))
+        weights = Predicted(Blocks(weight, coded, weight, coded), coded)
+        return settled(model, params, guide(told, untold, weights))
 
     return call
 

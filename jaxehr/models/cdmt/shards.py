@@ -100,15 +100,7 @@ def fit_shards(
 
 def record_kind(schema: Schema, layout: Layout, fitted: dict[str, Any]) -> np.dtype:
     """The dtype of an encoded patient, known before any is encoded."""
-    batch = preprocessing.encode(fitted, layout, blank(schema, 1, dense=True))
-    most = (*layout.temporal.cardinalities, *layout.static.cardinalities)
-    codes = np.int8 if max(most, default=0) <= 128 else np.int32
-    return kind_of(
-        batch._replace(
-            codes=batch.codes.astype(codes),
-            static_codes=batch.static_codes.astype(codes),
-        )
-    )
+    return kind_of(preprocessing.encode(fitted, layout, blank(schema, 1, dense=True)))
 
 
 def encoded(

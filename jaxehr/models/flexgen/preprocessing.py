@@ -204,7 +204,8 @@ def encode_part(
     above = np.maximum(raw[..., part.num_normal :] - fitted["low"], 0.0)
     counts = np.where(known, above, 0.0).astype(np.float32)
     seen = observed[..., numeric : numeric + coded]
-    codes = small(np.where(seen, table.codes[..., list(part.codes_order)], 0))
+    codes = np.where(seen, table.codes[..., list(part.codes_order)], 0)
+    codes = small(codes, (width for width, _ in part.groups))
     return Block(z, counts, codes, observed[..., : part.num_flags])
 
 

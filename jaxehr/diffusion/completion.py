@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtr, ndtri
-from scipy import special
 
 from jaxehr.core.blocks import block_rows, blocks_of
 from jaxehr.diffusion import gaussian, pairs
@@ -123,41 +122,39 @@ def first_law(known: Known, classes: int) -> Law:
     """
     steps, columns = known.low.shape[1:]
     blocks, width = gaussian.blocks_of(steps, columns)
-    scores, told = scores_of(known)
-    count = told.sum(0)
-    mean = scores.sum(0) / (count + IMAGINED)
-    square = ((scores - mean) ** 2 * (told & (known.low == known.high))).sum(0)
-    exact = (told & (known.low == known.high)).sum(0)
-    spread = np.sqrt((square + IMAGINED) / (exact + IMAGINED))  # [T, D]
+    low, high = (np.asarray(leaf, float) for leaf in known)
+    told, exact = (low > -FAR) | (high < FAR), low == high
+    scores = np.where(told, pairs.means_between(low, high), 0.0)
     # What lies between thresholds is N(0, 1) as it stands.
-    mean = np.where(exact > 0, mean, 0.0)
+    count = (told & exact).sum(0)  # [T, D]
+    mean = np.where(told & exact, scores, 0.0).sum(0) / (count + IMAGINED)
+    square = np.where(told & exact, (scores - mean) ** 2, 0.0).sum(0)
+    spread = np.sqrt((square + IMAGINED) / (count + IMAGINED))
     standard = np.where(told, (scores - mean) / spread, 0.0)
     inwards = lambda leaf: leaf.swapaxes(-1, -2).reshape(-1, blocks, width)
-    standard, told, scale = inwards(standard), inwards(told), inwards(spread)[0]
+    leaves = [inwards(leaf) for leaf in (standard, told, low, high)]
     own = np.arange(width) // steps
-    kept = np.where(own[:, None] == own, 1.0, 1.0 - OWN)
+    scale = inwards(spread)[0]
     found = np.empty((blocks, width, width))
     for i in range(blocks):
-        each = pairs.nearest(pairs.correlation(standard[:, i], told[:, i]))
+        block, shown, *bounds = (leaf[:, i] for leaf in leaves)
+        expansion = np.stack(
+            [expanded(*each) for each in zip(shown.T, *map(np.transpose, bounds))]
+        )
+        each = pairs.nearest(pairs.correlation(block, shown, expansion))
+        kept = np.where(own[:, None] == own, 1.0, 1.0 - OWN)
         found[i] = each * kept * np.outer(scale[i], scale[i])
     return law_with(np.repeat(inwards(mean), max(classes, 1), 0), found, steps)
 
 
-def scores_of(known: Known) -> tuple[np.ndarray, np.ndarray]:
-    """Means of N(0, 1) between the bounds [N, T, D], and where there are any.
-
-    0 where nothing is told; what is known exactly is its own mean.
-    """
-    low, high = np.asarray(known.low, float), np.asarray(known.high, float)
-    told = (low > -FAR) | (high < FAR)
-    density = lambda x: np.exp(-0.5 * x**2) / np.sqrt(2 * np.pi)
-    # The left tail, where small probabilities keep their digits.
-    over = low > 0
-    a, b = np.where(over, -high, low), np.where(over, -low, high)
-    chance = special.ndtr(b) - special.ndtr(a)
-    mean = (density(a) - density(b)) / np.maximum(chance, 1e-30)
-    mean = np.clip(np.where(over, -mean, mean), low, high)
-    return np.where(told, np.where(low < high, mean, low), 0.0), told
+def expanded(told: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Mehler's coefficients of one value, of which patients [N] know bounds."""
+    low, high = low[told], high[told]
+    if (low == high).all():
+        return np.eye(1, pairs.TERMS)[0]
+    low, first = np.unique(low, return_index=True)
+    high = high[first]
+    return pairs.step_expansion(low, high, pairs.means_between(low, high))
 
 
 def scaled(x: np.ndarray, latent: int) -> np.ndarray:

@@ -62,7 +62,8 @@ class FlexgenConfig:
     label_drop: float = 0.1
     """Share of patients whose label is hidden in training, for guidance."""
     order: Literal["two-stage", "alternating"] = "two-stage"
-    """Autoencoders first, then the diffusion; or Algorithm 1, in turns."""
+    """Autoencoders first, then the diffusion; or Algorithm 1, in turns, where those who
+    validate choose the average of the last one."""
     warmup_epochs: int = 20
     """Passes of the autoencoders before the first turn (alternating)."""
     turns: int = 10

@@ -14,6 +14,7 @@ from jaxehr.core.checks import InputError
 from jaxehr.diffusion.whitening import no_whitening
 from jaxehr.models.flexgen import alignment, turns
 from jaxehr.models.flexgen.autoencoders import make_autoencoder
+from jaxehr.models.flexgen.layout import make_layout
 from jaxehr.models.flexgen.model import flexgen
 from jaxehr.models.flexgen.records import MODALITIES
 from jaxehr.models.flexgen.training import posterior
@@ -154,6 +155,26 @@ def test_those_who_validate_choose_the_average_of_the_last_turn(monkeypatch):
     judge = functools.partial(mean_loss, objective, config)
     params = jax.eval_shape(objective.init, KEY, objective.take(data, jnp.arange(4)))
     assert jax.eval_shape(judge, KEY, params, valid).shape == ()
+
+
+def test_a_divergence_summed_over_the_batch_knows_the_batch_of_its_stage(monkeypatch):
+    made, asked = turns.joint_objective, []
+    note = lambda *given: asked.append(given[1]) or made(*given)
+    monkeypatch.setattr(turns, "joint_objective", note)
+    train = dataclasses.replace(CONFIG.train, batch_size=512)
+    config = dataclasses.replace(CONFIG, kl_reduction="batch", train=train)
+    stages = {name: rest for name, *rest in stages_of(monkeypatch, config)}
+    _, patients, train, _ = stages["turn-0"]
+    assert asked[0].train == train
+    assert train.batch_size == len(patients.patients.label) < ROWS
+    objective, data, train, _ = stages["static"]
+    assert train.batch_size == 16  # of few patients; see `autoencoder_batch`
+    batch = objective.take(data, jnp.arange(16))
+    params = jax.jit(objective.init)(KEY, batch)
+    loss, told = jax.jit(objective.loss)(params, KEY, batch)
+    part = make_layout(schema(), config).static
+    wanted = told["reconstruction"] / part.num_outputs + 16 * told["kl"]
+    np.testing.assert_allclose(loss, wanted, rtol=1e-5)
 
 
 def test_alternating_names_every_alignment(monkeypatch):

@@ -127,12 +127,14 @@ def autoencode_in(
         have, told = presence(cohort, which), None
         if judged is not None and getattr(judged, f"has_{which}").any():
             told = preprocessing.records(judged, which)
+        train = autoencoder_config(config, stages.plan[which], int(have.sum()))
+        own = dataclasses.replace(config, train=train)
         trained = stages.run(
             which,
             subkey,
-            make_autoencoder(layout, config, which).objective(fitted),
+            make_autoencoder(layout, own, which).objective(fitted),
             preprocessing.records(data, which),
-            autoencoder_config(config, stages.plan[which], int(have.sum())),
+            train,
             valid=told,
         )
         parts[which] = jax.tree.map(np.asarray, trained.params)
@@ -286,8 +288,9 @@ def alternate(
     layout, fitted = layout_of(schema, config, parts["fitted"]), parts["fitted"]
     encode = lambda people: preprocessing.encode(fitted, layout, known(config, people))
     data, judged = encode(cohort), None if valid is None else encode(valid)
+    config = dataclasses.replace(config, train=turn_config(config, len(data.label)))
     start = {which: parts[which] for which in MODALITIES}
-    weights, state, train = start, None, turn_config(config)
+    weights, state = start, None
     objective = turns.joint_objective(layout, config, fitted, start)
     for turn in range(config.turns):
         keys = jax.random.split(jax.random.fold_in(key, turn), 3)
@@ -301,7 +304,7 @@ def alternate(
             keys[2],
             objective,
             joint,
-            train,
+            config.train,
             valid=joint._replace(patients=judged) if judging else None,
             start=state,
         )
@@ -314,10 +317,12 @@ def alternate(
     return finished(fitted, dict(weights), whitening, imputers, told)
 
 
-def turn_config(config: FlexgenConfig) -> TrainConfig:
-    """Optimisation of a turn, judged ten times in the last one."""
-    every = min(config.train.eval_every, config.train.steps // (10 * config.turns))
-    return dataclasses.replace(config.train, eval_every=max(every, 1))
+def turn_config(config: FlexgenConfig, count: int) -> TrainConfig:
+    """Optimisation of a turn, judged ten times or more in the last one."""
+    train = config.train
+    every = min(train.eval_every, train.steps // (10 * config.turns))
+    batch = min(train.batch_size, count)
+    return dataclasses.replace(train, eval_every=max(every, 1), batch_size=batch)
 
 
 def known(config: FlexgenConfig, cohort: Cohort) -> Cohort:

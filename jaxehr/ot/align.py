@@ -179,6 +179,8 @@ def _couple(
     }
     if built.sigma < CONSTANT:
         reason = "the latents of a cloud are constant, so no row differs from another"
+        if problem.u.any() and problem.v.any() and not problem.a.any():
+            reason = "no class has rows in both clouds"
         return None, _words(status="collapsed", reason=reason, **dropped)
     if config.method == "signed":
         limits = config.dense_limit, config.subsample

@@ -152,6 +152,17 @@ def test_constant_latents_fall_back():
     assert all(np.isfinite(part).all() for part in found.forward.values())
 
 
+def test_clouds_that_share_no_class_are_told_from_constant_ones():
+    clouds, _, _ = planted(11, n=60, pairs=10)
+    apart = clouds._replace(
+        source_label=np.zeros(len(clouds.source), int),
+        target_label=np.ones(len(clouds.target), int),
+    )
+    told = align(KEY, apart, 2, AlignmentConfig()).diagnostics
+    assert told["status"] == "collapsed"
+    assert told["reason"] == "no class has rows in both clouds"
+
+
 def test_rows_without_direction_and_lone_classes_are_dropped_and_counted():
     clouds, _, _ = planted(12, n=100, pairs=20)
     source, label = clouds.source.copy(), clouds.source_label.copy()

@@ -1,7 +1,8 @@
 """Every choice of FLEXGEN-EHR; free of JAX so that the command line starts fast.
 
 The paper contradicts itself and its public code (README, "Deviations"); the presets
-`paper` and `authors` keep their choices.
+`paper` and `authors` keep their choices in training. The authors sample with guidance
+0.5 and decode mode, which no preset of a training can say.
 """
 
 import dataclasses

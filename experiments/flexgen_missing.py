@@ -190,8 +190,8 @@ def chosen(cell: Cell, patterns: tuple[str, ...]) -> bool:
 def twin(cell: Cell, done: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The numbers of a cell that is another one under a second name, if it is.
 
-    Where labels and anchors gave every map to ridge, ridge has the same imputers and
-    keys, so that its training would give the same bits.
+    Where labels and anchors gave every map to ridge, ridge has the same folds, imputers
+    and keys, so that its training would give the same bits.
     """
     if cell.method != "ridge":
         return None

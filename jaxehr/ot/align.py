@@ -98,7 +98,9 @@ def _simple(
     """The methods without a coupling, each direction by itself."""
     made, cv, fold = [], {}, None
     if len(clouds.pairs) >= FEWEST_PAIRS:
-        fold = maps.folds(generator_of(key), len(clouds.pairs))
+        # The folds of `_coupled`: where it leaves all to ridge, both are the same map.
+        key_fold = jax.random.split(key, 4)[0]
+        fold = maps.folds(generator_of(key_fold), len(clouds.pairs))
     for name, way in (("forward", clouds), ("backward", reverse(clouds))):
         x, y = _pairs(way)
         if fold is not None:
@@ -179,6 +181,8 @@ def _couple(
     }
     if built.sigma < CONSTANT:
         reason = "the latents of a cloud are constant, so no row differs from another"
+        if problem.u.any() and problem.v.any() and not problem.a.any():
+            reason = "no class has rows in both clouds"
         return None, _words(status="collapsed", reason=reason, **dropped)
     if config.method == "signed":
         limits = config.dense_limit, config.subsample

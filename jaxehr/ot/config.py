@@ -31,10 +31,12 @@ class AlignmentConfig:
     """fused: Gromov-Wasserstein with label and anchor terms, weighed against ridge by
     cross-validation; gromov: the same without anchors; signed: the paper's; ridge,
     procrustes, bures, knn, class-mean: simple alternatives; complete: none, patients
-    who lack a modality are left out."""
+    who lack a modality are left out. A run of knn holds latents of real patients and is
+    as confidential as the cohort."""
     imputation: Imputation = "stochastic"
     """How a missing latent follows from the other one: the map plus residual noise, the
-    map, a draw from the coupling, or its barycentre."""
+    map, a draw from the coupling, or its barycentre. For the last two a run holds
+    latents of real patients and is as confidential as the cohort."""
     rho: float = 0.1
     """Entropic regularisation in units of the spread of the cost (fused, gromov)."""
     epsilon: float = 0.0

@@ -119,8 +119,13 @@ def programs(
 
 
 def shared(objective: Objective, config: TrainConfig, cut: Layout, mesh: Any) -> Any:
-    """`programs`, the same for stages that differ in the time they may take."""
-    return programs(objective, dataclasses.replace(config, max_minutes=0.0), cut, mesh)
+    """`programs`, the same for stages that differ in the time they may take, and in
+    their steps where no rate depends on them."""
+    config = dataclasses.replace(config, max_minutes=0.0)
+    constant = config.lr_schedule == "constant" and not config.warmup_steps
+    if constant and not objective.players:  # a player's optimiser is its own
+        config = dataclasses.replace(config, steps=0)
+    return programs(objective, config, cut, mesh)
 
 
 def train(

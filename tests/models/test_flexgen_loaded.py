@@ -8,6 +8,7 @@ from small_cohorts import cohort, schema
 
 from jaxehr.core.arrays import read_arrays, to_bytes
 from jaxehr.core.cohort import rows_of
+from jaxehr.models.flexgen.alignment import from_text, in_words
 from jaxehr.models.flexgen.config import FlexgenSampling
 from jaxehr.models.flexgen.model import flexgen
 from jaxehr.ot.config import AlignmentConfig
@@ -35,6 +36,11 @@ def test_a_loaded_run_scores_and_imputes_as_before(options, tmp_path):
     made = schema()
     model = flexgen(made, small(alignment=AlignmentConfig(**options)))
     params, real = model.fit(KEY, cohort(made, count=80)), people(made, seed=5)
+    # Whether real patients are in the run is said.
+    held = {"points", "references"} & params["alignment"]["forward"].keys()
+    said = in_words(from_text(params["diagnostics"]), AlignmentConfig(**options))
+    assert bool(held) == ("holds latents of real patients" in said)
+    assert bool(held) == ("by_class" not in options)
     path = tmp_path / "params.npz"
     path.write_bytes(to_bytes(params))
     loaded = read_arrays(path)

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flexgen_cohorts import small
@@ -23,8 +22,6 @@ from jaxehr.models.flexgen.model import flexgen
 from jaxehr.models.flexgen.records import joint
 from jaxehr.models.flexgen.training import layout_of
 from jaxehr.ot.config import AlignmentConfig
-from jaxehr.training.loop import Trained
-from jaxehr.training.stages import Stages
 
 MADE = schema()
 KEY = jax.random.key(0)
@@ -255,26 +252,6 @@ def test_more_time_goes_to_stages_that_rest_on_no_other_checkpoint(tmp_path):
     same([again["static"], again["temporal"]], [first["static"], first["temporal"]])
     pairs = zip(jax.tree.leaves(again["score"]), jax.tree.leaves(first["score"]))
     assert any((one != two).any() for one, two in pairs)
-
-
-def test_alternating_names_every_alignment(monkeypatch):
-    def first_weights(self, name, key, objective, data, *_, **__):
-        params = jax.jit(objective.init)(key, objective.take(data, jnp.arange(4)))
-        return Trained(params, None, 0.0)
-
-    monkeypatch.setattr(Stages, "run", first_weights)
-    config = dataclasses.replace(RIDGE, order="alternating", turns=2)
-    heard = []
-    flexgen(MADE, config).fit(KEY, cohort(MADE, count=40), announce=heard.append)
-    told = [text.split(",")[0] for text in heard if text.startswith("alignment")]
-    assert told == 3 * ["alignment: ridge"]
-    assert len([text for text in heard if text.startswith("latents: static")]) == 3
-
-
-def test_alternating_keeps_one_learning_rate():
-    train = dataclasses.replace(RIDGE.train, lr_schedule="cosine")
-    with pytest.raises(InputError, match="needs lr_schedule constant, got cosine"):
-        dataclasses.replace(RIDGE, order="alternating", train=train)
 
 
 def test_steps_and_seconds_count_on_over_the_stages():

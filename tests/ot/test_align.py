@@ -65,12 +65,14 @@ def test_fused_does_not_lose_to_ridge(pairs):
     for seed in (3, 4):
         clouds, held, _ = planted(seed, n=120, pairs=pairs, noise=0.5)
         fused, told = errors("fused", clouds, held)
-        ridge, _ = errors("ridge", clouds, held)
+        ridge, alone = errors("ridge", clouds, held)
         # Cross-validation may err by its own standard error.
         assert fused[0] < 1.03 * ridge[0]
         assert fused[1] < 1.03 * ridge[1]
         cv = told["cv"]["forward"]
         assert cv["map"] <= cv["ridge"] <= 1.05
+        # On the same folds: where fused leaves it all to ridge, both are one map.
+        assert cv["ridge"] == alone["cv"]["forward"]["ridge"]
 
 
 def test_more_than_two_classes():
@@ -150,6 +152,17 @@ def test_constant_latents_fall_back():
     assert found.diagnostics["status"] == "collapsed"
     assert "constant" in found.diagnostics["reason"]
     assert all(np.isfinite(part).all() for part in found.forward.values())
+
+
+def test_clouds_that_share_no_class_are_told_from_constant_ones():
+    clouds, _, _ = planted(11, n=60, pairs=10)
+    apart = clouds._replace(
+        source_label=np.zeros(len(clouds.source), int),
+        target_label=np.ones(len(clouds.target), int),
+    )
+    told = align(KEY, apart, 2, AlignmentConfig()).diagnostics
+    assert told["status"] == "collapsed"
+    assert told["reason"] == "no class has rows in both clouds"
 
 
 def test_rows_without_direction_and_lone_classes_are_dropped_and_counted():

@@ -29,6 +29,7 @@ from jaxehr.training import loop, sharding
 from jaxehr.training.loop import Stopped, train
 from jaxehr.training.sharding import make_mesh
 from jaxehr.training.steps import mean_loss
+from jaxehr.training.turns import Layout
 
 KEY = jax.random.key(2)
 DATA, VALID = linear_data(0), linear_data(1, count=6)
@@ -321,3 +322,11 @@ def test_a_job_whose_batch_leaves_devices_idle_is_refused(monkeypatch):
         loop.plan(NOISY, config(batch_size=3), linear_data(0))
     mesh, cut = loop.plan(CENTRED, config(batch_size=3), linear_data(0))
     assert (mesh.size, cut.devices) == (4, 1)  # each does the same
+
+
+def test_stages_of_other_lengths_share_their_programs_at_a_constant_rate():
+    layout, mesh = Layout(2, 1, 1), make_mesh(1)
+    share = lambda **fields: loop.shared(NOISY, config(**fields), layout, mesh)
+    assert share(steps=10) is share(steps=11, max_minutes=1.0)
+    for moving in ({"lr_schedule": "cosine"}, {"warmup_steps": 100}):
+        assert share(steps=10, **moving) is not share(steps=11, **moving)

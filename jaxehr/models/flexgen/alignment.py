@@ -260,6 +260,8 @@ def in_words(diagnostics: dict[str, Any], config: AlignmentConfig) -> str:
             f"; error of hidden latents {static:.2f} static, {temporal:.2f} temporal"
         )
         text += " (1 = mean)"
+    if any(word == "knn" or word.startswith("coupling") for word in used.values()):
+        text += "; the run holds latents of real patients: confidential as the cohort"
     return text
 
 

@@ -160,8 +160,9 @@ def elbo_loss(
     """The bound of the module docstring, averaged over rows; a row without the part
     counts 0. Metrics are in nats a patient; `active_units` is a number of coordinates.
 
-    With `kl_reduction` "batch" the divergence is summed over the rows against the mean
-    reconstruction of a value, as in the authors' code [specs A.2].
+    With `kl_reduction` "batch" the divergence is summed over the rows of a batch, of
+    `config.train`, against the mean reconstruction of a value, as in the authors' code
+    [specs A.2].
     """
     part, config = networks.part, networks.config
     valid = likelihoods.valid_rows(part, batch.block, batch.length)

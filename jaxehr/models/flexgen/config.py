@@ -1,7 +1,8 @@
 """Every choice of FLEXGEN-EHR; free of JAX so that the command line starts fast.
 
 The paper contradicts itself and its public code (README, "Deviations"); the presets
-`paper` and `authors` keep their choices.
+`paper` and `authors` keep their choices in training. The authors sample with guidance
+0.5 and decode mode, which no preset of a training can say.
 """
 
 import dataclasses
@@ -62,7 +63,8 @@ class FlexgenConfig:
     label_drop: float = 0.1
     """Share of patients whose label is hidden in training, for guidance."""
     order: Literal["two-stage", "alternating"] = "two-stage"
-    """Autoencoders first, then the diffusion; or Algorithm 1, in turns."""
+    """Autoencoders first, then the diffusion; or Algorithm 1, in turns, where those who
+    validate choose the average of the last one."""
     warmup_epochs: int = 20
     """Passes of the autoencoders before the first turn (alternating)."""
     turns: int = 10

@@ -83,7 +83,7 @@ def fit(
     key_first, key_second = jax.random.split(key)
     parts = autoencode_in(stages, schema, config, key_first, cohort, valid)
     if in_turns:
-        return alternate(stages, schema, config, key_second, parts, cohort)
+        return alternate(stages, schema, config, key_second, parts, cohort, valid)
     return diffuse_in(stages, schema, config, key_second, parts, cohort, valid)
 
 

@@ -2,8 +2,10 @@
 
 They are what training minimises: the bound of each autoencoder where the patient has
 its part, -E_q[log p(x | z, y)] + kl_weight KL(q || N(0, I)), and |eps - eps_hat|^2 of
-the fused latent at several noise levels. Only donors are not at hand any more (see
-`within`): the residual of a part that a patient lacks is normal here.
+the fused latent at several noise levels. But donors are not at hand any more (see
+`within`), the residual of a part that a patient lacks is normal here; and the bound is
+that of a patient also where training summed the divergence over a batch (`kl_reduction`
+"batch").
 """
 
 import functools

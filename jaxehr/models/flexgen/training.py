@@ -127,12 +127,14 @@ def autoencode_in(
         have, told = presence(cohort, which), None
         if judged is not None and getattr(judged, f"has_{which}").any():
             told = preprocessing.records(judged, which)
+        train = autoencoder_config(config, stages.plan[which], int(have.sum()))
+        own = dataclasses.replace(config, train=train)
         trained = stages.run(
             which,
             subkey,
-            make_autoencoder(layout, config, which).objective(fitted),
+            make_autoencoder(layout, own, which).objective(fitted),
             preprocessing.records(data, which),
-            autoencoder_config(config, stages.plan[which], int(have.sum())),
+            train,
             valid=told,
         )
         parts[which] = jax.tree.map(np.asarray, trained.params)
@@ -177,11 +179,7 @@ def diffuse_in(
     key_align, key_white, key_train = jax.random.split(key, 3)
     data = preprocessing.encode(parts["fitted"], layout, cohort)
     found = posterior(layout, config, parts, data)
-    imputers, told = alignment.fit_alignment(
-        key_align, found, schema.num_classes, config.alignment, hidden
-    )
-    told |= {"latents": alignment.latents_told(found)}
-    announce_alignment(stages, config, told)
+    imputers, told = aligned(stages, schema, config, key_align, found, hidden)
     completed = latents(config, found, imputers)
     whitening = whiten(config, key_white, completed)
     judged = None
@@ -207,14 +205,24 @@ def diffuse_in(
     return finished(parts["fitted"], weights, whitening, imputers, told)
 
 
-def announce_alignment(
-    stages: Stages, config: FlexgenConfig, told: dict[str, Any]
-) -> None:
-    """Names latents that hold nothing, what imputes, and a coupling that collapsed or
-    did not converge."""
+def aligned(
+    stages: Stages,
+    schema: Schema,
+    config: FlexgenConfig,
+    key: jax.Array,
+    found: alignment.Posterior,
+    hidden: bool,
+) -> tuple[Params, dict[str, Any]]:
+    """Imputers and diagnostics. Announces latents that hold nothing, what imputes, and
+    a coupling that collapsed or did not converge."""
+    imputers, told = alignment.fit_alignment(
+        key, found, schema.num_classes, config.alignment, hidden
+    )
+    told |= {"latents": alignment.latents_told(found)}
     if stages.announce:
         stages.announce(f"latents: {alignment.latents_in_words(told['latents'])}")
         stages.announce(f"alignment: {alignment.in_words(told, config.alignment)}")
+    return imputers, told
 
 
 def whiten(
@@ -270,43 +278,51 @@ def alternate(
     key: jax.Array,
     parts: Params,
     cohort: Cohort,
+    valid: Cohort | None,
 ) -> Params:
-    """Turns of alignment and joint training [flexgen2024, Alg. 1]; see `turns`."""
-    layout = layout_of(schema, config, parts["fitted"])
-    data = preprocessing.encode(parts["fitted"], layout, known(config, cohort))
+    """Turns of alignment and joint training [flexgen2024, Alg. 1]; see `turns`.
+
+    Those who validate choose the average of the last turn, which is kept: losses of
+    two turns rest on other imputed latents and another whitening.
+    """
+    layout, fitted = layout_of(schema, config, parts["fitted"]), parts["fitted"]
+    encode = lambda people: preprocessing.encode(fitted, layout, known(config, people))
+    data, judged = encode(cohort), None if valid is None else encode(valid)
+    config = dataclasses.replace(config, train=turn_config(config, len(data.label)))
     start = {which: parts[which] for which in MODALITIES}
     weights, state = start, None
-    objective = turns.joint_objective(layout, config, parts["fitted"], start)
+    objective = turns.joint_objective(layout, config, fitted, start)
     for turn in range(config.turns):
         keys = jax.random.split(jax.random.fold_in(key, turn), 3)
         found = posterior(layout, config, weights, data)
-        imputers, told = alignment.fit_alignment(
-            keys[0], found, schema.num_classes, config.alignment, hidden=False
-        )
-        told |= {"latents": alignment.latents_told(found)}
-        announce_alignment(stages, config, told)
+        imputers, _ = aligned(stages, schema, config, keys[0], found, hidden=False)
         whitening = whiten(config, keys[1], latents(config, found, imputers))
+        joint = turns.Joint(data, imputers, whitening)
+        judging = turn == config.turns - 1 and judged and len(judged.label)
         trained = stages.run(
             f"turn-{turn}",
             keys[2],
             objective,
-            turns.Joint(data, imputers, whitening),
+            joint,
             config.train,
+            valid=joint._replace(patients=judged) if judging else None,
             start=state,
         )
         weights, state = trained.params, trained.state
     # The encoders have moved since the last alignment; patients are imputed by a new
     # one. The score network keeps the whitening that it was trained with.
     found = posterior(layout, config, weights, data)
-    imputers, told = alignment.fit_alignment(
-        jax.random.fold_in(key, config.turns),
-        found,
-        schema.num_classes,
-        config.alignment,
-    )
-    told |= {"latents": alignment.latents_told(found)}
-    announce_alignment(stages, config, told)
-    return finished(parts["fitted"], dict(weights), whitening, imputers, told)
+    key = jax.random.fold_in(key, config.turns)
+    imputers, told = aligned(stages, schema, config, key, found, hidden=True)
+    return finished(fitted, dict(weights), whitening, imputers, told)
+
+
+def turn_config(config: FlexgenConfig, count: int) -> TrainConfig:
+    """Optimisation of a turn, judged ten times or more in the last one."""
+    train = config.train
+    every = min(train.eval_every, train.steps // (10 * config.turns))
+    batch = min(train.batch_size, count)
+    return dataclasses.replace(train, eval_every=max(every, 1), batch_size=batch)
 
 
 def known(config: FlexgenConfig, cohort: Cohort) -> Cohort:

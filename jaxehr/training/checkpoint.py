@@ -1,4 +1,5 @@
-"""Orbax checkpoints of a training state: asynchronous, atomic, the last few kept."""
+"""Orbax checkpoints of a training state: atomic, the last few kept, and written while
+training goes on, but in a job of several processes."""
 
 import os
 import pathlib
@@ -20,14 +21,17 @@ class Checkpoints:
     """A folder of numbered checkpoints; `extra` is JSON (elapsed seconds)."""
 
     def __init__(self, folder: str | os.PathLike[str], keep: int) -> None:
+        # Of several writers in the background all would wait 20 minutes for one that
+        # failed, and blame the others.
+        alone = jax.process_count() == 1
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=True, enable_async_checkpointing=True
+            max_to_keep=keep, create=True, enable_async_checkpointing=alone
         )
         self.folder = pathlib.Path(folder)
         self._manager = ocp.CheckpointManager(self.folder.absolute(), options=options)
 
     def save(self, step: int, state: Any, extra: dict[str, Any]) -> None:
-        """Starts writing; returns as soon as the arrays are copied off the device."""
+        """Writes; a lone process goes on as soon as the arrays are off the device."""
         if self._manager.latest_step() == step:
             return
         arguments = ocp.args.Composite(

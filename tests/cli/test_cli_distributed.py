@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -26,8 +27,8 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def start(words, devices, **more) -> subprocess.Popen:
-    """One process with some devices of its own."""
+def start(words, devices, limit=-1, **more) -> subprocess.Popen:
+    """One process with some devices of its own, whose files are at most `limit`."""
     flags = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, "-m", "jaxehr.cli", *map(str, words)],
@@ -35,17 +36,18 @@ def start(words, devices, **more) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
 
 
-def job(words) -> list[subprocess.Popen]:
+def job(words, limit=-1) -> list[subprocess.Popen]:
     """Two processes of one device each."""
     common = {
         "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",
         "JAX_NUM_PROCESSES": "2",
     }
     words = [*words, "--distributed"]
-    return [start(words, 1, JAX_PROCESS_ID=str(n), **common) for n in range(2)]
+    return [start(words, 1, limit, JAX_PROCESS_ID=str(n), **common) for n in range(2)]
 
 
 def ended(processes) -> list[tuple[int, str, str]]:
@@ -128,6 +130,15 @@ def test_the_job_measures_what_one_process_does(runs, made, tmp_path):
     )
     assert "c2st_mlp" in first
     assert second == ""
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_a_job_at_once(made, tmp_path):
+    words = ["train", "vae", made / "cohort", *TRAIN, "--out", tmp_path / "run"]
+    found = ended(job(words, limit=30_000))
+    full = [errors for code, _, errors in found if code == 2]
+    assert full, found
+    assert all("cannot be written (File too large)" in errors for errors in full)
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ The devices are those of all processes of a job (`jaxehr train --distributed`), 
 each has the same data and runs the same program. A lone process is a job of one.
 """
 
+import pathlib
+import time
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxehr.core.checks import InputError
 
 AXIS = "data"
+SHARED_SECONDS = 90.0  # a host of NFS remembers for up to 60 that a file is not there
 
 
 def make_mesh(devices: int | None = None) -> Mesh:
@@ -138,3 +141,19 @@ def led(work: Callable[[], None]) -> None:
         raise failed
     if refused:
         raise InputError("process 0 of this job refused; its line says why.")
+
+
+def seen_by_all(path: pathlib.Path) -> None:
+    """Waits until every process of the job sees what process 0 has made.
+
+    Raises:
+      InputError: one of them does not within `SHARED_SECONDS`.
+    """
+    end = time.monotonic() + SHARED_SECONDS
+    while not (seen := path.exists()) and time.monotonic() < end:
+        time.sleep(0.5)
+    if not agreed(seen).all():
+        raise InputError(
+            f"{path.parent}: is not on one disk for all processes of this job; choose "
+            "a folder that all hosts share."
+        )

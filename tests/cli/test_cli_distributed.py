@@ -13,7 +13,9 @@ import jax
 import numpy as np
 import pytest
 
+from jaxehr.cli import main
 from jaxehr.data.store import load_cohort
+from jaxehr.training import sharding
 
 TRAIN = ["--preset", "small", "--steps", "30", "--batch-size", "32"]
 TRAIN += ["--checkpoint-every", "5", "--eval-every", "5"]
@@ -155,6 +157,21 @@ def test_sigterm_ends_a_job_that_draws_at_once(runs, tmp_path):
     assert [code for code, *_ in found] == [128 + signal.SIGTERM] * 2, found
     assert "terminated" in found[0][2].splitlines()[-1]
     assert not (tmp_path / "many").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "sample {0}/run --n 5 --out s",
+        "evaluate --real {0}/cohort --synthetic {0}/cohort --metrics tvd --out e",
+    ],
+)
+def test_all_wait_for_process_0_to_write(words, made, here, monkeypatch, capsys):
+    """Else JAX would end it while it writes."""
+    monkeypatch.setattr(sharding, "leads", lambda: False)
+    monkeypatch.setattr(sharding, "agreed", lambda mine: np.array([True, mine]))
+    assert main(words.format(made).split()) == 2
+    assert "process 0 of this job refused" in capsys.readouterr().err
 
 
 def test_who_has_no_partners_is_told(refused, here, made, monkeypatch):

@@ -15,6 +15,7 @@ import pytest
 
 from jaxehr.cli import main
 from jaxehr.data.store import load_cohort
+from jaxehr.jobs import own_gpus
 from jaxehr.training import sharding
 
 TRAIN = ["--preset", "small", "--steps", "30", "--batch-size", "32"]
@@ -182,3 +183,23 @@ def test_who_has_no_partners_is_told(refused, here, made, monkeypatch):
     assert not jax.config.jax_enable_preemption_service
     monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
     refused(words, "JAX_NUM_PROCESSES=two: is not a whole number")
+
+
+@pytest.mark.parametrize(
+    ("environment", "gpus"),
+    [
+        ({}, None),
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "2"}, []),
+        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NUM_NODES": "2"}, None),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, []),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, None),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4", "CUDA_VISIBLE_DEVICES": "3"}, []),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1", "JAX_LOCAL_DEVICE_IDS": "1,2"}, None),
+    ],
+)
+def test_one_process_on_a_host_takes_all_of_its_gpus(environment, gpus, monkeypatch):
+    for name in ("JAX_LOCAL_DEVICE_IDS", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert own_gpus() == gpus

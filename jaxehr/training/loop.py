@@ -1,7 +1,7 @@
 """The training loop: dispatches many steps at once, validates, saves, resumes, stops.
 
-The result depends on the key, the data and the config only, never on how many steps a
-dispatch holds or on where a run was interrupted.
+The result depends on the key, the data, the config and the cut of a batch over devices
+only, never on how many steps a dispatch holds or on where a run was interrupted.
 """
 
 import dataclasses

@@ -27,6 +27,7 @@ from jaxehr.training.sharding import (
     AXIS,
     agreed,
     at_home,
+    computed_once,
     make_mesh,
     per_device,
     replicate_checked,
@@ -154,7 +155,8 @@ def train(
     mesh, cut = plan(objective, config, data)
     init_key, run_key, valid_key = jax.random.split(key, 3)
     if start is None:
-        params = jax.jit(objective.init)(init_key, first_rows(objective, data, cut))
+        make = computed_once(jax.jit(objective.init))
+        params = make(init_key, first_rows(objective, data, cut))
         state = init_state(objective, config, params)
     else:
         state = restart(start)

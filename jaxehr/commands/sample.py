@@ -38,7 +38,8 @@ def run(words: list[str]) -> int:
     label = "balanced" if arguments.balance else arguments.label
     asked = arguments.n, label, arguments.seed, arguments.options
     data = finish(sample(found, *asked, arguments.profile))
-    led(lambda: save_cohort(data, arguments.out, overwrite=arguments.overwrite))
+    how = {"overwrite": arguments.overwrite, "shards": 0}
+    led(lambda: save_cohort(data, arguments.out, **how))
     told = data.provenance.get("rules")
     more = f", {told['patients_changed']} changed to keep rules" if told else ""
     print(f"{arguments.out}: {arguments.n} synthetic patients{more}")

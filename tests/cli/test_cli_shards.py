@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from cli_tools import SMALL
 
 from jaxehr.cli import main
+from jaxehr.data import shards
 from jaxehr.data.shards import dense_bytes, is_sharded, open_shards
 from jaxehr.data.split import held_out
 from jaxehr.data.store import load_cohort
@@ -60,6 +62,23 @@ def test_prepare_says_the_number_of_shards(here, capsys):
     one, other = load_cohort(here / "cohort"), load_cohort(here / "other")
     assert one.schema == other.schema
     assert (one.ids == other.ids).all()
+
+
+def test_many_synthetic_patients_lie_in_shards(made, here, monkeypatch, capsys):
+    words = ["sample", str(made / "run"), "--n", "9", "--out"]
+    assert main([*words, "one"]) == 0
+    assert not is_sharded(here / "one")
+    monkeypatch.setattr(shards, "WHOLE_BYTES", 1)
+    size = shards.bytes_of(load_cohort("one").cohort)
+    monkeypatch.setattr(shards, "SHARD_BYTES", size // 2)
+    for more in ([], ["--overwrite"]):
+        assert main([*words, "many", *more]) == 0
+        assert is_sharded(here / "many")
+    one, many = load_cohort("one"), load_cohort("many")
+    np.testing.assert_array_equal(one.cohort.label, many.cohort.label)
+    np.testing.assert_array_equal(one.ids, many.ids)
+    words = ["evaluate", "--real", str(made / "cohort"), "--synthetic", "many"]
+    assert main([*words, "--metrics", "tvd", "--out", "report"]) == 0
 
 
 def test_what_shards_cannot_be_is_refused(here, folder, refused):

@@ -13,10 +13,13 @@ import pytest
 from cli_tools import SMALL
 
 from jaxehr.cli import main
+from jaxehr.commands import train
+from jaxehr.core.cohort import Dataset
 from jaxehr.data import shards
 from jaxehr.data.shards import dense_bytes, is_sharded, open_shards
 from jaxehr.data.split import held_out
 from jaxehr.data.store import load_cohort
+from jaxehr.devices import free_memory
 
 needs_grain = pytest.mark.skipif(
     importlib.util.find_spec("grain") is None,
@@ -89,6 +92,35 @@ def test_what_shards_cannot_be_is_refused(here, folder, refused):
     words = ["train", "cdmt", folder / "cohort", "--out", "run", *SMALL, *LITTLE]
     refused([*words, "--drop-static", "0.5"], "--drop-static and --drop-temporal need")
     refused([*words[:-1], "much"], "memory-limit must be a size like 2GB or 500MB")
+
+
+def test_the_memory_of_a_container_counts(tmp_path):
+    host, groups = tmp_path / "proc", tmp_path / "cgroup"
+    assert free_memory(host, groups) == 0  # not Linux
+    (host / "self").mkdir(parents=True)
+    (host / "meminfo").write_text("MemTotal: 99 kB\nMemAvailable:      80 kB\n")
+    (host / "self" / "cgroup").write_text("4:memory:/job/step\n3:cpu:/\n0::/a/b\n")
+    assert free_memory(host, groups) == 80 * 1024
+    for place, text in (("a/b", "max"), ("a", "70000"), ("memory/job", "60000")):
+        (groups / place).mkdir(parents=True, exist_ok=True)
+        name = "limit_in_bytes" if "memory" in place else "max"
+        (groups / place / f"memory.{name}").write_text(f"{text}\n")
+    assert free_memory(host, groups) == 60_000
+    (groups / "memory" / "job" / "memory.limit_in_bytes").unlink()
+    assert free_memory(host, groups) == 70_000
+
+
+def test_half_of_what_is_free_is_taken_and_said(folder, monkeypatch, capsys):
+    cohort = folder / "cohort"
+    monkeypatch.setattr(train, "LEAST", 1000)
+    for free, words in ((40_000_000, "held"), (0, "stay on disk")):
+        monkeypatch.setattr(train, "free_memory", lambda free=free: free)
+        data, limit = train.opened(cohort, None)
+        assert isinstance(data, Dataset) == (words == "held")
+        assert limit == max(free // 2, 1000)
+        assert words in capsys.readouterr().out
+    assert isinstance(train.opened(cohort, 10**9)[0], Dataset)
+    assert capsys.readouterr().out == ""
 
 
 @needs_grain

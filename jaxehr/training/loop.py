@@ -155,8 +155,7 @@ def train(
     mesh, cut = plan(objective, config, data)
     init_key, run_key, valid_key = jax.random.split(key, 3)
     if start is None:
-        make = computed_once(jax.jit(objective.init))
-        params = make(init_key, first_rows(objective, data, cut))
+        params = first_params(objective, init_key, data, cut)
         state = init_state(objective, config, params)
     else:
         state = restart(start)
@@ -199,11 +198,14 @@ def plan(objective: Objective, config: TrainConfig, data: Any) -> tuple[Any, Lay
     return make_mesh(every if job else cut.devices), cut._replace(people=fed)
 
 
-def first_rows(objective: Objective, data: Any, cut: Layout) -> Any:
-    """The patients that parameters are made with; their values do not matter."""
-    if isinstance(data, Feed):
-        return objective.take(data.take(np.arange(cut.rows)), jnp.arange(cut.rows))
-    return objective.take(data, jnp.arange(cut.rows))
+@computed_once
+def first_params(
+    objective: Objective, key: jax.Array, data: Any, cut: Layout
+) -> Params:
+    """The parameters to begin with; the values of the patients do not matter."""
+    rows = jnp.arange(cut.rows)
+    table = data.take(np.arange(cut.rows)) if isinstance(data, Feed) else data
+    return jax.jit(objective.init)(key, objective.take(table, rows))
 
 
 def supply_of(

@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return fail(f"{OUT_OF_MEMORY} or --chunk-rows", 1)
         if not partner_lost(error):
             raise
-        return fail(LOST, 1)
+        return fail(f"{LOST} JAX says: {str(error).strip().splitlines()[0][:160]}", 1)
 
 
 def dispatch(words: list[str]) -> int:

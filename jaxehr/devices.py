@@ -123,6 +123,29 @@ def quota(file: pathlib.Path = pathlib.Path("/sys/fs/cgroup/cpu.max")) -> int:
     return sys.maxsize
 
 
+def free_memory(
+    host: pathlib.Path = pathlib.Path("/proc"),
+    groups: pathlib.Path = pathlib.Path("/sys/fs/cgroup"),
+) -> int:
+    """Bytes that are free on Linux, at most what the group of this process (that of a
+    container or a job) may take; 0 elsewhere."""
+    free, limits = 0, [sys.maxsize]
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = (host / "meminfo").read_text().splitlines()
+        (line,) = [line for line in lines if line.startswith("MemAvailable:")]
+        free = int(line.split()[1]) * 1024
+        for line in (host / "self" / "cgroup").read_text().splitlines():
+            _, names, path = line.split(":", 2)
+            # Of the second version, whose line names no controller, and of the first.
+            top = groups / "memory" if names == "memory" else groups
+            place = top / path.lstrip("/")
+            for folder in (place, *place.parents):
+                for name in ("memory.max", "memory.limit_in_bytes"):
+                    with contextlib.suppress(OSError, ValueError):
+                        limits.append(int((folder / name).read_text()))
+    return min(free, *limits)
+
+
 def cache_folder() -> str | None:
     """Of compiled programs: JAX_COMPILATION_CACHE_DIR, or in the user's cache; None
     for a user without a home."""

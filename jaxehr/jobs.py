@@ -38,17 +38,34 @@ def join() -> None:
         jax.distributed.initialize(
             num_processes=count,
             process_id=number,
+            local_device_ids=own_gpus(),
             initialization_timeout=JOIN_SECONDS,
         )
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0][:160]
         raise InputError(
             f"--distributed: cannot join ({reason}); start one process for each host "
-            f"under SLURM, Open MPI or GKE, or set {ADDRESS} (HOST:PORT of process 0), "
-            f"{COUNT} and {NUMBER}."
+            f"or GPU under SLURM, Open MPI or GKE, or set {ADDRESS} (HOST:PORT of "
+            f"process 0), {COUNT} and {NUMBER}."
         ) from error
     sys.excepthook = broken
     meet()
+
+
+def own_gpus() -> list[int] | None:
+    """[] = all that this process sees; None = as JAX chooses.
+
+    Under SLURM and Open MPI it takes the one with the process's number on its host. A
+    process that is alone there would leave the others idle, and one that sees a single
+    GPU would not find that number.
+    """
+    told = lambda name: os.environ.get(name, "")
+    if told("JAX_LOCAL_DEVICE_IDS"):
+        return None
+    tasks = told("SLURM_STEP_NUM_TASKS")
+    alone = bool(tasks) and tasks == told("SLURM_STEP_NUM_NODES")
+    alone = alone or told("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
+    return [] if alone or told("CUDA_VISIBLE_DEVICES").isdecimal() else None
 
 
 def meet() -> None:

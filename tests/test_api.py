@@ -79,6 +79,13 @@ def test_refused_samples(count, label, text, trained):
         jaxehr.sample(trained[0], count, label=label)
 
 
+def test_more_patients_than_ids_are_refused_before_they_are_drawn(trained):
+    few = trained[0]._replace(schema=trained[0].schema.replace(id_dtype="int8"))
+    drawn = lambda done: pytest.fail("drawn")
+    with pytest.raises(jaxehr.InputError, match=r"'int8' \(Integer value 128 not"):
+        jaxehr.sample(few, 128, options=SAMPLING, progress=drawn)
+
+
 def test_guidance_needs_a_conditional_model(trained):
     run, _ = trained
     config = CdmtConfig(hidden=4, num_layers=1, mode="unconditional")

@@ -36,6 +36,7 @@ from jaxehr.core.contracts import GenerativeModel, Objective, Params
 from jaxehr.diffusion.whitening import Whitening, colour, fit_whitening, whiten
 from jaxehr.nn.likelihoods import raw_sigma
 from jaxehr.training.config import TrainConfig
+from jaxehr.training.sharding import computed_once
 
 Scale = Literal["std", "whiten"]
 BLOCK = 256  # patients encoded at once
@@ -190,6 +191,7 @@ def learn(key: jax.Array, config: LdmConfig, task: Task) -> Params:
     }
 
 
+@computed_once
 def encode_all(
     coder: VaeConfig, task: Task, weights: Params, data: Any
 ) -> tuple[Latents, np.ndarray]:

@@ -186,7 +186,7 @@ def report(
 ) -> Any:
     """`evaluate` with a progress bar; writes the folder and prints the table."""
     from jaxehr.api import describe_run, evaluate
-    from jaxehr.training.sharding import leads
+    from jaxehr.training.sharding import led
 
     described = describe_run(model, synthetic, lines) if model is not None else None
     total = len(chosen_metrics(metrics))
@@ -200,8 +200,7 @@ def report(
             progress=lambda name, done, total: bar.update(done, name),
             **options,
         )
-    if leads():
-        found.save(out, synthetic=folder)
+    led(lambda: found.save(out, synthetic=folder))
     show(found.results)
     for note in found.notes:
         print(f"note: {note}")

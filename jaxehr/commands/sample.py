@@ -30,7 +30,7 @@ def run(words: list[str]) -> int:
     configure(arguments.distributed)
     from jaxehr.data.store import SYNTHETIC, save_cohort
     from jaxehr.runs import load_run
-    from jaxehr.training.sharding import leads
+    from jaxehr.training.sharding import led
 
     check_output(arguments.out, SYNTHETIC if arguments.overwrite else None)
     found = load_run(arguments.run)
@@ -38,8 +38,8 @@ def run(words: list[str]) -> int:
     label = "balanced" if arguments.balance else arguments.label
     asked = arguments.n, label, arguments.seed, arguments.options
     data = finish(sample(found, *asked, arguments.profile))
-    if leads():
-        save_cohort(data, arguments.out, overwrite=arguments.overwrite)
+    how = {"overwrite": arguments.overwrite, "shards": 0}
+    led(lambda: save_cohort(data, arguments.out, **how))
     told = data.provenance.get("rules")
     more = f", {told['patients_changed']} changed to keep rules" if told else ""
     print(f"{arguments.out}: {arguments.n} synthetic patients{more}")

@@ -16,10 +16,12 @@ from jaxehr.commands.listing import lines, models
 from jaxehr.core.checks import InputError, check_seed, known, within
 from jaxehr.core.configs import replace
 from jaxehr.core.sizes import size_in_bytes
-from jaxehr.devices import Profile, configure
+from jaxehr.devices import Profile, configure, free_memory
 from jaxehr.jobs import progress_stream
 from jaxehr.progress import Progress
 from jaxehr.registry import MODELS, find, model_entry
+
+LEAST = 4_000_000_000  # bytes of the default of --memory-limit
 
 USAGE = """usage: jaxehr train MODEL COHORT --out RUN [OPTIONS]
 
@@ -44,11 +46,12 @@ def run(words: list[str]) -> int:
     within("drop-static", arguments.drop_static, 0.0, 1.0)
     within("drop-temporal", arguments.drop_temporal, 0.0, 1.0)
     check_seed(arguments.seed)
-    memory = size_in_bytes("memory-limit", arguments.memory_limit)
+    given = arguments.memory_limit
+    memory = None if given is None else size_in_bytes("memory-limit", given)
     configure(arguments.distributed)
     from jaxehr.training.loop import Stopped
 
-    data = opened(arguments.cohort, memory)
+    data, memory = opened(arguments.cohort, memory)
     try:
         train(
             name,
@@ -71,16 +74,34 @@ def run(words: list[str]) -> int:
     return 0
 
 
-def opened(path: pathlib.Path, memory: int) -> Any:
-    """The cohort in memory, or where its shards are if they do not fit."""
+def opened(path: pathlib.Path, limit: int | None) -> tuple[Any, int]:
+    """The cohort in memory, or where its shards are if they do not fit; the limit."""
     from jaxehr.data.shards import is_sharded, memory_for, open_shards
     from jaxehr.data.store import load_cohort
 
-    if is_sharded(path):
-        shards = open_shards(path)
-        if memory_for(shards) > memory:
-            return shards
-    return load_cohort(path)
+    if not is_sharded(path):
+        return load_cohort(path), 0
+    shards = open_shards(path)
+    needed, most = memory_for(shards), limit or half_of_memory()
+    held = needed <= most
+    if not limit and needed > LEAST:
+        say(
+            f"memory: about {needed / 1e9:.1f} GB needed, {most / 1e9:.1f} GB allowed, "
+            f"half of what is free: patients {'are held' if held else 'stay on disk'}"
+        )
+    return (load_cohort(path) if held else shards), most
+
+
+def half_of_memory() -> int:
+    """Bytes: half of what is free, at least `LEAST`; the same in all processes of a
+    job, who may share a host."""
+    import jax
+
+    from jaxehr.training.sharding import agreed
+
+    share = free_memory() // (2 * jax.process_count())
+    # JAX has no numbers above 2**31.
+    return max(int(agreed(share // 10**6).min()) * 10**6, LEAST)
 
 
 def parse(name: str, words: list[str]) -> Any:
@@ -113,10 +134,12 @@ def parse(name: str, words: list[str]) -> Any:
         *shares(),
         flag(
             "memory_limit",
-            str,
+            str | None,
             "A cohort in shards that needs more stays on disk, from where people are "
-            "read ahead of each step (cdmt; extra `shards`). At most 1 GiB validates.",
-            "4GB",
+            "read ahead of each step (cdmt; extra `shards`). At most 1 GiB validates. "
+            "By default half of the memory that is free, at least 4GB.",
+            None,
+            metavar="SIZE",
         ),
         profile_flag(),
         distributed_flag(),

@@ -353,7 +353,8 @@ def encode_ids(schema: Schema, ids: np.ndarray) -> Any:
         return pa.array(ids).cast(TYPES[schema.id_dtype])
     except pa.ArrowInvalid as error:
         raise InputError(
-            f"ids do not fit dtype {schema.id_dtype!r} ({error})."
+            f"ids do not fit dtype {schema.id_dtype!r} ({error}); take fewer patients, "
+            "or prepare the cohort from tables whose ids have a wider one."
         ) from error
 
 

@@ -52,12 +52,14 @@ CONTEXT: dict[str, Any] = {
 
 
 def hashes(folder: pathlib.Path) -> dict[str, str]:
-    """SHA-256 of the tables of a cohort folder, by file name."""
+    """SHA-256 of the tables of a cohort folder, in shards or not, by their paths."""
     found = {}
     for name in (STATIC, TEMPORAL, SPARSE):
-        if (folder / name).is_file():
-            with (folder / name).open("rb") as stream:
-                found[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+        for path in (folder / name, *sorted(folder.glob(f"shards/*/{name}"))):
+            if path.is_file():
+                with path.open("rb") as stream:
+                    digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                found[path.relative_to(folder).as_posix()] = digest
     return found
 
 
@@ -72,8 +74,8 @@ def croissant(
     Args:
       results: what was found of them.
       run: the model, as in `write_report`.
-      files: SHA-256 by file name, of `hashes`; empty where the patients are in no
-        folder. The paths in the document are relative to that folder.
+      files: SHA-256 by path, of `hashes`; empty where the patients are in no folder.
+        Columns of shards are listed without a source.
     """
     model = model_of(data, run) or "an unnamed model"
     kind, named = nature(data, run), f"{num_patients(data.cohort):,}"

@@ -22,7 +22,7 @@ from jaxehr.core.files import PathLike, read_json, write_bytes, write_json
 from jaxehr.data.schema_json import schema_from_json
 from jaxehr.registry import MODELS, find, model_entry
 from jaxehr.runs.model import Run
-from jaxehr.training.sharding import leads, led
+from jaxehr.training.sharding import leads, led, seen_by_all
 
 RUN_FILE, PARAMS, METRICS, CHECKPOINTS, FEED = (
     "run.json",
@@ -42,16 +42,13 @@ FREE = (*LIMITS, "schema.rules")
 def opened(folder: pathlib.Path, info: dict[str, Any]) -> Iterator[None]:
     """Opens the folder; a refusal, or a loss that is not finite, before the first
     checkpoint removes what it made."""
-    missing = [f for f in (folder, *folder.parents) if not f.exists() and leads()]
-    new = not (folder / RUN_FILE).exists() and leads()
+    # Who looks for a file that is not there yet will not see it for a while on NFS.
+    missing = [f for f in (folder, *folder.parents) if leads() and not f.exists()]
+    new = leads() and not (folder / RUN_FILE).exists()
     ours = False  # only what this call wrote is removed
     try:
         led(lambda: open_run(folder, info))
-        if not (folder / RUN_FILE).is_file():
-            raise InputError(
-                f"{folder}: is on another disk in process 0 of this job; choose a "
-                "folder that all hosts share."
-            )
+        seen_by_all(folder / RUN_FILE)
         ours = new
         yield
     except (InputError, FloatingPointError):

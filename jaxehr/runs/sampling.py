@@ -9,6 +9,7 @@ import numpy as np
 from jaxehr.core.checks import InputError, check_seed, known
 from jaxehr.core.cohort import Cohort, Dataset, Schema, num_patients
 from jaxehr.core.configs import to_dict
+from jaxehr.data.assemble import encode_ids
 from jaxehr.data.enforce import enforce_rules as enforced
 from jaxehr.runs.model import Run
 
@@ -31,12 +32,14 @@ def sample_run(
         `jaxehr.enforce_rules`, which also takes other rules than those of the run.
 
     Raises:
-      InputError: no patient asked for, a seed out of range, an unknown class.
+      InputError: no patient asked for, or more than the dtype of ids can number, a
+        seed out of range, an unknown class.
     """
     check_seed(seed)
     if num < 1:
         raise InputError(f"the number of patients must be positive, got {num}.")
     code = class_code(run.schema, label)
+    encode_ids(run.schema, ids_of(run.schema, num))  # refused before, not after drawing
     cohort = run.model.sample(
         jax.random.key(seed), run.params, code, num, options=options, progress=progress
     )
@@ -62,9 +65,15 @@ def class_code(schema: Schema, label: Any | None) -> Any | None:
     return names.index(str(label))
 
 
+def ids_of(schema: Schema, num: int) -> np.ndarray:
+    """Ids of synthetic people: numbers from 1, or texts with them."""
+    numbers = np.arange(1, num + 1)
+    if "string" in schema.id_dtype:
+        return np.array([f"synthetic-{n:07d}" for n in numbers])
+    return numbers
+
+
 def synthetic(schema: Schema, cohort: Cohort, provenance: dict[str, Any]) -> Dataset:
-    """Synthetic people, numbered from 1, as a dataset."""
-    numbers = np.arange(1, num_patients(cohort) + 1)
-    text = "string" in schema.id_dtype
-    ids = np.array([f"synthetic-{n:07d}" for n in numbers]) if text else numbers
+    """Synthetic people as a dataset."""
+    ids = ids_of(schema, num_patients(cohort))
     return Dataset(schema, cohort, ids, ids, provenance)

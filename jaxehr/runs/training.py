@@ -209,16 +209,28 @@ def settle(
         return config, []
     train = to_dict(config.train)
     asked = [name for name in ("steps", "batch_size") if not train[name]]
-    if asked and (folder / RUN_FILE).is_file():
-        old = read_info(folder)
-        if old.get("automatic") == asked:
-            before = old.get("config", {}).get("train", {})
-            train |= {name: before[name] for name in asked if name in before}
-    found = from_dict(type(config.train), train)
+    found = from_dict(type(config.train), train | sizes_before(folder, asked))
     accelerator = jax.default_backend() != "cpu"
     num_steps = 1 if model_entry(name).latent else max(schema.num_steps, 1)
     found = resolve(found, patients, num_steps, accelerator=accelerator)
     return dataclasses.replace(config, train=found), asked
+
+
+def sizes_before(folder: pathlib.Path, asked: list[str]) -> dict[str, int]:
+    """The sizes that a run began with, as process 0 finds them; 0 in a new one."""
+    sizes = np.zeros(len(asked), int)
+
+    def look() -> None:
+        old = read_info(folder) if (folder / RUN_FILE).is_file() else {}
+        if old.get("automatic") == asked:
+            before = old.get("config", {}).get("train", {})
+            found = [before.get(name) for name in asked]
+            sizes[:] = [size if isinstance(size, int) else 0 for size in found]
+
+    if asked:
+        led(look)
+        sizes = agreed(sizes)[0]
+    return dict(zip(asked, sizes.tolist(), strict=True))
 
 
 def words_of(name: str, people: Learners, config: Any) -> str:

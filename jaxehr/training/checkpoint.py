@@ -1,4 +1,5 @@
-"""Orbax checkpoints of a training state: asynchronous, atomic, the last few kept."""
+"""Orbax checkpoints of a training state: atomic, the last few kept, and written while
+training goes on, but in a job of several processes."""
 
 import os
 import pathlib
@@ -11,6 +12,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxehr.core.checks import InputError
+from jaxehr.training.sharding import led, seen_by_all
 
 # What reading raises; Orbax also `Exception` itself, for arrays.
 UNREADABLE = (ValueError, KeyError, TypeError, OSError)
@@ -20,14 +22,21 @@ class Checkpoints:
     """A folder of numbered checkpoints; `extra` is JSON (elapsed seconds)."""
 
     def __init__(self, folder: str | os.PathLike[str], keep: int) -> None:
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=True, enable_async_checkpointing=True
-        )
         self.folder = pathlib.Path(folder)
+        led(lambda: self.folder.mkdir(parents=True, exist_ok=True))
+        seen_by_all(self.folder)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            # Hosts of NFS list a folder as it was up to a minute ago.
+            single_host_load_and_broadcast=True,
+            # Of several writers in the background all would wait 20 minutes for one
+            # that failed, and blame the others.
+            enable_async_checkpointing=jax.process_count() == 1,
+        )
         self._manager = ocp.CheckpointManager(self.folder.absolute(), options=options)
 
     def save(self, step: int, state: Any, extra: dict[str, Any]) -> None:
-        """Starts writing; returns as soon as the arrays are copied off the device."""
+        """Writes; a lone process goes on as soon as the arrays are off the device."""
         if self._manager.latest_step() == step:
             return
         arguments = ocp.args.Composite(

@@ -1,7 +1,7 @@
 """The training loop: dispatches many steps at once, validates, saves, resumes, stops.
 
-The result depends on the key, the data and the config only, never on how many steps a
-dispatch holds or on where a run was interrupted.
+The result depends on the key, the data, the config and the cut of a batch over devices
+only, never on how many steps a dispatch holds or on where a run was interrupted.
 """
 
 import dataclasses
@@ -27,6 +27,7 @@ from jaxehr.training.sharding import (
     AXIS,
     agreed,
     at_home,
+    computed_once,
     make_mesh,
     per_device,
     replicate_checked,
@@ -159,7 +160,7 @@ def train(
     mesh, cut = plan(objective, config, data)
     init_key, run_key, valid_key = jax.random.split(key, 3)
     if start is None:
-        params = jax.jit(objective.init)(init_key, first_rows(objective, data, cut))
+        params = first_params(objective, init_key, data, cut)
         state = init_state(objective, config, params)
     else:
         state = restart(start)
@@ -202,11 +203,14 @@ def plan(objective: Objective, config: TrainConfig, data: Any) -> tuple[Any, Lay
     return make_mesh(every if job else cut.devices), cut._replace(people=fed)
 
 
-def first_rows(objective: Objective, data: Any, cut: Layout) -> Any:
-    """The patients that parameters are made with; their values do not matter."""
-    if isinstance(data, Feed):
-        return objective.take(data.take(np.arange(cut.rows)), jnp.arange(cut.rows))
-    return objective.take(data, jnp.arange(cut.rows))
+@computed_once
+def first_params(
+    objective: Objective, key: jax.Array, data: Any, cut: Layout
+) -> Params:
+    """The parameters to begin with; the values of the patients do not matter."""
+    rows = jnp.arange(cut.rows)
+    table = data.take(np.arange(cut.rows)) if isinstance(data, Feed) else data
+    return jax.jit(objective.init)(key, objective.take(table, rows))
 
 
 def supply_of(

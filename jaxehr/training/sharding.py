@@ -4,9 +4,13 @@ The devices are those of all processes of a job (`jaxehr train --distributed`), 
 each has the same data and runs the same program. A lone process is a job of one.
 """
 
+import functools
+import pathlib
+import pickle
+import time
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +21,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxehr.core.checks import InputError
 
 AXIS = "data"
+Found = TypeVar("Found")
+SHARED_SECONDS = 90.0  # a host of NFS remembers for up to 60 that a file is not there
 
 
 def make_mesh(devices: int | None = None) -> Mesh:
@@ -42,7 +48,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 
 def replicate_checked(tree: Any, mesh: Mesh) -> Any:
-    """`replicate`, of what has to be the same in every process.
+    """`replicate`, of what has to be the same in every process: see `computed_once`.
 
     Raises:
       InputError: it is not.
@@ -138,3 +144,45 @@ def led(work: Callable[[], None]) -> None:
         raise failed
     if refused:
         raise InputError("process 0 of this job refused; its line says why.")
+
+
+def computed_once(function: Callable[..., Found]) -> Callable[..., Found]:
+    """`function` computed in the process that leads, whose result all processes get.
+
+    For programs of one device whose result a job has to share: each process would
+    compile its own, and on GPUs take the kernels that were fastest just then, which
+    round differently.
+    """
+
+    @functools.wraps(function)
+    def shared(*args: Any, **options: Any) -> Found:
+        if jax.process_count() == 1:
+            return function(*args, **options)
+        found = b""
+
+        def compute() -> None:
+            nonlocal found
+            found = pickle.dumps(function(*args, **options))
+
+        led(compute)
+        size = int(agreed(len(found))[0])
+        mine = np.frombuffer(found or bytes(size), np.uint8)
+        return pickle.loads(multihost_utils.broadcast_one_to_all(mine).tobytes())
+
+    return shared
+
+
+def seen_by_all(path: pathlib.Path) -> None:
+    """Waits until every process of the job sees what process 0 has made.
+
+    Raises:
+      InputError: one of them does not within `SHARED_SECONDS`.
+    """
+    end = time.monotonic() + SHARED_SECONDS
+    while not (seen := path.exists()) and time.monotonic() < end:
+        time.sleep(0.5)
+    if not agreed(seen).all():
+        raise InputError(
+            f"{path.parent}: is not on one disk for all processes of this job; choose "
+            "a folder that all hosts share."
+        )

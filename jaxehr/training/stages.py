@@ -10,6 +10,7 @@ import jax
 from jaxehr.core.contracts import Callback, Objective
 from jaxehr.training.config import TrainConfig
 from jaxehr.training.loop import Trained, train
+from jaxehr.training.sharding import agreed, leads
 from jaxehr.training.steps import TrainState
 
 SPENT = 1e-6  # minutes: no time is left
@@ -68,14 +69,15 @@ class Stages:
         """Whether a later stage has a checkpoint, made with what this one ended in.
 
         More of `max_minutes` then goes to the later ones: were this one to go on, they
-        would go on from another model.
+        would go on from another model. Process 0 of a job looks for all of them.
         """
         if not self.checkpoint:
             return False
         later = list(self.plan)[list(self.plan).index(name) + 1 :]
         folders = (pathlib.Path(self.checkpoint) / other for other in later)
         found = (path for folder in folders for path in folder.glob("*"))
-        return any(path.name.isdigit() for path in found)
+        here = leads() and any(path.name.isdigit() for path in found)
+        return bool(agreed(here)[0])
 
     def minutes(self, name: str, config: TrainConfig) -> float:
         """This stage's share of what is left of `max_minutes`; 0 = no limit."""

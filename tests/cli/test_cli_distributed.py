@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -12,7 +13,10 @@ import jax
 import numpy as np
 import pytest
 
+from jaxehr.cli import main
 from jaxehr.data.store import load_cohort
+from jaxehr.jobs import own_gpus
+from jaxehr.training import sharding
 
 TRAIN = ["--preset", "small", "--steps", "30", "--batch-size", "32"]
 TRAIN += ["--checkpoint-every", "5", "--eval-every", "5"]
@@ -26,8 +30,8 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def start(words, devices, **more) -> subprocess.Popen:
-    """One process with some devices of its own."""
+def start(words, devices, limit=-1, **more) -> subprocess.Popen:
+    """One process with some devices of its own, whose files are at most `limit`."""
     flags = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, "-m", "jaxehr.cli", *map(str, words)],
@@ -35,17 +39,18 @@ def start(words, devices, **more) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
 
 
-def job(words) -> list[subprocess.Popen]:
+def job(words, limit=-1) -> list[subprocess.Popen]:
     """Two processes of one device each."""
     common = {
         "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",
         "JAX_NUM_PROCESSES": "2",
     }
     words = [*words, "--distributed"]
-    return [start(words, 1, JAX_PROCESS_ID=str(n), **common) for n in range(2)]
+    return [start(words, 1, limit, JAX_PROCESS_ID=str(n), **common) for n in range(2)]
 
 
 def ended(processes) -> list[tuple[int, str, str]]:
@@ -131,6 +136,15 @@ def test_the_job_measures_what_one_process_does(runs, made, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_full_disk_ends_a_job_at_once(made, tmp_path):
+    words = ["train", "vae", made / "cohort", *TRAIN, "--out", tmp_path / "run"]
+    found = ended(job(words, limit=30_000))
+    full = [errors for code, _, errors in found if code == 2]
+    assert full, found
+    assert all("cannot be written (File too large)" in errors for errors in full)
+
+
+@pytest.mark.slow
 def test_sigterm_ends_a_job_that_draws_at_once(runs, tmp_path):
     words = ["sample", runs[0] / "one", "--n", "5000000", "--out", tmp_path / "many"]
     processes, heard = job(words), ""
@@ -146,6 +160,21 @@ def test_sigterm_ends_a_job_that_draws_at_once(runs, tmp_path):
     assert not (tmp_path / "many").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "sample {0}/run --n 5 --out s",
+        "evaluate --real {0}/cohort --synthetic {0}/cohort --metrics tvd --out e",
+    ],
+)
+def test_all_wait_for_process_0_to_write(words, made, here, monkeypatch, capsys):
+    """Else JAX would end it while it writes."""
+    monkeypatch.setattr(sharding, "leads", lambda: False)
+    monkeypatch.setattr(sharding, "agreed", lambda mine: np.array([True, mine]))
+    assert main(words.format(made).split()) == 2
+    assert "process 0 of this job refused" in capsys.readouterr().err
+
+
 def test_who_has_no_partners_is_told(refused, here, made, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     words = ["train", "cdmt", made / "cohort", "--out", "run", "--distributed"]
@@ -154,3 +183,23 @@ def test_who_has_no_partners_is_told(refused, here, made, monkeypatch):
     assert not jax.config.jax_enable_preemption_service
     monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
     refused(words, "JAX_NUM_PROCESSES=two: is not a whole number")
+
+
+@pytest.mark.parametrize(
+    ("environment", "gpus"),
+    [
+        ({}, None),
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "2"}, []),
+        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NUM_NODES": "2"}, None),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, []),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, None),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4", "CUDA_VISIBLE_DEVICES": "3"}, []),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1", "JAX_LOCAL_DEVICE_IDS": "1,2"}, None),
+    ],
+)
+def test_one_process_on_a_host_takes_all_of_its_gpus(environment, gpus, monkeypatch):
+    for name in ("JAX_LOCAL_DEVICE_IDS", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert own_gpus() == gpus

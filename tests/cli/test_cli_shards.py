@@ -8,13 +8,18 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from cli_tools import SMALL
 
 from jaxehr.cli import main
+from jaxehr.commands import train
+from jaxehr.core.cohort import Dataset
+from jaxehr.data import shards
 from jaxehr.data.shards import dense_bytes, is_sharded, open_shards
 from jaxehr.data.split import held_out
 from jaxehr.data.store import load_cohort
+from jaxehr.devices import free_memory
 
 needs_grain = pytest.mark.skipif(
     importlib.util.find_spec("grain") is None,
@@ -62,6 +67,23 @@ def test_prepare_says_the_number_of_shards(here, capsys):
     assert (one.ids == other.ids).all()
 
 
+def test_many_synthetic_patients_lie_in_shards(made, here, monkeypatch, capsys):
+    words = ["sample", str(made / "run"), "--n", "9", "--out"]
+    assert main([*words, "one"]) == 0
+    assert not is_sharded(here / "one")
+    monkeypatch.setattr(shards, "WHOLE_BYTES", 1)
+    size = shards.bytes_of(load_cohort("one").cohort)
+    monkeypatch.setattr(shards, "SHARD_BYTES", size // 2)
+    for more in ([], ["--overwrite"]):
+        assert main([*words, "many", *more]) == 0
+        assert is_sharded(here / "many")
+    one, many = load_cohort("one"), load_cohort("many")
+    np.testing.assert_array_equal(one.cohort.label, many.cohort.label)
+    np.testing.assert_array_equal(one.ids, many.ids)
+    words = ["evaluate", "--real", str(made / "cohort"), "--synthetic", "many"]
+    assert main([*words, "--metrics", "tvd", "--out", "report"]) == 0
+
+
 def test_what_shards_cannot_be_is_refused(here, folder, refused):
     words = ["prepare", "simulate", "--n", "9", "--out", "x", "--shards"]
     refused([*words, "-1"], "shards must lie in [0, 10000], got -1")
@@ -70,6 +92,35 @@ def test_what_shards_cannot_be_is_refused(here, folder, refused):
     words = ["train", "cdmt", folder / "cohort", "--out", "run", *SMALL, *LITTLE]
     refused([*words, "--drop-static", "0.5"], "--drop-static and --drop-temporal need")
     refused([*words[:-1], "much"], "memory-limit must be a size like 2GB or 500MB")
+
+
+def test_the_memory_of_a_container_counts(tmp_path):
+    host, groups = tmp_path / "proc", tmp_path / "cgroup"
+    assert free_memory(host, groups) == 0  # not Linux
+    (host / "self").mkdir(parents=True)
+    (host / "meminfo").write_text("MemTotal: 99 kB\nMemAvailable:      80 kB\n")
+    (host / "self" / "cgroup").write_text("4:memory:/job/step\n3:cpu:/\n0::/a/b\n")
+    assert free_memory(host, groups) == 80 * 1024
+    for place, text in (("a/b", "max"), ("a", "70000"), ("memory/job", "60000")):
+        (groups / place).mkdir(parents=True, exist_ok=True)
+        name = "limit_in_bytes" if "memory" in place else "max"
+        (groups / place / f"memory.{name}").write_text(f"{text}\n")
+    assert free_memory(host, groups) == 60_000
+    (groups / "memory" / "job" / "memory.limit_in_bytes").unlink()
+    assert free_memory(host, groups) == 70_000
+
+
+def test_half_of_what_is_free_is_taken_and_said(folder, monkeypatch, capsys):
+    cohort = folder / "cohort"
+    monkeypatch.setattr(train, "LEAST", 1000)
+    for free, words in ((40_000_000, "held"), (0, "stay on disk")):
+        monkeypatch.setattr(train, "free_memory", lambda free=free: free)
+        data, limit = train.opened(cohort, None)
+        assert isinstance(data, Dataset) == (words == "held")
+        assert limit == max(free // 2, 1000)
+        assert words in capsys.readouterr().out
+    assert isinstance(train.opened(cohort, 10**9)[0], Dataset)
+    assert capsys.readouterr().out == ""
 
 
 @needs_grain

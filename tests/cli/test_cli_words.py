@@ -257,6 +257,17 @@ def test_a_signal_that_duckdb_makes_an_error_of(signum, word, monkeypatch, capsy
     assert capsys.readouterr().err == f"jaxehr: error: {word}\n"
 
 
+def test_a_lost_partner_is_one_line_with_its_reason(monkeypatch, capsys):
+    def lost(words):
+        raise ValueError("Gloo: connection closed by peer [::1]\nat somewhere.cc")
+
+    monkeypatch.setattr(cli, "dispatch", lost)
+    monkeypatch.setattr(cli, "partner_lost", lambda error: True)
+    assert main(["train"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("JAX says: Gloo: connection closed by peer [::1]")
+
+
 def test_a_demo_of_another_size_is_refused():
     check_size(pathlib.Path("d"), {"options": {"n": 5}}, 5)
     with pytest.raises(InputError, match="d: holds a demo of 5 people; take --n 5"):

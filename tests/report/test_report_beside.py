@@ -72,6 +72,16 @@ def test_croissant_lists_the_files_and_every_column(folder):
     )
 
 
+def test_croissant_lists_the_files_of_shards(tmp_path):
+    data = simulate(SimulateOptions(n=60))
+    save_cohort(data, tmp_path / "synthetic", shards=2)
+    files = hashes(tmp_path / "synthetic")
+    assert "shards/00000/static.parquet" in files
+    listed = croissant(data, {}, files)["distribution"]
+    assert [entry["contentUrl"] for entry in listed] == list(files)
+    assert len(files) == len([*tmp_path.rglob("*.parquet")])
+
+
 def test_croissant_of_patients_in_no_folder_and_of_sparse_ones():
     data = make_dataset(0)
     document = croissant(data, [], {}, {})

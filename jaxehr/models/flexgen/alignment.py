@@ -21,6 +21,7 @@ from jaxehr.nn.vae import divergence
 from jaxehr.ot import imputers
 from jaxehr.ot.align import Clouds, align
 from jaxehr.ot.config import AlignmentConfig
+from jaxehr.training.sharding import computed_once
 
 SIMPLE = ("class-mean", "knn", "ridge", "bures")
 HIDDEN_SHARE = 0.2  # of the complete patients, for `hidden_errors`
@@ -76,6 +77,7 @@ def clouds_of(found: Posterior) -> Clouds:
     )
 
 
+@computed_once
 def fit_alignment(
     key: jax.Array,
     found: Posterior,

@@ -25,6 +25,7 @@ from jaxehr.models.flexgen.records import MODALITIES, presence
 from jaxehr.models.flexgen.within import without_donors
 from jaxehr.ot.config import AlignmentConfig
 from jaxehr.training.config import TrainConfig, resolve
+from jaxehr.training.sharding import computed_once
 from jaxehr.training.stages import Stages
 
 
@@ -146,6 +147,7 @@ def layout_of(schema: Schema, config: FlexgenConfig, fitted: Params) -> Layout:
     return make_layout(schema, config, bool(fitted["sparse"]))
 
 
+@computed_once
 def posterior(
     layout: Layout, config: FlexgenConfig, parts: Params, data: Encoded
 ) -> alignment.Posterior:
@@ -225,6 +227,7 @@ def aligned(
     return imputers, told
 
 
+@computed_once
 def whiten(
     config: FlexgenConfig, key: jax.Array, completed: latent.Latents
 ) -> Whitening:

@@ -123,8 +123,9 @@ def utility(family: Family, config: MetricConfig) -> Metric:
             return undefined(names, "a classifier diverged")
         rng = generator(key_draws)
         held = trial(rng, real.holdout, seeds, config.resamples)
-        tried = trial(rng, made, seeds, config.resamples)
-        tried = tried._replace(trainings=held.trainings)
+        tried = trial(rng, made, seeds, len(held.patients) - 1)
+        drawn = held.trainings[: len(tried.patients)]
+        tried = tried._replace(trainings=drawn)
         groups = groups_of_patients(*real)
         used = rows[0].shape[1]
         trained = sides[-1].rows.shape[1]  # on both, if any classifier is

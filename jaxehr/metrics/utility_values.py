@@ -172,8 +172,8 @@ def areas(family: Family, config: MetricConfig, judged: Judged) -> dict[str, Val
         out[name] = measured(synthetic, real[0], ONE_CLASS, detail)
         loss = measured(real - synthetic, 0.0, ONE_CLASS)
         if area.measure is auroc:
-            detail = {"margin": config.margin, "verdict": verdict(loss, config.margin)}
-            loss = loss._replace(detail=detail)
+            said = {"margin": config.margin, "verdict": verdict(loss, config.margin)}
+            loss = loss._replace(detail=(loss.detail or {}) | said)
         out[f"{name}_loss"] = loss
     return out
 
@@ -198,7 +198,7 @@ def reversed_area(family: Family, judged: Judged) -> Value:
     found = scores(auroc, made, judged.predicted.reverse)
     draws = mean_training(made, found)
     real = mean_training(tested, scores(auroc, tested, judged.predicted.real))
-    gap = measured(draws - real, 0.0, ONE_CLASS)
+    gap = measured(draws - real[: len(draws)], 0.0, ONE_CLASS)
     detail = {
         "per_classifier": by_classifier(family, found),
         "above_reference": gap.value,

@@ -159,10 +159,13 @@ def use_sentence(loss: Result) -> str:
         "not shown": "Not shown: that synthetic patients serve in place of real ones",
     }[detail["verdict"]]
     low, high = (change(end) for end in (loss.value.high, loss.value.low))
+    sure = f"95 % interval: {low} to {high}"
+    if why := detail.get("no_interval"):
+        sure = f"no interval: {why}"
     return (
         f"{shown}: after training on them, AUROC on real hold-out patients ({kind}) is "
-        f"{change(loss.value.value)} than after training on real ones (95 % interval: "
-        f"{low} to {high}; margin {number(detail['margin'])})."
+        f"{change(loss.value.value)} than after training on real ones ({sure}; "
+        f"margin {number(detail['margin'])})."
     )
 
 

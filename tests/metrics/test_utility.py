@@ -15,6 +15,8 @@ from jaxehr.core.cohort import take
 from jaxehr.core.contracts import Comparison, Value
 from jaxehr.metrics.evaluate import MetricConfig, comparison, run_metrics
 from jaxehr.metrics.fidelity import generator
+from jaxehr.metrics.resampling import FEW_PERSONS
+from jaxehr.metrics.subgroups import NO_GROUP
 from jaxehr.metrics.utility import (
     below,
     networks,
@@ -240,6 +242,29 @@ def test_verdicts():
     )
     with pytest.raises(InputError, match="margin must be positive, got 0"):
         MetricConfig(margin=0.0)
+
+
+def few_ill(data, ill):
+    """Patients of whom `ill` alone are of class 1."""
+    rows = np.flatnonzero(data.cohort.label)[:ill]
+    return with_label(data, np.isin(np.arange(len(data.ids)), rows).astype(int))
+
+
+def test_few_hold_out_patients_of_a_class_give_numbers_but_nothing_is_shown():
+    real = compared(simulate(3, 200), count=200)
+    held = real._replace(holdout=few_ill(real.holdout, 9))
+    found = utility_logistic(SMALL).run(KEY, held)
+    lost = found["logistic_auroc_loss"]
+    assert lost.detail["verdict"] == "not shown"
+    assert lost.detail["no_interval"] == FEW_PERSONS
+    assert found.pop("logistic_subgroup_loss").reason == NO_GROUP
+    for value in found.values():
+        assert value.value is not None
+        assert value.low is value.high is None
+    made = real._replace(synthetic=few_ill(real.synthetic, 9))
+    found = utility_logistic(SMALL).run(KEY, made)
+    assert found["logistic_trts"].low is None
+    assert found["logistic_auroc"].low is not None
 
 
 def test_both_sides_one_below_the_other():

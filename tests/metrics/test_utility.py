@@ -15,14 +15,17 @@ from jaxehr.core.cohort import take
 from jaxehr.core.contracts import Comparison, Value
 from jaxehr.metrics.evaluate import MetricConfig, comparison, run_metrics
 from jaxehr.metrics.fidelity import generator
+from jaxehr.metrics.learners import Learner
 from jaxehr.metrics.resampling import FEW_PERSONS
 from jaxehr.metrics.subgroups import NO_GROUP
 from jaxehr.metrics.utility import (
     below,
     networks,
     picks,
+    pooled_family,
     see_pooled,
     tstr,
+    utility,
     utility_forest,
     utility_logistic,
 )
@@ -147,6 +150,26 @@ def test_added_patients_help_where_real_ones_are_few():
     np.testing.assert_allclose(both - alone, found.value)
     text = utility_logistic(config).names["logistic_gain"].text
     assert "10 times as many" in text
+
+
+def test_all_sides_train_by_the_steps_of_the_real_one():
+    """Else more patients would be better patients; passes by how many there are."""
+    passes = {}
+
+    def fit(config, keys, classes, table, rows):
+        passes[rows.shape[1]] = config.epochs
+        return rows
+
+    chance = lambda classes, models, table, rows: np.ones((*rows.shape, classes))
+    family = pooled_family("fake", "nothing", Learner(fit, chance))
+    config = dataclasses.replace(SMALL, epochs=12, batch_size=50)
+    real = compared(simulate(3, 600), count=200)
+    utility(family, config).run(KEY, real)
+    # 180, 540 and 360 train: 3, 10 and 7 steps a pass
+    assert passes == {200: 12, 600: 4, 400: 5}
+    made = utility(family, config).run(KEY, real._replace(synthetic=real.train))
+    assert passes[200] == 12
+    assert made["fake_auroc"].value == made["fake_auroc"].reference
 
 
 def test_networks_learn_from_real_patients_but_not_from_flipped_ones():

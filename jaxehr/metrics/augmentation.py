@@ -199,6 +199,6 @@ def values(
             "trained_on_these_real": float(kept[0]),
             "trained_on_all_real": float(full[0]),
         }
-        out[names[0]] = measured(both, full[0], ONE_CLASS, detail)
-        out[names[1]] = measured(both - kept, full[0] - kept[0], ONE_CLASS, detail)
+        out[names[0]] = measured(both, full, ONE_CLASS, detail)
+        out[names[1]] = measured(both - kept, full - kept, ONE_CLASS, detail)
     return out

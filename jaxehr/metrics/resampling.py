@@ -123,19 +123,31 @@ def mean_training(tested: Trial, found: np.ndarray) -> np.ndarray:
 
 
 def measured(
-    draws: np.ndarray, reference: float | None, reason: str, detail: Any = None
+    draws: np.ndarray,
+    reference: np.ndarray | float,
+    reason: str,
+    detail: dict[str, Any] | None = None,
 ) -> Value:
     """A value and its 95 % interval from draws [W]; `reason` if it is not a number.
 
-    Without draws the detail says why there is no interval.
+    Args:
+      reference: its draws [W], of the same patients and trainings where both share
+        them: the detail then says how far the value lies above it, with an interval
+        in which cancels what both share. Or a number.
+      detail: gets `no_interval`, the reason, where nothing was drawn.
     """
     if not np.isfinite(draws[0]):
         return Value(None, reason=reason)
-    if reference is not None:
-        reference = float(reference) if np.isfinite(reference) else None
+    more, floor = {}, float(np.ravel(reference)[0])
+    if np.ndim(reference) and np.isfinite(floor):
+        gap = draws - reference
+        more["above_reference"] = float(gap[0])
+        more["above_reference_interval"] = list(ends(gap[1:]))
     if len(draws) == 1:
-        detail = (detail or {}) | {"no_interval": FEW_PERSONS}
-    return Value(float(draws[0]), reference, *ends(draws[1:]), "", detail)
+        more["no_interval"] = FEW_PERSONS
+    floor = floor if np.isfinite(floor) else None
+    detail = (detail or {}) | more or None
+    return Value(float(draws[0]), floor, *ends(draws[1:]), "", detail)
 
 
 def ends(draws: np.ndarray) -> tuple[float | None, float | None]:

@@ -75,6 +75,8 @@ def test_the_numbers_are_scikit_learns(name):
     for number in ("auroc", "aupr"):
         value, lost = found[f"{name}_{number}"], found[f"{name}_{number}_loss"]
         np.testing.assert_allclose(lost.value, value.reference - value.value)
+        paired = value.detail["above_reference_interval"]
+        np.testing.assert_allclose(paired, (-lost.high, -lost.low))
         assert lost.low < lost.value < lost.high
     slope = found[f"{name}_slope"]
     assert slope.low < slope.value < slope.high

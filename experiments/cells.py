@@ -22,7 +22,7 @@ SETTINGS, CELLS = "settings.json", "cells.jsonl"
 # Numbers of the code, which are settings too: cells of other code are not continued.
 CODE = {
     "model_code": 2,  # raise it when a change moves what a training makes
-    "metric_code": 2,  # or what is drawn from a training, or what a metric says
+    "metric_code": 3,  # or what is drawn from a training, or what a metric says
 }
 FIRST = dict.fromkeys(CODE, 1)  # of what was made before there were numbers
 

@@ -4,15 +4,12 @@ T(S+R)TR [cdmt2026, Table 7]: r % of the real patients, filled up with synthetic
 to the size of all; and all real patients with 100, 200 and 300 % synthetic ones on top.
 Two simple alternatives stand beside each: the real part alone, and all real patients.
 Everything fitted, scaling and imputation included, is fitted on those who train.
+All make as many optimiser steps as training on all real patients.
 
 Which real patients are kept is drawn once, the smaller parts being within the larger
 ones, and all trainings see the same; another key draws other ones.
 """
 
-# Deviation: every training makes as many optimiser steps as `epochs` passes over all
-# real patients. By equal passes a larger set would make more steps, and gain by these.
-
-import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -173,18 +170,12 @@ def predict(
     config: MetricConfig,
 ) -> np.ndarray:
     """Chances of the hold-out [sides, C, S, M, K]; the first side is all real ones."""
-    sizes = [side.rows.shape[1] for side in sides]
-    found: list[list[np.ndarray]] = [[] for _ in sides]
+    full, found = sides[0].rows.shape[1], []
     for i, learner in enumerate(family.learners.values()):
-        for size in sorted(set(sizes)):
-            alike = [j for j, own in enumerate(sizes) if own == size]
-            epochs = max(round(config.epochs * sizes[0] / size), 1)
-            equal = dataclasses.replace(config, epochs=epochs)
-            key_one, chosen = jax.random.fold_in(key, i), [sides[j] for j in alike]
-            tested = predict_sides(key_one, learner, classes, chosen, equal)
-            for j, (chance,) in zip(alike, tested, strict=True):
-                found[j].append(chance)
-    return np.asarray(found)
+        key_one = jax.random.fold_in(key, i)
+        tested = predict_sides(key_one, learner, classes, sides, config, full)
+        found.append([chance for (chance,) in tested])
+    return np.asarray(found).swapaxes(0, 1)
 
 
 def values(
@@ -208,6 +199,6 @@ def values(
             "trained_on_these_real": float(kept[0]),
             "trained_on_all_real": float(full[0]),
         }
-        out[names[0]] = measured(both, full[0], ONE_CLASS, detail)
-        out[names[1]] = measured(both - kept, full[0] - kept[0], ONE_CLASS, detail)
+        out[names[0]] = measured(both, full, ONE_CLASS, detail)
+        out[names[1]] = measured(both - kept, full - kept, ONE_CLASS, detail)
     return out

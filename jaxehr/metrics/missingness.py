@@ -249,7 +249,7 @@ def mask_auroc(config: MetricConfig = DEFAULT) -> Metric:
             chance = np.zeros((len(test), real.schema.num_classes))
             chance[:, np.asarray(model.classes_, int)] = model.predict_proba(test)
             areas.append(one_vs_rest(auroc, tested.label, chance, tested.patients))
-        return {name: measured(areas[0], areas[1][0], "one class only")}
+        return {name: measured(areas[0], areas[1], "one class only")}
 
     return Metric(run, "missingness", {name: definition}, sparse=True)
 

@@ -11,12 +11,20 @@ import numpy as np
 
 from jaxehr.core.cohort import Dataset, Feature, column_order, numeric_features
 from jaxehr.core.contracts import Value
-from jaxehr.metrics.resampling import Measure, Trial, mean_training, scores
+from jaxehr.metrics.resampling import (
+    FEW_PERSONS,
+    MIN_PERSONS,
+    Measure,
+    Trial,
+    fewest,
+    mean_training,
+    scores,
+)
 from jaxehr.metrics.views import MIN_PATIENTS
 
 AGE = re.compile(r"(?<![a-z])age(?![a-z])", re.IGNORECASE)
 MOST_DECADES = 12
-NO_GROUP = f"no group of {MIN_PATIENTS} hold-out patients in which the label varies"
+NO_GROUP = f"no group of {MIN_PATIENTS} hold-out patients, {MIN_PERSONS} of every class"
 
 
 class Group(NamedTuple):
@@ -143,6 +151,8 @@ def described(tested: Trial, group: Group, classes: int) -> dict[str, Any]:
         reason = f"fewer than {MIN_PATIENTS} hold-out patients"
     elif len(np.unique(label)) < 2:
         reason = "one class only"
+    elif not tested.drawn or fewest(label, tested.groups[group.chosen]) < MIN_PERSONS:
+        reason = FEW_PERSONS
     return {
         "group": group.name,
         "patients": len(label),

@@ -2,9 +2,10 @@
 
 Classifiers learn the label: three networks [cdmt2026, Sec. 5.1], a random forest
 [flexgen2024, Table 3] and a logistic regression [fiddle2020]. Each is trained once on
-synthetic and once on real patients, and one of a family on both; every number follows
-from what these models predict of real hold-out and of synthetic patients. Everything
-fitted, scaling and imputation included, is fitted on the side that trains.
+synthetic and once on real patients, and one of a family on both, all by as many steps;
+every number follows from what these models predict of real hold-out and of synthetic
+patients. Everything fitted, scaling and imputation included, is fitted on the side that
+trains.
 S trainings, n rows.
 """
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from jaxehr.core.cohort import Dataset, concatenate, take
 from jaxehr.core.contracts import Comparison, Metric, Value
-from jaxehr.metrics.classifiers import Rows, join
+from jaxehr.metrics.classifiers import Rows, join, with_steps_of
 from jaxehr.metrics.evaluate import DEFAULT, MetricConfig
 from jaxehr.metrics.fidelity import generator, undefined
 from jaxehr.metrics.learners import FOREST, LOGISTIC, Learner, network
@@ -123,8 +124,9 @@ def utility(family: Family, config: MetricConfig) -> Metric:
             return undefined(names, "a classifier diverged")
         rng = generator(key_draws)
         held = trial(rng, real.holdout, seeds, config.resamples)
-        tried = trial(rng, made, seeds, config.resamples)
-        tried = tried._replace(trainings=held.trainings)
+        tried = trial(rng, made, seeds, len(held.patients) - 1)
+        drawn = held.trainings[: len(tried.patients)]
+        tried = tried._replace(trainings=drawn)
         groups = groups_of_patients(*real)
         used = rows[0].shape[1]
         trained = sides[-1].rows.shape[1]  # on both, if any classifier is
@@ -207,7 +209,8 @@ def predict(
     for i, learner in enumerate(family.learners.values()):
         chosen = sides if i == family.augmented else sides[:2]
         key_one = jax.random.fold_in(key, i)
-        found.append(predict_sides(key_one, learner, classes, chosen, config))
+        full = sides[1].rows.shape[1]
+        found.append(predict_sides(key_one, learner, classes, chosen, config, full))
     stack = lambda side, test: np.stack([each[side][test] for each in found])
     both = [chances[0] for chances in found[family.augmented][2:]]
     return Predicted(stack(0, 0), stack(1, 0), stack(1, 1), np.asarray(both))
@@ -219,10 +222,12 @@ def predict_sides(
     classes: int,
     sides: list[Side],
     config: MetricConfig,
+    full: int,
 ) -> list[list[np.ndarray]]:
     """Chances [S, M, K] by side and test; every side starts from the same keys.
 
     Sides of one size train in one program, so that the seeds of both fill all devices.
+    All make as many optimiser steps as `config` says for `full` patients.
     """
     seeds, sizes = len(sides[0].rows), [side.rows.shape[1] for side in sides]
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(seeds))
@@ -233,7 +238,8 @@ def predict_sides(
         first = np.cumsum([0, *(len(sides[i].train.label) for i in alike)])
         rows = [sides[i].rows + start for i, start in zip(alike, first)]
         each = keys[np.arange(seeds * len(alike)) % seeds]
-        models = learner.fit(config, each, classes, table, np.concatenate(rows))
+        equal = with_steps_of(config, full, size)
+        models = learner.fit(equal, each, classes, table, np.concatenate(rows))
         for place, i in enumerate(alike):
             part = slice(place * seeds, (place + 1) * seeds)
             own = jax.tree.map(lambda leaf, part=part: leaf[part], models)

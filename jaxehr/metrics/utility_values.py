@@ -169,11 +169,11 @@ def areas(family: Family, config: MetricConfig, judged: Judged) -> dict[str, Val
             key: side[..., 0].mean(0).tolist()
             for key, side in zip(("per_seed", "per_seed_reference"), each)
         }
-        out[name] = measured(synthetic, real[0], ONE_CLASS, detail)
+        out[name] = measured(synthetic, real, ONE_CLASS, detail)
         loss = measured(real - synthetic, 0.0, ONE_CLASS)
         if area.measure is auroc:
-            detail = {"margin": config.margin, "verdict": verdict(loss, config.margin)}
-            loss = loss._replace(detail=detail)
+            said = {"margin": config.margin, "verdict": verdict(loss, config.margin)}
+            loss = loss._replace(detail=(loss.detail or {}) | said)
         out[f"{name}_loss"] = loss
     return out
 
@@ -193,18 +193,13 @@ def by_classifier(family: Family, found: np.ndarray) -> dict[str, float]:
 
 
 def reversed_area(family: Family, judged: Judged) -> Value:
-    """AUROC on synthetic patients; the detail holds the gap to the hold-out."""
+    """AUROC on synthetic patients; the reference is drawn apart, of the hold-out."""
     made, tested = judged.synthetic, judged.holdout
     found = scores(auroc, made, judged.predicted.reverse)
     draws = mean_training(made, found)
     real = mean_training(tested, scores(auroc, tested, judged.predicted.real))
-    gap = measured(draws - real, 0.0, ONE_CLASS)
-    detail = {
-        "per_classifier": by_classifier(family, found),
-        "above_reference": gap.value,
-        "above_reference_interval": [gap.low, gap.high],
-    }
-    return measured(draws, real[0], ONE_CLASS, detail)
+    detail = {"per_classifier": by_classifier(family, found)}
+    return measured(draws, real[: len(draws)], ONE_CLASS, detail)
 
 
 def error_of_chances(family: Family, judged: Judged) -> Value:
@@ -212,7 +207,7 @@ def error_of_chances(family: Family, judged: Judged) -> Value:
     tested, made = judged.holdout, judged.predicted
     synthetic, real = (scores(brier, tested, p) for p in (made.synthetic, made.real))
     detail = {"per_classifier": by_classifier(family, synthetic)}
-    reference = mean_training(tested, real)[0]
+    reference = mean_training(tested, real)
     return measured(mean_training(tested, synthetic), reference, ONE_CLASS, detail)
 
 
@@ -230,7 +225,7 @@ def calibration_slope(judged: Judged) -> Value:
         "reference_mean_chance": float(made.real[..., 1].mean()),
         "prevalence": float(np.mean(tested.label == 1)),
     }
-    return measured(slope, reference[0], NO_SLOPE, detail)
+    return measured(slope, reference, NO_SLOPE, detail)
 
 
 def recalibrated(tested: Trial, chance: np.ndarray) -> list[np.ndarray]:

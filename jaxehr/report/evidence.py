@@ -50,7 +50,7 @@ def utility(results: list[Result]) -> Section | None:
         "The same classifier is trained once on synthetic and once on real patients; "
         "both are tested on the same real hold-out patients. Loss: AUROC after real "
         "less AUROC after synthetic training. Non-inferior: the whole interval of the "
-        f"loss lies below {margin:g}; not shown: it reaches across.",
+        f"loss lies below {margin:g}; not shown: it reaches across, or there is none.",
     ]
     head = [
         "Classifier",

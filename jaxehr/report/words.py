@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxehr.core.cohort import Dataset, num_patients
-from jaxehr.core.contracts import Comparison, Definition, Result
+from jaxehr.core.contracts import Comparison, Definition, Result, Value
 from jaxehr.metrics.attacks import SIGNIFICANT
 from jaxehr.metrics.release import COPIES, DIAGNOSTICS
 from jaxehr.report.nature import nature
@@ -87,7 +87,7 @@ def _badness(result: Result, value: float) -> float:
 class Reading(NamedTuple):
     """How one number compares with real against real."""
 
-    mark: str  # "as real" | "differs" | "no reference" | "not defined"
+    mark: str  # "as real" | "differs" | "not shown" | "no reference" | "not defined"
     gap: str
     sentence: str
 
@@ -95,7 +95,8 @@ class Reading(NamedTuple):
 def read(result: Result) -> Reading:
     """Puts the number beside its reference; needs no threshold of our own.
 
-    "as real": no worse than real against real, or the reference lies in the interval.
+    "as real": no worse than real against real, or the interval of the difference holds
+    0. "not shown": worse, but too few patients were tested for an interval.
     """
     given = result.value
     value, reference = given.value, given.reference
@@ -108,11 +109,25 @@ def read(result: Result) -> Reading:
     gap = ("+" if value > reference else "") + number(value - reference) + ratio
     if _badness(result, value) <= _badness(result, reference):
         return Reading("as real", gap, "No worse than real against real.")
-    low, high = given.low, given.high
-    if low is not None and high is not None and low <= reference <= high:
-        text = "Real against real lies inside the interval: no clear difference."
+    if why := (given.detail or {}).get("no_interval"):
+        return Reading("not shown", gap, f"Worse, how surely is not known: {why}.")
+    low, high = difference_interval(given)
+    if low is not None and high is not None and low <= 0.0 <= high:
+        text = "The interval of the difference holds 0: it is not clear."
         return Reading("as real", gap, text)
     return Reading("differs", gap, sentence)
+
+
+def difference_interval(value: Value) -> list[float | None]:
+    """Ends of value - reference: of both together where the detail has them.
+
+    Tests on the same patients share most of their noise; the interval of the value
+    alone would be too wide for the difference, or too narrow where it lacks the
+    reference's.
+    """
+    detail, floor = value.detail or {}, value.reference or 0.0
+    ends = [None if end is None else end - floor for end in (value.low, value.high)]
+    return detail.get("above_reference_interval", ends)
 
 
 def _difference(
@@ -140,6 +155,7 @@ def count_readings(results: list[Result]) -> str:
         f"{marks.count('differs')} differ",
     ]
     for mark, words in (
+        ("not shown", "without an interval to tell"),
         ("no reference", "without a reference"),
         ("not defined", "not defined"),
     ):
@@ -166,10 +182,13 @@ def use_sentence(loss: Result) -> str:
         "not shown": "Not shown: that synthetic patients serve in place of real ones",
     }[detail["verdict"]]
     low, high = (change(end) for end in (loss.value.high, loss.value.low))
+    sure = f"95 % interval: {low} to {high}"
+    if why := detail.get("no_interval"):
+        sure = f"no interval: {why}"
     return (
         f"{shown}: after training on them, AUROC on real hold-out patients ({kind}) is "
-        f"{change(loss.value.value)} than after training on real ones (95 % interval: "
-        f"{low} to {high}; margin {number(detail['margin'])})."
+        f"{change(loss.value.value)} than after training on real ones ({sure}; "
+        f"margin {number(detail['margin'])})."
     )
 
 

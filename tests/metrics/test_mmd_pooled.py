@@ -9,10 +9,10 @@ from jaxehr.core.contracts import Comparison
 from jaxehr.metrics.evaluate import MetricConfig
 from jaxehr.metrics.mmd import (
     WIDTHS,
-    discrepancy,
     kernel_sums,
     median_distance,
     mmd_pooled,
+    pooled_gaps,
 )
 
 KEY = jax.random.key(0)
@@ -31,7 +31,8 @@ def test_unbiased_mmd_meets_the_closed_form_on_average():
     for _ in range(20):
         a, b = rng.normal(size=(2, n, dim))
         a[:, 0] += shift
-        found.append(discrepancy(a, b, width))
+        one, five = pooled_gaps(a, b, width)
+        found.append((one.unbiased, one.biased, five.biased))
     unbiased, biased, several = np.array(found).T
     error = unbiased.std(ddof=1) / np.sqrt(20)
     assert abs(unbiased.mean() - gaussian_mmd(shift, width, dim)) < 4 * error
@@ -54,7 +55,7 @@ def test_unbiased_mmd_meets_the_closed_form_on_average():
 def test_two_samples_of_one_law_are_at_distance_zero():
     rng = np.random.default_rng(1)
     found = [
-        discrepancy(*rng.normal(size=(2, 300, 3)), 1.5).unbiased for _ in range(40)
+        pooled_gaps(*rng.normal(size=(2, 300, 3)), 1.5)[0].unbiased for _ in range(40)
     ]
     error = np.std(found, ddof=1) / np.sqrt(40)
     assert abs(np.mean(found)) < 4 * error < gaussian_mmd(0.2, 1.5, 3)
@@ -64,19 +65,31 @@ def test_kernel_sums_and_median_are_the_double_loop():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 15, 4))
     distance = np.linalg.norm(a[:, None] - b[None], axis=-1)
-    for width, found in zip(WIDTHS, kernel_sums(a, b, 1.3), strict=True):
-        kernel = np.exp(-(distance**2) / (2 * (1.3 * width) ** 2))
-        np.testing.assert_allclose(found, kernel.sum(), rtol=1e-10)
+    five = [np.exp(-(distance**2) / (2 * (1.3 * width) ** 2)) for width in WIDTHS]
+    kernels = five[WIDTHS.index(1.0)], np.sum(five, axis=0)
+    for kernel, found in zip(kernels, kernel_sums(a, b, 1.3), strict=True):
+        np.testing.assert_allclose(found.rows, kernel.mean(1), rtol=1e-10)
+        np.testing.assert_allclose(found.columns, kernel.mean(0), rtol=1e-10)
+        np.testing.assert_allclose(found.mean, kernel.mean(), rtol=1e-10)
+        centred = kernel - kernel.mean(1)[:, None] - kernel.mean(0) + kernel.mean()
+        np.testing.assert_allclose(found.square, (centred**2).mean(), rtol=1e-10)
+    within = kernel_sums(a, a, 1.3)[0]
+    gaps = np.linalg.norm(a[:, None] - a[None], axis=-1)
+    kernel, pairs = np.exp(-(gaps**2) / (2 * 1.3**2)), ~np.eye(15, dtype=bool)
+    centred = kernel - kernel.mean(1)[:, None] - kernel.mean(0) + kernel.mean()
+    np.testing.assert_allclose(within.mean, kernel[pairs].mean(), rtol=1e-10)
+    np.testing.assert_allclose(within.square, (centred[pairs] ** 2).mean(), rtol=1e-10)
     pairs = [np.linalg.norm(a[i] - a[j]) for i in range(15) for j in range(i)]
     middle = np.sort(pairs)[[52, 52]]  # 105 pairs
     np.testing.assert_allclose(median_distance(a), middle.mean(), rtol=1e-10)
 
 
 def test_bounds_and_ends():
-    far = discrepancy(np.zeros((50, 2)), np.full((50, 2), 1e6), 1.0)
-    np.testing.assert_allclose(far, (2.0, 2.0, 10.0))
+    one, five = pooled_gaps(np.zeros((50, 2)), np.full((50, 2), 1e6), 1.0)
+    found = one.unbiased, one.biased, five.biased
+    np.testing.assert_allclose(found, (2.0, 2.0, 10.0))
     a = np.random.default_rng(0).normal(size=(50, 2))
-    same = discrepancy(a, a[::-1], 1.0)
+    same, _ = pooled_gaps(a, a[::-1], 1.0)
     np.testing.assert_allclose(same.biased, 0.0, atol=1e-12)
     assert same.unbiased < 0  # pairs of one patient with himself do not count within
 

@@ -6,6 +6,8 @@ from builders import simulate
 from sklearn.metrics import roc_auc_score
 
 from jaxehr.metrics.resampling import (
+    FEW_PERSONS,
+    MIN_PERSONS,
     Trial,
     auroc,
     draw_persons,
@@ -115,6 +117,26 @@ def test_values_that_are_no_number_carry_the_reason():
     assert measured(np.array([np.nan, 1.0]), 0.5, "why").reason == "why"
     value = measured(np.array([0.5, np.nan]), float("nan"), "why")
     assert (value.value, value.reference, value.low) == (0.5, None, None)
+
+
+def test_of_few_persons_of_a_class_there_are_no_draws_and_no_interval():
+    """As the draws would hold the same few; with one person 80 % of intervals miss."""
+    data = simulate(0, 60)
+    for events, drawn in ((1, False), (MIN_PERSONS - 1, False), (MIN_PERSONS, True)):
+        label = (np.arange(60) < events).astype(int)
+        few = data._replace(cohort=data.cohort._replace(label=label))
+        tested = trial(RNG, few, 1, 20)
+        assert tested.drawn == drawn
+        chance = predictions(RNG, label + RNG.normal(size=60), 1, 1.0)
+        area = mean_training(tested, scores(auroc, tested, chance))
+        value = measured(area, 0.5, "why", {"rows": 60})
+        assert 0 < value.value <= 1
+        assert (value.low is None) == (not drawn)
+        why = {} if drawn else {"no_interval": FEW_PERSONS}
+        assert value.detail == {"rows": 60} | why
+    # ten stays of five persons
+    two = few._replace(groups=np.arange(60) // 2)
+    assert not trial(RNG, two, 1, 20).drawn
 
 
 def test_a_part_of_a_trial_keeps_its_draws():

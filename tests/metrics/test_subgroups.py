@@ -7,7 +7,7 @@ from builders import compared, schema, simulate
 
 from jaxehr.core.cohort import Feature
 from jaxehr.metrics.evaluate import MetricConfig
-from jaxehr.metrics.resampling import auroc, trial
+from jaxehr.metrics.resampling import FEW_PERSONS, MIN_PERSONS, auroc, trial
 from jaxehr.metrics.subgroups import (
     NO_GROUP,
     Group,
@@ -98,9 +98,11 @@ def test_no_group_and_one_class():
     found = utility_logistic(SMALL).run(KEY, compared(simulate(3, 60, law), count=60))
     assert found["logistic_subgroup_loss"].reason == NO_GROUP
     tested = trial(np.random.default_rng(0), simulate(0, 200), 1, 10)
+    few = (tested.label == 0) | (np.cumsum(tested.label == 1) < MIN_PERSONS)
     groups = [
         Group("one", tested.label == 1, np.zeros(60, int)),
         Group("all", np.ones(200, bool), np.zeros(3, int)),
+        Group("few", few, np.zeros(3, int)),
     ]
     chance = np.random.default_rng(1).dirichlet([1, 1], (1, 1, 200))
     lines = largest_loss(auroc, tested, (chance, chance), groups).detail["groups"]
@@ -108,6 +110,7 @@ def test_no_group_and_one_class():
     assert lines[0]["prevalence"] == 1.0
     assert lines[0]["synthetic_prevalence"] == 0.0
     assert lines[1]["synthetic_prevalence"] is None  # of three patients
+    assert lines[2]["reason"] == FEW_PERSONS
     assert lines[1]["loss"] == lines[1]["low"] == lines[1]["high"] == 0.0
 
 

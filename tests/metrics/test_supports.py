@@ -10,13 +10,29 @@ from jaxehr.metrics.evaluate import MetricConfig
 from jaxehr.metrics.supports import (
     agreement,
     alpha_precision,
-    covered_levels,
-    typical_levels,
+    draws,
+    from_centres,
 )
+from jaxehr.metrics.supports import covered_levels as covered
+from jaxehr.metrics.supports import typical_levels as typical
 
 KEY = jax.random.key(0)
 SMALL = MetricConfig(resamples=20)
 GRID = np.linspace(0, 1, 20_001)
+
+
+def once(levels, real, made):
+    """Of the patients as they are."""
+    drawn = draws(np.random.default_rng(0), len(real), len(made), 0)
+    return levels(real, made, drawn)[0]
+
+
+def typical_levels(real, made):
+    return once(typical, real, made)
+
+
+def covered_levels(real, made):
+    return once(covered, real, made)
 
 
 def on_a_grid(levels):
@@ -48,6 +64,27 @@ def test_levels_by_hand():
         level = ((outer < outer[near]).sum() + 0.5) / 50
         expected.append(level if far(y, row)[near] <= reach else 1.0)
     np.testing.assert_allclose(covered_levels(x, y), expected)
+
+
+def test_levels_of_a_draw_are_those_of_the_patients_drawn():
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(60, 3)), 0.3 + rng.normal(size=(50, 3))
+    drawn = draws(rng, 60, 50, 2)
+    own, made = (rows[2] for rows in drawn)
+    found = typical(x, y, drawn)
+    np.testing.assert_allclose(found[2], typical_levels(x[own], y[made]))
+    far = from_centres(x, x.mean(0)[None])[0]
+    np.testing.assert_allclose(far, np.linalg.norm(x - x.mean(0), axis=1))
+    # the nearest of those drawn; the radii are those of all
+    expected, outer = [], np.linalg.norm(y - y[made].mean(0), axis=1)
+    for row in own:
+        reach = np.sort(np.linalg.norm(x - x[row], axis=1))[NEIGHBOURS]
+        apart = np.linalg.norm(y - x[row], axis=1)
+        near = made[apart[made].argmin()]
+        below, equal = (outer[made] < outer[near]), np.isclose(outer[made], outer[near])
+        level = (below & ~equal).sum() + equal.sum() / 2
+        expected.append(level / 50 if apart[near] <= reach else 1.0)
+    np.testing.assert_allclose(covered(x, y, drawn)[2], expected)
 
 
 def test_too_narrow_too_wide_and_collapsed_patients():

@@ -15,12 +15,17 @@ from jaxehr.core.cohort import take
 from jaxehr.core.contracts import Comparison, Value
 from jaxehr.metrics.evaluate import MetricConfig, comparison, run_metrics
 from jaxehr.metrics.fidelity import generator
+from jaxehr.metrics.learners import Learner
+from jaxehr.metrics.resampling import FEW_PERSONS
+from jaxehr.metrics.subgroups import NO_GROUP
 from jaxehr.metrics.utility import (
     below,
     networks,
     picks,
+    pooled_family,
     see_pooled,
     tstr,
+    utility,
     utility_forest,
     utility_logistic,
 )
@@ -70,6 +75,8 @@ def test_the_numbers_are_scikit_learns(name):
     for number in ("auroc", "aupr"):
         value, lost = found[f"{name}_{number}"], found[f"{name}_{number}_loss"]
         np.testing.assert_allclose(lost.value, value.reference - value.value)
+        paired = value.detail["above_reference_interval"]
+        np.testing.assert_allclose(paired, (-lost.high, -lost.low))
         assert lost.low < lost.value < lost.high
     slope = found[f"{name}_slope"]
     assert slope.low < slope.value < slope.high
@@ -145,6 +152,26 @@ def test_added_patients_help_where_real_ones_are_few():
     np.testing.assert_allclose(both - alone, found.value)
     text = utility_logistic(config).names["logistic_gain"].text
     assert "10 times as many" in text
+
+
+def test_all_sides_train_by_the_steps_of_the_real_one():
+    """Else more patients would be better patients; passes by how many there are."""
+    passes = {}
+
+    def fit(config, keys, classes, table, rows):
+        passes[rows.shape[1]] = config.epochs
+        return rows
+
+    chance = lambda classes, models, table, rows: np.ones((*rows.shape, classes))
+    family = pooled_family("fake", "nothing", Learner(fit, chance))
+    config = dataclasses.replace(SMALL, epochs=12, batch_size=50)
+    real = compared(simulate(3, 600), count=200)
+    utility(family, config).run(KEY, real)
+    # 180, 540 and 360 train: 3, 10 and 7 steps a pass
+    assert passes == {200: 12, 600: 4, 400: 5}
+    made = utility(family, config).run(KEY, real._replace(synthetic=real.train))
+    assert passes[200] == 12
+    assert made["fake_auroc"].value == made["fake_auroc"].reference
 
 
 def test_networks_learn_from_real_patients_but_not_from_flipped_ones():
@@ -240,6 +267,29 @@ def test_verdicts():
     )
     with pytest.raises(InputError, match="margin must be positive, got 0"):
         MetricConfig(margin=0.0)
+
+
+def few_ill(data, ill):
+    """Patients of whom `ill` alone are of class 1."""
+    rows = np.flatnonzero(data.cohort.label)[:ill]
+    return with_label(data, np.isin(np.arange(len(data.ids)), rows).astype(int))
+
+
+def test_few_hold_out_patients_of_a_class_give_numbers_but_nothing_is_shown():
+    real = compared(simulate(3, 200), count=200)
+    held = real._replace(holdout=few_ill(real.holdout, 9))
+    found = utility_logistic(SMALL).run(KEY, held)
+    lost = found["logistic_auroc_loss"]
+    assert lost.detail["verdict"] == "not shown"
+    assert lost.detail["no_interval"] == FEW_PERSONS
+    assert found.pop("logistic_subgroup_loss").reason == NO_GROUP
+    for value in found.values():
+        assert value.value is not None
+        assert value.low is value.high is None
+    made = real._replace(synthetic=few_ill(real.synthetic, 9))
+    found = utility_logistic(SMALL).run(KEY, made)
+    assert found["logistic_trts"].low is None
+    assert found["logistic_auroc"].low is not None
 
 
 def test_both_sides_one_below_the_other():

@@ -282,3 +282,10 @@ def test_the_verdict_in_words(verdict, said):
     assert "0.02 higher than after training on real ones" in first
     assert "margin 0.03" in first
     assert "0.02 lower to 0.01 higher" in first
+
+
+def test_a_verdict_without_an_interval_says_why():
+    loss = loss_result("tstr_mean_loss", 0.01, "not shown", None, None)
+    loss.value.detail["no_interval"] = "few were tested"
+    (said, _) = words.verdict([loss])
+    assert "(no interval: few were tested; margin 0.03)" in said

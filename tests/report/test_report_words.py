@@ -7,9 +7,9 @@ from jaxehr.core.contracts import Definition, Result, Value
 from jaxehr.report import provenance, words
 
 
-def reading(direction, ideal, *numbers, reason=""):
+def reading(direction, ideal, *numbers, reason="", **detail):
     definition = Definition("title", "text", direction, ideal)
-    value = Value(*numbers)._replace(reason=reason)
+    value = Value(*numbers)._replace(reason=reason, detail=detail)
     return words.read(Result("name", "group", definition, value))
 
 
@@ -31,6 +31,31 @@ def reading(direction, ideal, *numbers, reason=""):
 )
 def test_mark_follows_the_reference(direction, ideal, numbers, mark):
     assert reading(direction, ideal, *numbers).mark == mark
+
+
+@pytest.mark.parametrize(
+    ("paired", "mark"),
+    [([-0.02, 0.0], "as real"), ([-0.03, -0.01], "differs"), ([None, None], "differs")],
+)
+def test_the_interval_of_the_difference_decides_where_there_is_one(paired, mark):
+    for ends in ((0.6, 0.9), (0.69, 0.71)):  # of the value alone
+        found = reading(
+            "higher", 1.0, 0.7, 0.72, *ends, above_reference_interval=paired
+        )
+        assert found.mark == mark
+
+
+def test_without_an_interval_for_want_of_patients_nothing_is_shown():
+    why = {"no_interval": "few were tested"}
+    found = reading("higher", 1.0, 0.7, 0.72, **why)
+    assert found.mark == "not shown"
+    assert "few were tested" in found.sentence
+    assert reading("higher", 1.0, 0.73, 0.72, **why).mark == "as real"
+    definition = Definition("title", "text", "higher", 1.0)
+    result = Result("name", "group", definition, Value(0.7, 0.72, detail=why))
+    assert words.count_readings([result]).endswith(
+        "0 differ, 1 without an interval to tell."
+    )
 
 
 def test_difference_is_said_in_the_metrics_own_terms():

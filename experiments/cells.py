@@ -21,7 +21,7 @@ Found = list[dict[str, Any]]
 SETTINGS, CELLS = "settings.json", "cells.jsonl"
 # Numbers of the code, which are settings too: cells of other code are not continued.
 CODE = {
-    "model_code": 2,  # raise it when a change moves what a training makes
+    "model_code": 3,  # raise it when a change moves what a training makes
     "metric_code": 3,  # or what is drawn from a training, or what a metric says
 }
 FIRST = dict.fromkeys(CODE, 1)  # of what was made before there were numbers

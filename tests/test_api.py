@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from small_runs import CONFIG, SAMPLING, people
+from small_runs import CONFIG, SAMPLING, other_people, people
 
 import jaxehr
 from jaxehr.core.cohort import num_patients, take
@@ -213,6 +213,41 @@ def test_a_seed_that_jax_would_wrap_is_refused(seed, tmp_path):
         with pytest.raises(jaxehr.InputError, match=rf"seed must lie in .* got {seed}"):
             call()
     assert not list(tmp_path.iterdir())
+
+
+def test_an_observed_nan_is_refused_wherever_data_come_in(data, tmp_path):
+    """It would falsify metrics, attacks and parameters."""
+    table = data.cohort.temporal
+    row = int(np.flatnonzero(table.observed[:, 0, 0])[0])
+    numeric = table.numeric.copy()
+    numeric[row, 0, 0] = np.nan
+    broken = data.cohort._replace(temporal=table._replace(numeric=numeric))
+    bad = data._replace(cohort=broken)
+    model = jaxehr.make("flexgen", data.schema)
+    calls = [
+        lambda: jaxehr.train("cdmt", bad, tmp_path / "run", CONFIG),
+        lambda: jaxehr.evaluate(data, bad),
+        lambda: jaxehr.audit(data, other_people(7), bad),
+        lambda: jaxehr.save_cohort(bad, tmp_path / "cohort"),
+        lambda: model.fit(None, broken),
+        lambda: model.fit(None, data.cohort, valid=broken),
+        lambda: model.impute(None, None, broken),
+    ]
+    for call in calls:
+        text = f"'vital_0': observed values .* got nan in row {row}, step 0"
+        with pytest.raises(jaxehr.InputError, match=text):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_stands_beside_a_gap_changes_no_number(data):
+    table = data.cohort.temporal
+    seen = table.observed[..., : table.numeric.shape[-1]]
+    dirty = table._replace(numeric=np.where(seen, table.numeric, np.nan))
+    made = data._replace(cohort=data.cohort._replace(temporal=dirty))
+    made = made._replace(ids=data.ids + 1000, groups=data.ids + 1000)
+    found = jaxehr.evaluate(data, made, other_people(7), metrics=["copies"])
+    assert found.value("exact_copies") == 1.0
 
 
 def test_read_tables_takes_the_options_as_keywords(tmp_path):

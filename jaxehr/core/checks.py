@@ -8,6 +8,12 @@ from collections.abc import Iterable
 from typing import Any
 
 LARGEST_SEED = 2**32 - 1
+KINDS = {  # of NumPy dtypes, in words
+    "b": "Booleans",
+    "iu": "integers",
+    "fiu": "numbers",
+    "iuU": "integers or text",
+}
 
 
 class InputError(ValueError):
@@ -38,3 +44,27 @@ def within(name: str, value: float, low: float, high: float) -> None:
 def check_seed(seed: int) -> None:
     """Raises unless `seed` is one that JAX and NumPy take unchanged."""
     within("seed", seed, 0, LARGEST_SEED)
+
+
+def check_type(what: str, value: Any, kind: type) -> None:
+    """Raises unless `value` is a `kind`."""
+    if not isinstance(value, kind):
+        raise InputError(
+            f"{what}: must be a {kind.__name__}, got {type(value).__name__}."
+        )
+
+
+def check_array(
+    what: str, value: Any, shape: tuple[int | None, ...], kinds: str
+) -> None:
+    """Raises unless `value` is an array of this shape (None = any size) whose dtype is
+    of one of these kinds: a key of `KINDS`."""
+    sizes = ", ".join("N" if size is None else str(size) for size in shape)
+    wanted = f"{what}: must be an array [{sizes}] of {KINDS[kinds]}"
+    if not (hasattr(value, "shape") and hasattr(value, "dtype")):
+        raise InputError(f"{wanted}, got {type(value).__name__}.")
+    fits = len(value.shape) == len(shape) and all(
+        size is None or size == found for size, found in zip(shape, value.shape)
+    )
+    if not fits or value.dtype.kind not in kinds:
+        raise InputError(f"{wanted}, got {value.dtype} {list(value.shape)}.")

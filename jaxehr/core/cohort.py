@@ -268,6 +268,11 @@ def make_cohort(
     )
 
 
+def cleared(cohort: Cohort) -> Cohort:
+    """The cohort with 0 beside what is missing and in the padding."""
+    return make_cohort(cohort.static, cohort.temporal, cohort.length, cohort.label)
+
+
 def clear_missing(table: Table) -> Table:
     """Sets what is not observed to 0, so that equal cohorts have equal arrays."""
     count = table.numeric.shape[-1]

@@ -2,8 +2,11 @@
 
 from typing import Any, NamedTuple
 
-from jaxehr.core.cohort import Schema
+import jax
+
+from jaxehr.core.cohort import Cohort, Schema
 from jaxehr.core.contracts import GenerativeModel, Params
+from jaxehr.data.dataset_checks import check_cohort
 from jaxehr.registry import find, model_entry
 
 
@@ -22,5 +25,25 @@ class Run(NamedTuple):
 
 
 def make(name: str, schema: Schema, config: Any = None) -> GenerativeModel:
-    """The generative model `name` for cohorts of `schema`."""
-    return find(model_entry(name).factory)(schema, config)
+    """The generative model `name` for cohorts of `schema`.
+
+    Its `fit` and `impute` refuse cohorts that do not fit the schema (InputError).
+    """
+    model = find(model_entry(name).factory)(schema, config)
+
+    def fit(
+        key: jax.Array, cohort: Cohort, *, valid: Cohort | None = None, **options: Any
+    ) -> Params:
+        check_cohort(schema, cohort)
+        if valid is not None:
+            check_cohort(schema, valid, "the people who validate")
+        return model.fit(key, cohort, valid=valid, **options)
+
+    def impute(
+        key: jax.Array, params: Params, cohort: Cohort, **options: Any
+    ) -> Cohort:
+        assert model.impute is not None
+        check_cohort(schema, cohort)
+        return model.impute(key, params, cohort, **options)
+
+    return model._replace(fit=fit, impute=model.impute and impute)

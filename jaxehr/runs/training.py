@@ -15,6 +15,7 @@ from jaxehr.core.cohort import Dataset, Schema, num_patients, take
 from jaxehr.core.configs import from_dict, to_dict
 from jaxehr.core.contracts import Callback, GenerativeModel
 from jaxehr.core.files import PathLike
+from jaxehr.data.dataset_checks import check_dataset
 from jaxehr.data.discretize import check_holdout
 from jaxehr.data.missing import drop_modalities
 from jaxehr.data.schema_json import schema_to_json
@@ -66,7 +67,8 @@ def train_run(
     whose modality is hidden, for experiments. Of `Shards` only `memory` bytes are held.
 
     Raises:
-      InputError: `out` holds another run or no run; a model needs all in memory.
+      InputError: the data do not fit their schema; `out` holds another run or no run;
+        a model needs all in memory.
       Stopped: the user stopped; the same call goes on.
     """
     check_seed(seed)
@@ -75,6 +77,7 @@ def train_run(
         refuse_shards(name, data, config, drop)
         people = sharded_learners(data, holdout_fraction, folder, memory)
     else:
+        check_dataset(data)
         people = learners(data, *to_learn_from(data, holdout_fraction, drop, seed))
     config, asked = settle(folder, name, config, people.learn, data.schema)
     info = describe(name, data, config, seed, holdout_fraction)

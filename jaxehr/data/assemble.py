@@ -323,6 +323,8 @@ def static_rows(data: Dataset) -> pa.Table:
     static = {schema.id: ids}
     if schema.group:
         static[schema.group] = pa.array(data.groups)
+    else:
+        refuse_persons(data)
     static |= write_features(schema.static, cohort.static)
     if schema.label:
         known = np.ones(len(ids), bool)
@@ -330,6 +332,17 @@ def static_rows(data: Dataset) -> pa.Table:
             schema.label.dtype, schema.label.classes, np.asarray(cohort.label), known
         )
     return pa.table(static)
+
+
+def refuse_persons(data: Dataset) -> None:
+    """Raises InputError where persons would be lost for want of a column."""
+    others = int(np.sum(data.groups != data.ids))
+    if others:
+        raise InputError(
+            f"cohort: the groups of {others} stay(s) are not their ids, but the schema "
+            "names no column for them; give it one, e.g. "
+            "data._replace(schema=data.schema.replace(group='person'))."
+        )
 
 
 def temporal_rows(data: Dataset) -> pa.Table:

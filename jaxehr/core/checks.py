@@ -4,6 +4,7 @@ The message says where, what is allowed, what came, how many, and what to do. Th
 command line prints it as one line and exits with code 2.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +14,7 @@ KINDS = {  # of NumPy dtypes, in words
     "iu": "integers",
     "fiu": "numbers",
     "iuU": "integers or text",
+    "biuf": "whole numbers",
 }
 
 
@@ -59,7 +61,7 @@ def check_array(
 ) -> None:
     """Raises unless `value` is an array of this shape (None = any size) whose dtype is
     of one of these kinds: a key of `KINDS`."""
-    sizes = ", ".join("N" if size is None else str(size) for size in shape)
+    sizes = ", ".join("any" if size is None else str(size) for size in shape)
     wanted = f"{what}: must be an array [{sizes}] of {KINDS[kinds]}"
     if not (hasattr(value, "shape") and hasattr(value, "dtype")):
         raise InputError(f"{wanted}, got {type(value).__name__}.")
@@ -68,3 +70,19 @@ def check_array(
     )
     if not fits or value.dtype.kind not in kinds:
         raise InputError(f"{wanted}, got {value.dtype} {list(value.shape)}.")
+
+
+def refuse_cells(
+    where: str, rule: str, bad: Any, values: Any, advice: str = ""
+) -> None:
+    """Raises with the first of the bad cells, arrays [N] or [N, T], if any."""
+    if not bad.any():
+        return
+    cell = int(bad.argmax())
+    row, step = divmod(cell, math.prod(bad.shape[1:]))
+    place = f"row {row}, step {step}" if bad.ndim > 1 else f"row {row}"
+    tail = f" {advice}" if advice else ""
+    raise InputError(
+        f"{where}: {rule}, got {values.reshape(-1)[cell].item()!r:.40} in {place} "
+        f"(counted from 0); {bad.sum()} of {bad.size} are bad.{tail}"
+    )

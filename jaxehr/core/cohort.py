@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from jaxehr.core import sparse
-from jaxehr.core.checks import InputError, known
+from jaxehr.core.checks import InputError, check_array, known, refuse_cells
 from jaxehr.core.rule_checks import check_rules
 from jaxehr.core.rules import Column, Rule
 from jaxehr.core.sparse import SparseTable
@@ -249,8 +249,17 @@ def make_cohort(
     Args:
       static: [N, ...] table; temporal: [N, steps, ...] table; a sparse one stays so.
       length: Int [N] valid steps; label: Int [N] codes.
+
+    Raises:
+      InputError: shapes that do not agree; a length, a label or an observed code that
+        is no whole number, or out of range.
     """
-    length = np.asarray(length, np.int32)
+    count = np.size(length)
+    check_leaves("static", static, (count,))
+    if not isinstance(temporal, SparseTable):
+        check_leaves("temporal", temporal, (count, None))
+    length = whole_numbers("length", length, count, num_steps(temporal))
+    label = whole_numbers("label", label, count, np.iinfo(np.int32).max)
     if isinstance(temporal, SparseTable):
         temporal = sparse.cut(temporal, length)
     else:
@@ -264,8 +273,33 @@ def make_cohort(
         np.asarray(static.observed).any(-1),
         length > 0,
         length,
-        np.asarray(label, np.int32),
+        label,
     )
+
+
+def whole_numbers(name: str, values: Any, count: int, most: int) -> np.ndarray:
+    """The numbers as int32 [count]; refused where that would change one."""
+    values = np.asarray(values)
+    check_array(name, values, (count,), "biuf")
+    fits = (values >= 0) & (values <= most) & (values == np.rint(values))
+    refuse_cells(name, f"must be whole and lie in [0, {most}]", ~fits, values)
+    return values.astype(np.int32)
+
+
+def check_leaves(where: str, table: Table, shape: tuple[int | None, ...]) -> None:
+    """Raises unless the arrays of a table are of one shape, and its codes whole."""
+    for name, kinds in (("observed", "b"), ("numeric", "fiu"), ("codes", "biuf")):
+        check_array(f"{where}: {name}", getattr(table, name), (*shape, None), kinds)
+    numbers, codes = table.numeric.shape[-1], np.asarray(table.codes)
+    found, wanted = numbers + codes.shape[-1], table.observed.shape[-1]
+    if found != wanted:
+        raise InputError(
+            f"{where}: numeric and codes have {found} columns, but observed {wanted}."
+        )
+    if codes.dtype.kind == "f":
+        for at, column in enumerate(np.moveaxis(codes, -1, 0)):
+            broken = table.observed[..., numbers + at] & (column != np.rint(column))
+            refuse_cells(f"{where}: codes", "must be whole", broken, column)
 
 
 def cleared(cohort: Cohort) -> Cohort:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxehr.core.checks import InputError, check_array, check_type
+from jaxehr.core.checks import InputError, check_array, check_type, refuse_cells
 from jaxehr.core.cohort import (
     Cohort,
     Dataset,
@@ -23,7 +23,7 @@ from jaxehr.core.cohort import (
 )
 from jaxehr.core.sparse import SparseTable, is_sound
 from jaxehr.data.assemble import fitting
-from jaxehr.data.columns import bounds, text
+from jaxehr.data.columns import bounds
 
 MARK = "Mark a missing value in `observed`."
 BUILD = "Build cohorts with `jaxehr.core.cohort.make_cohort`."
@@ -50,7 +50,7 @@ def check_dataset(data: Any, where: str = "the cohort") -> None:
     again = np.ones(count, bool)
     again[first] = False
     advice = "What stays of one person share stands in `groups`."
-    refuse(f"{where}: ids", "every stay has its own", again, data.ids, advice)
+    refuse_cells(f"{where}: ids", "every stay has its own", again, data.ids, advice)
 
 
 def check_cohort(schema: Any, cohort: Any, where: str = "the cohort") -> None:
@@ -70,9 +70,9 @@ def check_cohort(schema: Any, cohort: Any, where: str = "the cohort") -> None:
     label, length = np.asarray(cohort.label), np.asarray(cohort.length)
     classes = max(schema.num_classes, 1)
     rule = f"codes of classes must lie in [0, {classes})"
-    refuse(f"{where}: label", rule, outside(label, classes), label, LEAVE_OUT)
+    refuse_cells(f"{where}: label", rule, outside(label, classes), label, LEAVE_OUT)
     rule = f"lengths must lie in [0, {shape[1]}]"
-    refuse(f"{where}: length", rule, outside(length, shape[1] + 1), length)
+    refuse_cells(f"{where}: length", rule, outside(length, shape[1] + 1), length)
     check_table(f"{where}: static", schema.static, cohort.static, shape[:1])
     there = np.asarray(cohort.static.observed).any(-1)
     place = f"{where}: temporal"
@@ -82,11 +82,11 @@ def check_cohort(schema: Any, cohort: Any, where: str = "the cohort") -> None:
         check_table(place, schema.temporal, cohort.temporal, shape)
         seen = np.asarray(cohort.temporal.observed).any(-1)
         late = np.asarray(seen & ~valid_steps(cohort))
-        refuse(place, "nothing is observed from `length` on", late, late, BUILD)
+        refuse_cells(place, "nothing is observed from `length` on", late, late, BUILD)
     for name, true in (("has_static", there), ("has_temporal", length > 0)):
         found = np.asarray(getattr(cohort, name))
         rule = "a part is there when something is observed, or a step"
-        refuse(f"{where}: {name}", rule, found != true, found, BUILD)
+        refuse_cells(f"{where}: {name}", rule, found != true, found, BUILD)
 
 
 def check_table(
@@ -167,20 +167,4 @@ def refuse_column(
     if bad.any():
         at = int(np.argmax(bad.reshape(-1, len(features)).any(0)))
         place, rule = f"{where} column {features[at].name!r}", allowed(features[at])
-        refuse(place, rule, bad[..., at], values[..., at], MARK)
-
-
-def refuse(
-    where: str, rule: str, bad: np.ndarray, values: np.ndarray, advice: str = ""
-) -> None:
-    """Raises with the first of the bad cells [N] or [N, T], if any."""
-    if not bad.any():
-        return
-    row, *steps = np.argwhere(bad)[0].tolist()
-    value = text(values[(row, *steps)].item())
-    step = f", step {steps[0]}" if steps else ""
-    tail = f" {advice}" if advice else ""
-    raise InputError(
-        f"{where}: {rule}, got {value} in row {row}{step} "
-        f"(counted from 0); {np.count_nonzero(bad)} of {bad.size} are bad.{tail}"
-    )
+        refuse_cells(place, rule, bad[..., at], values[..., at], MARK)

@@ -40,8 +40,7 @@ FREE = (*LIMITS, "schema.rules")
 
 @contextmanager
 def opened(folder: pathlib.Path, info: dict[str, Any]) -> Iterator[None]:
-    """Opens the folder; a refusal, or a loss that is not finite, before the first
-    checkpoint removes what it made."""
+    """Opens the folder; a failure before the first checkpoint removes what it made."""
     missing = [f for f in (folder, *folder.parents) if not f.exists() and leads()]
     new = not (folder / RUN_FILE).exists() and leads()
     ours = False  # only what this call wrote is removed
@@ -54,7 +53,7 @@ def opened(folder: pathlib.Path, info: dict[str, Any]) -> Iterator[None]:
             )
         ours = new
         yield
-    except (InputError, FloatingPointError):
+    except Exception:
         saved = (folder / CHECKPOINTS).rglob("*")
         if ours and not any(path.name.isdigit() for path in saved):
             for name in (RUN_FILE, METRICS):

@@ -127,6 +127,57 @@ def test_make_cohort_clears_padding_and_missing():
     assert not made.has_static[0]
 
 
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"label": [0, 1, 0, 1, 0.7]}, r"label: .* whole .* got 0.7 in row 4"),
+        ({"label": [0, 1, 0, 1, -1]}, r"label: .* got -1 in row 4"),
+        (
+            {"label": [0, 1, 0, 1, np.nan]},
+            r"label: .* got nan in row 4",
+        ),
+        ({"label": list("01010")}, r"label: must be an array \[5\] of whole numbers"),
+        ({"label": [0, 1]}, r"label: must be an array \[5\] .* got int64 \[2\]"),
+        ({"length": [0, 1, 2, 3, 4]}, r"length: .* in \[0, 3\], got 4 in row 4"),
+        ({"length": [0, 1, 2, 3, 0.5]}, r"length: .* whole .* got 0.5 in row 4"),
+        (
+            {"length": [[3]] * 5},
+            r"length: must be an array \[5\] .* got int64 \[5, 1\]",
+        ),
+        (
+            {"static": table(0, 5)._replace(codes=np.full((5, 2), 0.5))},
+            r"codes: must be whole, got 0.5 in row \d",
+        ),
+        (
+            {"static": table(0, 4)},
+            r"static: observed: must be an array \[5, any\] .* got bool \[4, 4\]",
+        ),
+        (
+            {"static": Table([[0.0]] * 5, [[0]] * 5, [[True, True]] * 5)},
+            r"static: observed: must be an array .* got list",
+        ),
+        (
+            {"temporal": table(0, 5)},
+            r"temporal: observed: must be an array .* got bool \[5, 4\]",
+        ),
+        (
+            {"temporal": table(0, 5, 3)._replace(codes=np.zeros((5, 3, 1), int))},
+            r"temporal: .* 3 columns, but observed 4",
+        ),
+    ],
+)
+def test_make_cohort_refuses_what_it_would_have_to_cut(fields, match):
+    parts = {
+        "static": table(0, 5),
+        "temporal": table(0, 5, 3),
+        "length": [0, 1, 2, 3, 3],
+        "label": np.zeros(5),  # whole numbers of any dtype are taken
+    }
+    assert num_patients(make_cohort(**parts)) == 5
+    with pytest.raises(InputError, match=match):
+        make_cohort(**(parts | fields))
+
+
 def test_valid_steps_by_hand():
     made = cohort()._replace(length=np.array([0, 1, 2, 3, 3]))
     assert valid_steps(made).tolist() == [

@@ -124,7 +124,7 @@ def put(name, at, value):
         (lambda: put("label", 5, 2), r"label: .* \[0, 2\), got 2 in row 5"),
         (
             lambda: people().cohort._replace(label=np.full(60, 0.5)),
-            r"label: must be an array \[N\] of integers, got float64 \[60\]",
+            r"label: must be an array \[any\] of integers, got float64 \[60\]",
         ),
         (
             lambda: put("length", 6, 5),

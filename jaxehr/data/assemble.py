@@ -21,13 +21,12 @@ from jaxehr.core.cohort import (
     make_cohort,
     valid_steps,
 )
+from jaxehr.core.dtypes import INTEGERS
 from jaxehr.core.sparse import SparseTable
 from jaxehr.data.columns import (
-    INTEGERS,
     TYPES,
     Place,
     as_numbers,
-    check_dtypes,
     decode_codes,
     decode_numeric,
     encode_codes,
@@ -71,7 +70,6 @@ def assemble(
         fraction in an integer column, label or group null, feature all missing, empty
         table.
     """
-    check_dtypes(schema)
     sparse = isinstance(temporal, SparseTable)
     rest = None if sparse else temporal
     known, rows, ids = read_all_ids(schema, static, rest, where)
@@ -318,7 +316,6 @@ def disassemble(data: Dataset) -> tuple[pa.Table, pa.Table]:
 def static_rows(data: Dataset) -> pa.Table:
     """One row a stay: id, group, static features, label."""
     schema, cohort = data.schema, data.cohort
-    check_dtypes(schema)
     ids = encode_ids(schema, data.ids)
     static = {schema.id: ids}
     if schema.group:
@@ -348,7 +345,6 @@ def refuse_persons(data: Dataset) -> None:
 def temporal_rows(data: Dataset) -> pa.Table:
     """One row a (stay, step before its length): id, time, temporal features."""
     schema, cohort = data.schema, data.cohort
-    check_dtypes(schema)
     stays, steps = np.nonzero(valid_steps(cohort))
     times = pa.array(grid_times(schema)[steps], pa.float64())
     temporal = {

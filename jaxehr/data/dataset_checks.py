@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxehr.core.checks import InputError, check_array, check_type, refuse_cells
+from jaxehr.core.array_checks import check_array, refuse_cells
+from jaxehr.core.checks import InputError, check_type
 from jaxehr.core.cohort import (
     Cohort,
     Dataset,

@@ -136,6 +136,7 @@ def test_version(capsys):
         ("prepare physionet2012 --out x", ["name at least one folder or archive"]),
         ("prepare physionet2012 no --out x", ["no: no such file or folder"]),
         ("train", ["name a model", "cdmt"]),
+        ("train cdmt", ["missing: COHORT --out RUN"]),
         ("train gpt c --out x", ["unknown model 'gpt'; known: cdmt"]),
         ("train cdmt --out x", ["missing: COHORT"]),
         ("train cdmt c", ["missing: --out RUN"]),

@@ -240,8 +240,7 @@ def audit(
     check_seed(seed)
     check_sets(real, synthetic, holdout)
     metrics = [n for n in privacy_metrics() if shadow or n not in ON_REQUEST]
-    own = None if policy is None else (policy, [])
-    policy, said = own or measured_limits(metrics, model)
+    policy, said = measured_limits(metrics, model) if policy is None else (policy, [])
     check_policy(policy, attack_numbers())
     refuse_unknown(real, synthetic, holdout, model)
     scored: dict[str, Scored] = {}

@@ -7,6 +7,7 @@ import pytest
 from small_runs import CONFIG, SAMPLING, other_people, people
 
 import jaxehr
+from jaxehr.baselines.bootstrap import BootstrapConfig
 from jaxehr.core.cohort import num_patients, take
 from jaxehr.core.rules import Order
 from jaxehr.data.split import held_out
@@ -160,6 +161,22 @@ def test_a_refused_size_leaves_no_folder(data, tmp_path):
     with pytest.raises(jaxehr.InputError, match="part is empty"):
         jaxehr.train("cdmt", few, tmp_path / "a" / "b", CONFIG, holdout_fraction=0.001)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("config", [{"hidden": 4}, TrainConfig(), CdmtConfig])
+def test_a_config_of_another_kind_is_refused(data, tmp_path, config):
+    text = "config of cdmt: must be a CdmtConfig, got (dict|TrainConfig|type)"
+    with pytest.raises(jaxehr.InputError, match=text):
+        jaxehr.train("cdmt", data, tmp_path / "run", config)
+    with pytest.raises(jaxehr.InputError, match=text):
+        jaxehr.make("cdmt", data.schema, config)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_config_the_model_has_its_defaults(data, tmp_path):
+    run = jaxehr.train("bootstrap", data, tmp_path / "run")
+    assert run.config == BootstrapConfig()
+    assert jaxehr.load(tmp_path / "run").config == run.config
 
 
 def test_too_few_people_to_choose_the_weights_by_is_said_so(data, tmp_path):

@@ -95,6 +95,22 @@ def parse(words: list[str]) -> Any:
             "Same seed, same patients; patient i is the same for every n.",
             0,
         ),
+        *rule_flags(),
+        flag("overwrite", bool, "Replace a folder of synthetic patients.", False),
+        profile_flag(),
+        distributed_flag(),
+    ]
+    if name is None and wants_help(words):
+        text += f"\n`{SHOWS}` shows the options of its model too."
+    else:  # without a run, options of some model pass: then it is the run that is wrong
+        kind = find(model_entry(name or next(iter(MODELS))).sampling)
+        fields.append(section("options", kind))
+    return read_flags("jaxehr sample", text, fields, words, SHOWS)
+
+
+def rule_flags() -> list[Any]:
+    """Flags that say which rules are enforced."""
+    return [
         flag(
             "enforce_rules",
             bool,
@@ -110,16 +126,7 @@ def parse(words: list[str]) -> Any:
             None,
             metavar="FILE",
         ),
-        flag("overwrite", bool, "Replace a folder of synthetic patients.", False),
-        profile_flag(),
-        distributed_flag(),
     ]
-    if name is None and wants_help(words):
-        text += f"\n`{SHOWS}` shows the options of its model too."
-    else:  # without a run, options of some model pass: then it is the run that is wrong
-        kind = find(model_entry(name or next(iter(MODELS))).sampling)
-        fields.append(section("options", kind))
-    return read_flags("jaxehr sample", text, fields, words, SHOWS)
 
 
 def model_of(words: list[str]) -> str | None:

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxehr.core.checks import check_type
 from jaxehr.core.cohort import Cohort, Schema
 from jaxehr.core.contracts import GenerativeModel, Params
 from jaxehr.data.dataset_checks import check_cohort
@@ -28,7 +29,11 @@ def make(name: str, schema: Schema, config: Any = None) -> GenerativeModel:
     """The generative model `name` for cohorts of `schema`.
 
     Its `fit` and `impute` refuse cohorts that do not fit the schema (InputError).
+
+    Args:
+      config: the model's own, e.g. a `CdmtConfig`; None = its defaults.
     """
+    config = config_of(name, config)
     model = find(model_entry(name).factory)(schema, config)
 
     def fit(
@@ -47,3 +52,16 @@ def make(name: str, schema: Schema, config: Any = None) -> GenerativeModel:
         return model.impute(key, params, cohort, **options)
 
     return model._replace(fit=fit, impute=model.impute and impute)
+
+
+def config_of(name: str, config: Any) -> Any:
+    """The configuration of a model, its defaults in place of None.
+
+    Raises:
+      InputError: it is none of this model.
+    """
+    kind = find(model_entry(name).config)
+    if config is None:
+        return kind()
+    check_type(f"config of {name}", config, kind)
+    return config

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from small_runs import CONFIG, SAMPLING, other_people, people
@@ -12,6 +13,7 @@ from jaxehr.core.cohort import num_patients, take
 from jaxehr.core.rules import Order
 from jaxehr.data.split import held_out
 from jaxehr.models.cdmt.config import CdmtConfig, CdmtSampling
+from jaxehr.registry import MODELS
 from jaxehr.runs.folder import FORMAT, changes
 from jaxehr.runs.imputing import impute_run
 from jaxehr.training.config import TrainConfig
@@ -70,14 +72,53 @@ def test_a_class_is_given_by_value_or_text(trained):
 @pytest.mark.parametrize(
     ("count", "label", "text"),
     [
-        (0, None, "number of patients must be positive, got 0"),
+        (0, None, "num must be positive, got 0"),
         (3, 2, "unknown class of label 'outcome' '2'; known: 0, 1"),
         (3, "", "unknown class of label 'outcome' ''; known: 0, 1"),
+        (3, 0.7, "unknown class of label 'outcome' '0.7'; known: 0, 1"),
+        (3, np.array([0, 1, 0]), r"unknown class of .* '\[0 1 0\]'; known: 0, 1"),
+        (2.5, None, "num must be a whole number, got 2.5"),
+        ("3", None, "num must be a whole number, got '3'"),
     ],
 )
 def test_refused_samples(count, label, text, trained):
     with pytest.raises(jaxehr.InputError, match=text):
         jaxehr.sample(trained[0], count, label=label)
+
+
+@pytest.mark.parametrize(
+    ("label", "text"),
+    [
+        (
+            "1",
+            r"an array of 3 codes, .* got <U1 \[\]; the classes are \[0, 1",
+        ),
+        (0.7, r"got float64 \[\]"),
+        ("x", r"got <U1 \[\]"),
+        (np.zeros(2, int), r"got int64 \[2\]"),
+    ],
+)
+def test_labels_of_a_model_are_codes(label, text, trained):
+    run, _ = trained
+    with pytest.raises(jaxehr.InputError, match=text):
+        run.model.sample(jax.random.key(0), run.params, label, 3, options=SAMPLING)
+
+
+def test_options_and_seeds_of_another_kind_are_refused(trained):
+    run, _ = trained
+    text = "options of cdmt: must be a CdmtSampling, got dict"
+    with pytest.raises(jaxehr.InputError, match=text):
+        jaxehr.sample(run, 3, options={"steps": 3})
+    for seed in (jax.random.key(0), 1.5, "1"):
+        with pytest.raises(jaxehr.InputError, match="seed must be a whole number, got"):
+            jaxehr.sample(run, 3, seed=seed)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_patient_is_refused_by_every_model(name, data):
+    model = jaxehr.make(name, data.schema)
+    with pytest.raises(jaxehr.InputError, match="num must be positive"):
+        model.sample(None, None, None, 0)
 
 
 def test_guidance_needs_a_conditional_model(trained):

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxehr.core.checks import check_type
+from jaxehr.core.checks import check_type, positive, whole
 from jaxehr.core.cohort import Cohort, Schema
 from jaxehr.core.contracts import GenerativeModel, Params
 from jaxehr.data.dataset_checks import check_cohort
@@ -28,13 +28,15 @@ class Run(NamedTuple):
 def make(name: str, schema: Schema, config: Any = None) -> GenerativeModel:
     """The generative model `name` for cohorts of `schema`.
 
-    Its `fit` and `impute` refuse cohorts that do not fit the schema (InputError).
+    Its `fit` and `impute` refuse cohorts that do not fit the schema (InputError),
+    `sample` what is no number of patients, or options of another model.
 
     Args:
       config: the model's own, e.g. a `CdmtConfig`; None = its defaults.
     """
     config = config_of(name, config)
-    model = find(model_entry(name).factory)(schema, config)
+    entry = model_entry(name)
+    model = find(entry.factory)(schema, config)
 
     def fit(
         key: jax.Array, cohort: Cohort, *, valid: Cohort | None = None, **options: Any
@@ -51,7 +53,21 @@ def make(name: str, schema: Schema, config: Any = None) -> GenerativeModel:
         check_cohort(schema, cohort)
         return model.impute(key, params, cohort, **options)
 
-    return model._replace(fit=fit, impute=model.impute and impute)
+    def sample(
+        key: jax.Array,
+        params: Params,
+        label: Any | None,
+        num: int,
+        *,
+        options: Any | None = None,
+        **others: Any,
+    ) -> Cohort:
+        positive(num=whole("num", num))
+        if options is not None:
+            check_type(f"options of {name}", options, find(entry.sampling))
+        return model.sample(key, params, label, num, options=options, **others)
+
+    return model._replace(fit=fit, sample=sample, impute=model.impute and impute)
 
 
 def config_of(name: str, config: Any) -> Any:

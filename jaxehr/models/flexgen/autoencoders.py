@@ -161,7 +161,7 @@ def elbo_loss(
     counts 0. Metrics are in nats a patient; `active_units` is a number of coordinates.
 
     With `kl_reduction` "batch" the divergence is summed over the rows against the mean
-    reconstruction of a value, as in the authors' code [specs A.2].
+    reconstruction of a value, as in the authors' code (README, Deviations: divergence).
     """
     part, config = networks.part, networks.config
     valid = likelihoods.valid_rows(part, batch.block, batch.length)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jaxehr.core.cohort import Cohort, Schema
     from jaxehr.models.flexgen.config import FlexgenConfig
 
-# Patients, steps, temporal and static columns [specs B.2].
+# Patients, steps, temporal and static columns [flexgen2024, Table 1].
 TASKS = {
     "mimic-mortality": (8_577, 48, 7_307, 96),
     "mimic-arf": (15_873, 4, 4_045, 98),

@@ -13,6 +13,7 @@ from jaxehr.core.checks import InputError, check_seed, known
 from jaxehr.core.cohort import Dataset
 from jaxehr.core.contracts import Attacked, Comparison, Result, Scored
 from jaxehr.core.files import PathLike
+from jaxehr.data.dataset_checks import check_dataset
 from jaxehr.data.discretize import check_holdout
 from jaxehr.metrics.evaluate import NO_MODEL, MetricConfig, comparison, run_metrics
 from jaxehr.metrics.exposure import beyond, exposure_of, neighbours
@@ -132,8 +133,13 @@ def evaluate(
       model: the run itself, trained on `real`, for attacks on it. Attacks count only
         people it learned from as trained on; without it also those who validated.
       keep, progress: of `run_metrics`.
+
+    Raises:
+      InputError: data that do not fit their schema (an observed NaN, an unknown code),
+        or that do not belong together; an unknown metric.
     """
     check_seed(seed)
+    check_sets(real, synthetic, holdout)
     config = config or MetricConfig()
     chosen = {name: find(METRICS[name])(config) for name in chosen_metrics(metrics)}
     reason = doubt(real, synthetic, holdout, model)
@@ -149,6 +155,14 @@ def evaluate(
         progress=progress,
     )
     return Report(pair, results, run, notes)
+
+
+def check_sets(real: Dataset, synthetic: Dataset, holdout: Dataset | None) -> None:
+    """Raises InputError unless each of the data sets fits its schema."""
+    check_dataset(real, "real")
+    check_dataset(synthetic, "synthetic")
+    if holdout is not None:
+        check_dataset(holdout, "hold-out")
 
 
 def compare(
@@ -221,12 +235,12 @@ def audit(
       shadow: make `membership_shadow` too, which trains `config.shadows` models.
 
     Raises:
-      InputError: it is not known who is new to the model; a bad policy.
+      InputError: as `evaluate`; it is not known who is new to the model; a bad policy.
     """
     check_seed(seed)
+    check_sets(real, synthetic, holdout)
     metrics = [n for n in privacy_metrics() if shadow or n not in ON_REQUEST]
-    own = None if policy is None else (policy, [])
-    policy, said = own or measured_limits(metrics, model)
+    policy, said = measured_limits(metrics, model) if policy is None else (policy, [])
     check_policy(policy, attack_numbers())
     refuse_unknown(real, synthetic, holdout, model)
     scored: dict[str, Scored] = {}

@@ -2,15 +2,18 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
-from small_runs import CONFIG, SAMPLING, people
+from small_runs import CONFIG, SAMPLING, other_people, people
 
 import jaxehr
+from jaxehr.baselines.bootstrap import BootstrapConfig
 from jaxehr.core.cohort import num_patients, take
 from jaxehr.core.rules import Order
 from jaxehr.data.split import held_out
 from jaxehr.models.cdmt.config import CdmtConfig, CdmtSampling
+from jaxehr.registry import MODELS
 from jaxehr.runs.folder import FORMAT, changes
 from jaxehr.runs.imputing import impute_run
 from jaxehr.training.config import TrainConfig
@@ -69,9 +72,13 @@ def test_a_class_is_given_by_value_or_text(trained):
 @pytest.mark.parametrize(
     ("count", "label", "text"),
     [
-        (0, None, "number of patients must be positive, got 0"),
+        (0, None, "num must be positive, got 0"),
         (3, 2, "unknown class of label 'outcome' '2'; known: 0, 1"),
         (3, "", "unknown class of label 'outcome' ''; known: 0, 1"),
+        (3, 0.7, "unknown class of label 'outcome' '0.7'; known: 0, 1"),
+        (3, np.array([0, 1, 0]), r"unknown class of .* '\[0 1 0\]'; known: 0, 1"),
+        (2.5, None, "num must be a whole number, got 2.5"),
+        ("3", None, "num must be a whole number, got '3'"),
     ],
 )
 def test_refused_samples(count, label, text, trained):
@@ -84,6 +91,41 @@ def test_more_patients_than_ids_are_refused_before_they_are_drawn(trained):
     drawn = lambda done: pytest.fail("drawn")
     with pytest.raises(jaxehr.InputError, match=r"'int8' \(Integer value 128 not"):
         jaxehr.sample(few, 128, options=SAMPLING, progress=drawn)
+
+
+@pytest.mark.parametrize(
+    ("label", "text"),
+    [
+        (
+            "1",
+            r"an array of 3 codes, .* got <U1 \[\]; the classes are \[0, 1",
+        ),
+        (0.7, r"got float64 \[\]"),
+        ("x", r"got <U1 \[\]"),
+        (np.zeros(2, int), r"got int64 \[2\]"),
+    ],
+)
+def test_labels_of_a_model_are_codes(label, text, trained):
+    run, _ = trained
+    with pytest.raises(jaxehr.InputError, match=text):
+        run.model.sample(jax.random.key(0), run.params, label, 3, options=SAMPLING)
+
+
+def test_options_and_seeds_of_another_kind_are_refused(trained):
+    run, _ = trained
+    text = "options of cdmt: must be a CdmtSampling, got dict"
+    with pytest.raises(jaxehr.InputError, match=text):
+        jaxehr.sample(run, 3, options={"steps": 3})
+    for seed in (jax.random.key(0), 1.5, "1"):
+        with pytest.raises(jaxehr.InputError, match="seed must be a whole number, got"):
+            jaxehr.sample(run, 3, seed=seed)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_patient_is_refused_by_every_model(name, data):
+    model = jaxehr.make(name, data.schema)
+    with pytest.raises(jaxehr.InputError, match="num must be positive"):
+        model.sample(None, None, None, 0)
 
 
 def test_guidance_needs_a_conditional_model(trained):
@@ -169,6 +211,22 @@ def test_a_refused_size_leaves_no_folder(data, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("config", [{"hidden": 4}, TrainConfig(), CdmtConfig])
+def test_a_config_of_another_kind_is_refused(data, tmp_path, config):
+    text = "config of cdmt: must be a CdmtConfig, got (dict|TrainConfig|type)"
+    with pytest.raises(jaxehr.InputError, match=text):
+        jaxehr.train("cdmt", data, tmp_path / "run", config)
+    with pytest.raises(jaxehr.InputError, match=text):
+        jaxehr.make("cdmt", data.schema, config)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_config_the_model_has_its_defaults(data, tmp_path):
+    run = jaxehr.train("bootstrap", data, tmp_path / "run")
+    assert run.config == BootstrapConfig()
+    assert jaxehr.load(tmp_path / "run").config == run.config
+
+
 def test_too_few_people_to_choose_the_weights_by_is_said_so(data, tmp_path):
     groups = np.arange(10_000)
     few = groups[~held_out(groups, 0.1, "valid")][:16]  # nobody of these judges
@@ -220,6 +278,41 @@ def test_a_seed_that_jax_would_wrap_is_refused(seed, tmp_path):
         with pytest.raises(jaxehr.InputError, match=rf"seed must lie in .* got {seed}"):
             call()
     assert not list(tmp_path.iterdir())
+
+
+def test_an_observed_nan_is_refused_wherever_data_come_in(data, tmp_path):
+    """It would falsify metrics, attacks and parameters."""
+    table = data.cohort.temporal
+    row = int(np.flatnonzero(table.observed[:, 0, 0])[0])
+    numeric = table.numeric.copy()
+    numeric[row, 0, 0] = np.nan
+    broken = data.cohort._replace(temporal=table._replace(numeric=numeric))
+    bad = data._replace(cohort=broken)
+    model = jaxehr.make("flexgen", data.schema)
+    calls = [
+        lambda: jaxehr.train("cdmt", bad, tmp_path / "run", CONFIG),
+        lambda: jaxehr.evaluate(data, bad),
+        lambda: jaxehr.audit(data, other_people(7), bad),
+        lambda: jaxehr.save_cohort(bad, tmp_path / "cohort"),
+        lambda: model.fit(None, broken),
+        lambda: model.fit(None, data.cohort, valid=broken),
+        lambda: model.impute(None, None, broken),
+    ]
+    for call in calls:
+        text = f"'vital_0': observed values .* got nan in row {row}, step 0"
+        with pytest.raises(jaxehr.InputError, match=text):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_stands_beside_a_gap_changes_no_number(data):
+    table = data.cohort.temporal
+    seen = table.observed[..., : table.numeric.shape[-1]]
+    dirty = table._replace(numeric=np.where(seen, table.numeric, np.nan))
+    made = data._replace(cohort=data.cohort._replace(temporal=dirty))
+    made = made._replace(ids=data.ids + 1000, groups=data.ids + 1000)
+    found = jaxehr.evaluate(data, made, other_people(7), metrics=["copies"])
+    assert found.value("exact_copies") == 1.0
 
 
 def test_read_tables_takes_the_options_as_keywords(tmp_path):

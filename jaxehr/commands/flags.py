@@ -85,8 +85,17 @@ def section(
     return name, marked, dataclasses.field(default=default)
 
 
-def read_flags(prog: str, text: str, fields: list[Any], words: list[str]) -> Any:
+def wants_help(words: list[str]) -> bool:
+    return any(word in ("-h", "--help") for word in words)
+
+
+def read_flags(
+    prog: str, text: str, fields: list[Any], words: list[str], shows: str = ""
+) -> Any:
     """The words of the shell as an object with these fields.
+
+    Args:
+      shows: the command that shows the help, if another one than `prog` --help.
 
     Raises:
       InputError: an unknown flag, a missing or a wrong value; in one line.
@@ -100,7 +109,7 @@ def read_flags(prog: str, text: str, fields: list[Any], words: list[str]) -> Any
         "config": (tyro.conf.OmitArgPrefixes,),
     }
     with REGISTRY:
-        if any(word in ("-h", "--help") for word in words):
+        if wants_help(words):
             return tyro.cli(kind, **settings)
         said = io.StringIO()
         # tyro draws the frames that `one_line` reads only for a terminal of UTF-8.
@@ -117,7 +126,7 @@ def read_flags(prog: str, text: str, fields: list[Any], words: list[str]) -> Any
                 screen.seek(0)
                 print(screen.read(), end="")
                 raise
-            raise InputError(one_line(prog, said.getvalue())) from None
+            raise InputError(one_line(prog, said.getvalue(), shows)) from None
 
 
 @contextlib.contextmanager
@@ -134,7 +143,7 @@ def columns(width: str) -> Iterator[None]:
             os.environ["COLUMNS"] = before
 
 
-def one_line(prog: str, box: str) -> str:
+def one_line(prog: str, box: str, shows: str) -> str:
     """The text of tyro's box: its sections, without help texts and frame."""
     sections: list[list[str]] = [[]]
     for line in box.splitlines():
@@ -152,4 +161,4 @@ def one_line(prog: str, box: str) -> str:
     text = text.replace(f"Missing from {prog}:", "missing:")
     text = re.sub(r"^(.*?); Argument helptext: (-\S+ \S+).*$", r"\2: \1", text)
     text = re.sub(r"\s*\((required|default[^()]*)\)", "", text)
-    return f"{prog}: {text.rstrip('.')}; see `{prog} --help`."
+    return f"{prog}: {text.rstrip('.')}; see `{shows or f'{prog} --help'}`."

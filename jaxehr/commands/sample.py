@@ -10,6 +10,7 @@ from jaxehr.commands.flags import (
     profile_flag,
     read_flags,
     section,
+    wants_help,
 )
 from jaxehr.commands.outputs import check_output
 from jaxehr.core.checks import InputError, check_seed, known, positive
@@ -19,6 +20,8 @@ from jaxehr.devices import Profile, configure
 from jaxehr.jobs import progress_stream
 from jaxehr.progress import Progress
 from jaxehr.registry import MODELS, find, model_entry
+
+SHOWS = "jaxehr sample RUN --help"
 
 
 def run(words: list[str]) -> int:
@@ -67,8 +70,8 @@ def enforcing(arguments: Any, schema: Schema) -> Callable[[Dataset], Dataset]:
 
 def parse(words: list[str]) -> Any:
     """RUN, --n, --out, --label, and the sampler's options of the run's model."""
-    kind = find(model_entry(model_of(words)).sampling)
-    fields = [
+    name, text = model_of(words), "Draw synthetic patients from a trained model."
+    fields: list[Any] = [
         flag(
             "run",
             pathlib.Path,
@@ -92,6 +95,22 @@ def parse(words: list[str]) -> Any:
             "Same seed, same patients; patient i is the same for every n.",
             0,
         ),
+        *rule_flags(),
+        flag("overwrite", bool, "Replace a folder of synthetic patients.", False),
+        profile_flag(),
+        distributed_flag(),
+    ]
+    if name is None and wants_help(words):
+        text += f"\n`{SHOWS}` shows the options of its model too."
+    else:  # without a run, options of some model pass: then it is the run that is wrong
+        kind = find(model_entry(name or next(iter(MODELS))).sampling)
+        fields.append(section("options", kind))
+    return read_flags("jaxehr sample", text, fields, words, SHOWS)
+
+
+def rule_flags() -> list[Any]:
+    """Flags that say which rules are enforced."""
+    return [
         flag(
             "enforce_rules",
             bool,
@@ -107,17 +126,11 @@ def parse(words: list[str]) -> Any:
             None,
             metavar="FILE",
         ),
-        flag("overwrite", bool, "Replace a folder of synthetic patients.", False),
-        profile_flag(),
-        distributed_flag(),
-        section("options", kind),
     ]
-    text = "Draw synthetic patients from a trained model."
-    return read_flags("jaxehr sample", text, fields, words)
 
 
-def model_of(words: list[str]) -> str:
-    """The model of the run folder among the words; its options depend on it."""
+def model_of(words: list[str]) -> str | None:
+    """The model of the run folder among the words; the options depend on it."""
     for word in words:
         path = pathlib.Path(word) / "run.json"
         if not word.startswith("-") and path.is_file():
@@ -125,7 +138,7 @@ def model_of(words: list[str]) -> str:
             name = info.get("model") if isinstance(info, dict) else None
             known(f"model in {path}", name, MODELS)
             return str(name)
-    return next(iter(MODELS))
+    return None
 
 
 def sample(

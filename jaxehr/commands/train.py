@@ -1,5 +1,6 @@
 """`jaxehr train MODEL COHORT --out RUN`: learn; go on after a stop."""
 
+import itertools
 import pathlib
 import sys
 from typing import Any
@@ -183,7 +184,7 @@ def shares() -> list[Any]:
 def preset_name(words: list[str]) -> str | None:
     """The value of --preset, needed before the other defaults are known."""
     found = None
-    for word, after in zip(words, [*words[1:], None], strict=True):
+    for word, after in itertools.zip_longest(words, words[1:]):
         if word == "--preset":
             found = after
         if word.startswith("--preset="):

@@ -4,6 +4,7 @@ The message says where, what is allowed, what came, how many, and what to do. Th
 command line prints it as one line and exits with code 2.
 """
 
+import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,6 +36,24 @@ def within(name: str, value: float, low: float, high: float) -> None:
         raise InputError(f"{name} must lie in [{low}, {high}], got {value}.")
 
 
+def whole(name: str, value: Any) -> int:
+    """The value as an int; raises unless it is a whole number of any integer type."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        shown = " ".join(repr(value).split())
+        raise InputError(f"{name} must be a whole number, got {shown:.60}.") from None
+
+
 def check_seed(seed: int) -> None:
     """Raises unless `seed` is one that JAX and NumPy take unchanged."""
+    whole("seed", seed)
     within("seed", seed, 0, LARGEST_SEED)
+
+
+def check_type(what: str, value: Any, kind: type) -> None:
+    """Raises unless `value` is a `kind`."""
+    if not isinstance(value, kind):
+        raise InputError(
+            f"{what}: must be a {kind.__name__}, got {type(value).__name__}."
+        )

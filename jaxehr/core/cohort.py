@@ -15,7 +15,9 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from jaxehr.core import sparse
+from jaxehr.core.array_checks import check_leaves, whole_numbers
 from jaxehr.core.checks import InputError, known
+from jaxehr.core.dtypes import FLOATS, INTEGERS, TEXTS, check_dtype, settled
 from jaxehr.core.rule_checks import check_rules
 from jaxehr.core.rules import Column, Rule
 from jaxehr.core.sparse import SparseTable
@@ -34,14 +36,16 @@ class Feature:
     Attributes:
       kind: `numeric` and `integer` columns live in `Table.numeric`; `binary`,
         `categorical` and `constant` ones in `Table.codes`.
-      dtype: Arrow type name of the column on disk (`double`, `int64`, `string`, ...).
+      dtype: Arrow type name of the column on disk (`double`, `int64`, `string`, ...);
+        "" = by the kind, or the first of bool, int64, double, string that holds all
+        categories.
       lower, upper: closed bounds of a numeric column; None = unbounded.
       aggregate: how several observations in one time bin become one value.
     """
 
     name: str
     kind: Kind
-    dtype: str = "double"
+    dtype: str = ""
     categories: tuple[Any, ...] = ()
     unit: str = ""
     lower: float | None = None
@@ -51,19 +55,25 @@ class Feature:
     def __post_init__(self) -> None:
         known("kind", self.kind, KINDS)
         known("aggregate", self.aggregate, get_args(Aggregate))
-        count = len(self.categories)
+        object.__setattr__(self, "categories", tuple(self.categories))
         if self.is_numeric:
-            if count:
-                raise InputError(
-                    f"feature {self.name!r}: {self.kind} has no categories."
-                )
-            ends = [end for end in (self.lower, self.upper) if end is not None]
-            if ends != sorted(ends):
-                raise InputError(
-                    f"feature {self.name!r}: lower {self.lower} exceeds "
-                    f"upper {self.upper}."
-                )
-            return
+            self.check_bounds()
+        else:
+            self.check_count()
+        dtype = settled(self.kind, self.name, self.dtype, self.categories)
+        object.__setattr__(self, "dtype", dtype)
+
+    def check_bounds(self) -> None:
+        if self.categories:
+            raise InputError(f"feature {self.name!r}: {self.kind} has no categories.")
+        ends = [end for end in (self.lower, self.upper) if end is not None]
+        if ends != sorted(ends):
+            raise InputError(
+                f"feature {self.name!r}: lower {self.lower} exceeds upper {self.upper}."
+            )
+
+    def check_count(self) -> None:
+        count = len(self.categories)
         if len(set(self.categories)) != count:
             raise InputError(f"feature {self.name!r}: categories repeat.")
         allowed = {"binary": count == 2, "constant": count == 1}.get(
@@ -86,19 +96,25 @@ class Feature:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Label:
-    """The outcome of a stay: one class per stay, `classes` in code order."""
+    """The outcome of a stay: one class per stay, `classes` in code order.
+
+    `dtype` is as that of a coded `Feature`.
+    """
 
     name: str
     classes: tuple[Any, ...]
-    dtype: str = "int64"
+    dtype: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))
         if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
             raise InputError(
                 f"label {self.name!r} has {len(set(self.classes))} class(es) "
                 f"{list(self.classes)}; at least two are needed. Choose another label, "
                 "or prepare the cohort without one."
             )
+        dtype = settled("label", self.name, self.dtype, self.classes)
+        object.__setattr__(self, "dtype", dtype)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,7 +130,7 @@ class Schema:
     id: str = "id"
     id_dtype: str = "int64"
     time: str = "time"
-    time_dtype: str = "int64"
+    time_dtype: str = ""  # int64 if it holds the grid, else double
     time_unit: str = "h"
     start: float = 0.0
     step: float = 1.0
@@ -123,6 +139,8 @@ class Schema:
     rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("static", "temporal", "rules"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         for part, reserved in (
             (self.static, [self.id, self.group, self.label and self.label.name]),
             (self.temporal, [self.id, self.time]),
@@ -143,8 +161,21 @@ class Schema:
                 f"schema: num_steps {self.num_steps} and step {self.step} "
                 "must be positive."
             )
+        self.check_ids_and_times()
         if self.rules:
             check_rules(self.rules, self.columns)
+
+    def check_ids_and_times(self) -> None:
+        whole = float(self.step).is_integer() and float(self.start).is_integer()
+        own = "int64" if whole else "double"
+        object.__setattr__(self, "time_dtype", self.time_dtype or own)
+        check_dtype("id", self.id, self.id_dtype, (*INTEGERS[:-1], *TEXTS))
+        check_dtype("time", self.time, self.time_dtype, (*INTEGERS, *FLOATS))
+        if self.time_dtype in INTEGERS and not whole:
+            raise InputError(
+                f"schema: time {self.time!r}: dtype {self.time_dtype!r} cannot hold "
+                f"start {self.start} and step {self.step}; use 'double'."
+            )
 
     @property
     def columns(self) -> dict[str, Column]:
@@ -249,8 +280,17 @@ def make_cohort(
     Args:
       static: [N, ...] table; temporal: [N, steps, ...] table; a sparse one stays so.
       length: Int [N] valid steps; label: Int [N] codes.
+
+    Raises:
+      InputError: shapes that do not agree; a length, a label or an observed code that
+        is no whole number, or out of range.
     """
-    length = np.asarray(length, np.int32)
+    count = np.size(length)
+    check_leaves("static", static, (count,))
+    if not isinstance(temporal, SparseTable):
+        check_leaves("temporal", temporal, (count, None))
+    length = whole_numbers("length", length, count, num_steps(temporal))
+    label = whole_numbers("label", label, count, np.iinfo(np.int32).max)
     if isinstance(temporal, SparseTable):
         temporal = sparse.cut(temporal, length)
     else:
@@ -264,8 +304,13 @@ def make_cohort(
         np.asarray(static.observed).any(-1),
         length > 0,
         length,
-        np.asarray(label, np.int32),
+        label,
     )
+
+
+def cleared(cohort: Cohort) -> Cohort:
+    """The cohort with 0 beside what is missing and in the padding."""
+    return make_cohort(cohort.static, cohort.temporal, cohort.length, cohort.label)
 
 
 def clear_missing(table: Table) -> Table:

@@ -25,7 +25,8 @@ def label_codes(
       label: None = by frequency, "balanced", one code, or an array of codes.
 
     Raises:
-      InputError: a label without classes, an unknown code, a class without patients.
+      InputError: a label without classes, no code or an unknown one, another number of
+        codes, a class without patients.
     """
     if label is None:
         return np.full(num, BY_FREQUENCY, np.int32)
@@ -33,7 +34,14 @@ def label_codes(
         raise InputError("the cohort of this model has no label; leave it out.")
     if isinstance(label, str) and label == "balanced":
         return np.full(num, BALANCED, np.int32)
-    codes = np.broadcast_to(np.asarray(label), (num,)).astype(np.int32)
+    given = np.asarray(label)
+    if given.dtype.kind not in "iu" or given.shape not in ((), (num,)):
+        raise InputError(
+            f"label: must be one code or an array of {num} codes, integers from 0, got "
+            f"{given.dtype} {list(given.shape)}; the classes are "
+            f"{list(schema.label.classes)}."
+        )
+    codes = np.broadcast_to(given, (num,)).astype(np.int32)
     if num and (codes.min() < 0 or codes.max() >= schema.num_classes):
         raise InputError(
             f"label codes must lie in [0, {schema.num_classes}), got {codes.min()} to "

@@ -21,13 +21,12 @@ from jaxehr.core.cohort import (
     make_cohort,
     valid_steps,
 )
+from jaxehr.core.dtypes import INTEGERS
 from jaxehr.core.sparse import SparseTable
 from jaxehr.data.columns import (
-    INTEGERS,
     TYPES,
     Place,
     as_numbers,
-    check_dtypes,
     decode_codes,
     decode_numeric,
     encode_codes,
@@ -71,7 +70,6 @@ def assemble(
         fraction in an integer column, label or group null, feature all missing, empty
         table.
     """
-    check_dtypes(schema)
     sparse = isinstance(temporal, SparseTable)
     rest = None if sparse else temporal
     known, rows, ids = read_all_ids(schema, static, rest, where)
@@ -318,11 +316,12 @@ def disassemble(data: Dataset) -> tuple[pa.Table, pa.Table]:
 def static_rows(data: Dataset) -> pa.Table:
     """One row a stay: id, group, static features, label."""
     schema, cohort = data.schema, data.cohort
-    check_dtypes(schema)
     ids = encode_ids(schema, data.ids)
     static = {schema.id: ids}
     if schema.group:
         static[schema.group] = pa.array(data.groups)
+    else:
+        refuse_persons(data)
     static |= write_features(schema.static, cohort.static)
     if schema.label:
         known = np.ones(len(ids), bool)
@@ -332,10 +331,20 @@ def static_rows(data: Dataset) -> pa.Table:
     return pa.table(static)
 
 
+def refuse_persons(data: Dataset) -> None:
+    """Raises InputError where persons would be lost for want of a column."""
+    others = int(np.sum(data.groups != data.ids))
+    if others:
+        raise InputError(
+            f"cohort: the groups of {others} stay(s) are not their ids, but the schema "
+            "names no column for them; give it one, e.g. "
+            "data._replace(schema=data.schema.replace(group='person'))."
+        )
+
+
 def temporal_rows(data: Dataset) -> pa.Table:
     """One row a (stay, step before its length): id, time, temporal features."""
     schema, cohort = data.schema, data.cohort
-    check_dtypes(schema)
     stays, steps = np.nonzero(valid_steps(cohort))
     times = pa.array(grid_times(schema)[steps], pa.float64())
     temporal = {

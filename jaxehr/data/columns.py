@@ -12,14 +12,12 @@ import pyarrow as pa
 import pyarrow.compute
 
 from jaxehr.core.checks import InputError
-from jaxehr.core.cohort import Feature, Schema
+from jaxehr.core.cohort import Feature
+from jaxehr.core.dtypes import DTYPES, TEXTS
 
 pc: Any = pyarrow.compute  # made at import: its functions are unknown to type checkers
 
-INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-FLOATS = ("float", "double")
-TEXTS = ("string", "large_string")
-TYPES = {name: pa.type_for_alias(name) for name in (*INTEGERS, *FLOATS, *TEXTS, "bool")}
+TYPES = {name: pa.type_for_alias(name) for name in DTYPES}
 EXACT = 2**53  # whole numbers beyond this are not exact in float64
 TOO_LARGE = (
     "integers must lie in [-2**53, 2**53]",
@@ -222,45 +220,3 @@ def encode_codes(
     """The Arrow column of a coded feature or label; missing becomes null."""
     known = pa.array(list(categories), TYPES[dtype])
     return known.take(pa.array(codes, pa.int32(), mask=~observed))
-
-
-def check_dtypes(schema: Schema) -> None:
-    """Raises InputError unless every dtype is known and suits its column's kind."""
-    check_dtype("id", schema.id, schema.id_dtype, (*INTEGERS[:-1], *TEXTS))
-    check_dtype("time", schema.time, schema.time_dtype, (*INTEGERS, *FLOATS))
-    whole = float(schema.step).is_integer() and float(schema.start).is_integer()
-    if schema.time_dtype in INTEGERS and not whole:
-        raise InputError(
-            f"schema: time {schema.time!r}: dtype {schema.time_dtype!r} cannot hold "
-            f"start {schema.start} and step {schema.step}; use 'double'."
-        )
-    for feature in (*schema.static, *schema.temporal):
-        allowed = {"numeric": FLOATS, "integer": (*INTEGERS, *FLOATS)}
-        types = allowed.get(feature.kind, tuple(TYPES))
-        check_dtype(feature.kind, feature.name, feature.dtype, types)
-        check_categories(feature.name, feature.dtype, feature.categories)
-    if schema.label:
-        check_dtype("label", schema.label.name, schema.label.dtype, tuple(TYPES))
-        check_categories(schema.label.name, schema.label.dtype, schema.label.classes)
-
-
-def check_dtype(kind: str, name: str, dtype: str, allowed: tuple[str, ...]) -> None:
-    if dtype not in allowed:
-        raise InputError(
-            f"schema: {kind} {name!r}: dtype must be one of {', '.join(allowed)}, "
-            f"got {dtype!r}."
-        )
-
-
-def check_categories(name: str, dtype: str, categories: tuple[Any, ...]) -> None:
-    """Raises InputError unless the categories are finite values of `dtype`."""
-    try:
-        values = pa.array(list(categories), TYPES[dtype])
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, TypeError):
-        values = None
-    if values is None or values.null_count:
-        raise InputError(
-            f"schema: {name!r}: categories {listing(categories)} are not all values of "
-            f"dtype {dtype!r}."
-        )
-    refuse_not_finite(Place("schema"), name, values)

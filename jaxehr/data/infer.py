@@ -20,7 +20,8 @@ import numpy as np
 
 from jaxehr.core.checks import InputError, known
 from jaxehr.core.cohort import Feature, Label, Schema
-from jaxehr.data.columns import FLOATS, INTEGERS, TEXTS, TYPES, text
+from jaxehr.core.dtypes import FLOATS, INTEGERS, TEXTS
+from jaxehr.data.columns import TYPES, text
 from jaxehr.data.gridding import count_steps, holding
 from jaxehr.data.raw_tables import (
     CSV,

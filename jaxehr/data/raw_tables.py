@@ -24,8 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jaxehr.core.checks import InputError, positive
+from jaxehr.core.dtypes import TEXTS
 from jaxehr.core.sizes import check_size
-from jaxehr.data.columns import DIGITS, DOUBLE, EXACT, TEXTS, WHOLE, listing, text
+from jaxehr.data.columns import DIGITS, DOUBLE, EXACT, WHOLE, listing, text
 from jaxehr.data.gridding import connect, exact
 
 OURS = "jaxehr_"

@@ -27,7 +27,7 @@ import numpy as np
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import SCHEMA_VERSION, Feature, Label, Schema
 from jaxehr.core.rules import Case, Implies, Monotone, NothingAfter, Order, Rule
-from jaxehr.data.columns import check_dtypes, listing, text
+from jaxehr.data.columns import listing, text
 
 TOP = {
     "version": (int,),
@@ -147,7 +147,6 @@ def schema_from_json(value: Any, where: str) -> Schema:
             rules=rules_from_json(value.get("rules", []), f"{where}: rules"),
             **grid,
         )
-        check_dtypes(schema)
     except InputError as error:
         prefix = "" if str(error).startswith(where) else f"{where}: "
         raise InputError(f"{prefix}{error}") from error

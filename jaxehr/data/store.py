@@ -22,6 +22,7 @@ from jaxehr.data.cohort_files import (
     series_file,
     write_tables,
 )
+from jaxehr.data.dataset_checks import check_dataset
 from jaxehr.data.schema_json import schema_to_json
 from jaxehr.data.shards import FOLDER, INDEX, Parts, Piece
 
@@ -54,6 +55,7 @@ def save_cohort(
       InputError: `path` exists and may not be replaced, a full disk, values that
         do not fit the schema.
     """
+    check_dataset(data)
     with new_folder(path, replaces=COHORT if overwrite else None) as folder:
         write_cohort(data, folder, shards)
 

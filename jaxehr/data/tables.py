@@ -13,12 +13,11 @@ import pyarrow as pa
 
 from jaxehr.core.checks import InputError
 from jaxehr.core.cohort import Dataset, Feature, Schema
+from jaxehr.core.dtypes import FLOATS, TEXTS
 from jaxehr.core.files import read_json
 from jaxehr.core.sizes import size_in_bytes
 from jaxehr.data.assemble import assemble, check_distinct
 from jaxehr.data.columns import (
-    FLOATS,
-    TEXTS,
     TOO_LARGE,
     TYPES,
     Place,

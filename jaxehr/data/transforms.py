@@ -7,7 +7,7 @@ segment back to v. Other values are knots at the middle of their own step, with 
 lines between knots:
   u = (F(x-) + F(x)) / 2,   z = (Phi^-1(u) - mean) / std,   x = Q(Phi(std z + mean)),
 where mean and std are those of Phi^-1(u) over the observed training values, so that z
-has mean 0 and variance 1 exactly [cdmt2026, specs A.3: unit variance is required].
+has mean 0 and variance 1 exactly (README, Deviations: scaling of numbers).
 scikit-learn's QuantileTransformer, in contrast, sends an atom at the lowest value to
 -5.2, which makes a zero-inflated column two far-apart points.
 """

@@ -16,7 +16,14 @@ import jax
 import numpy as np
 
 from jaxehr.core.checks import InputError, positive
-from jaxehr.core.cohort import Dataset, Table, num_patients, take, to_dense
+from jaxehr.core.cohort import (
+    Dataset,
+    Table,
+    cleared,
+    num_patients,
+    take,
+    to_dense,
+)
 from jaxehr.core.contracts import (
     Attacked,
     Comparison,
@@ -142,7 +149,11 @@ def comparison(
     for name, data in named.items():
         if num_patients(data.cohort) == 0:
             raise InputError(f"the {name} data hold no patient; nothing to compare.")
-    sets = one_form(list(named.values()))
+    # What stands beside a gap is no value: else copies would not equal
+    sets = [
+        data._replace(cohort=cleared(data.cohort))
+        for data in one_form(list(named.values()))
+    ]
     prints = [fingerprints(data) for data in sets]
     for text in overlaps(sets, prints):
         warnings.warn(text, stacklevel=2)

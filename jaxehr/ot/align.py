@@ -1,8 +1,9 @@
 """Alignment of two latent clouds: coupling, maps of both directions, diagnostics.
 
-Recipe and defaults are measured (README, "Alignment"): factored Gromov-Wasserstein
-with label and anchor terms, maps by ridge on complete pairs and transported rows whose
-weight cross-validation chooses (0 = pairs only).
+Recipe and defaults are measured (README, "FLEXGEN-EHR with whole modalities missing"
+and Deviations): factored Gromov-Wasserstein with label and anchor terms, maps by ridge
+on complete pairs and transported rows whose weight cross-validation chooses (0 = pairs
+only).
 """
 
 from typing import Any, NamedTuple

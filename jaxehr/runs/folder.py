@@ -40,8 +40,7 @@ FREE = (*LIMITS, "schema.rules")
 
 @contextmanager
 def opened(folder: pathlib.Path, info: dict[str, Any]) -> Iterator[None]:
-    """Opens the folder; a refusal, or a loss that is not finite, before the first
-    checkpoint removes what it made."""
+    """Opens the folder; a failure before the first checkpoint removes what it made."""
     # Who looks for a file that is not there yet will not see it for a while on NFS.
     missing = [f for f in (folder, *folder.parents) if leads() and not f.exists()]
     new = leads() and not (folder / RUN_FILE).exists()
@@ -51,7 +50,7 @@ def opened(folder: pathlib.Path, info: dict[str, Any]) -> Iterator[None]:
         seen_by_all(folder / RUN_FILE)
         ours = new
         yield
-    except (InputError, FloatingPointError):
+    except Exception:
         saved = (folder / CHECKPOINTS).rglob("*")
         if ours and not any(path.name.isdigit() for path in saved):
             for name in (RUN_FILE, METRICS):

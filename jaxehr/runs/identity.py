@@ -10,7 +10,7 @@ import json
 
 import numpy as np
 
-from jaxehr.core.cohort import Cohort, Dataset, Schema, make_cohort
+from jaxehr.core.cohort import Cohort, Dataset, Schema, cleared
 from jaxehr.core.sparse import SparseTable
 from jaxehr.data.schema_json import schema_to_json
 from jaxehr.data.shards import Shards, pieces
@@ -50,7 +50,7 @@ def patient_digests(cohort: Cohort) -> np.ndarray:
 
     What stands beside a missing cell or in the padding does not count.
     """
-    cohort = make_cohort(cohort.static, cohort.temporal, cohort.length, cohort.label)
+    cohort = cleared(cohort)
     series = cohort.temporal
     thin = isinstance(series, SparseTable)
     leaves = [*cohort.static, *(() if thin else series), *cohort[2:]]

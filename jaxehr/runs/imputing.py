@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from jaxehr.core.checks import InputError, check_seed, positive
 from jaxehr.core.cohort import Dataset
 from jaxehr.core.files import PathLike, new_folder
+from jaxehr.data.dataset_checks import check_dataset
 from jaxehr.data.schema_json import same_columns
 from jaxehr.data.spread import spread
 from jaxehr.data.store import write_cohort
@@ -36,6 +37,7 @@ def impute_run(
     """
     check_seed(seed)
     positive(draws=draws)
+    check_dataset(data)
     if run.model.impute is None:
         raise InputError(
             f"model {run.name} does not impute missing modalities; use flexgen."

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxehr.core.checks import InputError, check_seed, known
+from jaxehr.core.checks import check_seed, known, positive, whole
 from jaxehr.core.cohort import Cohort, Dataset, Schema, num_patients
 from jaxehr.core.configs import to_dict
 from jaxehr.data.assemble import encode_ids
@@ -33,12 +33,11 @@ def sample_run(
 
     Raises:
       InputError: no patient asked for, or more than the dtype of ids can number, a
-        seed out of range, an unknown class.
+        seed out of range, an unknown class, options of another model.
     """
     check_seed(seed)
-    if num < 1:
-        raise InputError(f"the number of patients must be positive, got {num}.")
     code = class_code(run.schema, label)
+    positive(num=whole("num", num))
     encode_ids(run.schema, ids_of(run.schema, num))  # refused before, not after drawing
     cohort = run.model.sample(
         jax.random.key(seed), run.params, code, num, options=options, progress=progress
@@ -58,7 +57,7 @@ def sample_run(
 
 def class_code(schema: Schema, label: Any | None) -> Any | None:
     """The code of a class given by value or by its text."""
-    if label is None or label == "balanced" or schema.label is None:
+    if label is None or schema.label is None or str(label) == "balanced":
         return label
     names = [str(value) for value in schema.label.classes]
     known(f"class of label {schema.label.name!r}", str(label), names)

@@ -15,6 +15,7 @@ from jaxehr.core.cohort import Dataset, Schema, num_patients, take
 from jaxehr.core.configs import from_dict, to_dict
 from jaxehr.core.contracts import Callback, GenerativeModel
 from jaxehr.core.files import PathLike
+from jaxehr.data.dataset_checks import check_dataset
 from jaxehr.data.discretize import check_holdout
 from jaxehr.data.missing import drop_modalities
 from jaxehr.data.schema_json import schema_to_json
@@ -35,7 +36,7 @@ from jaxehr.runs.folder import (
     write_params,
 )
 from jaxehr.runs.identity import fingerprint, fingerprint_of_shards
-from jaxehr.runs.model import Run, make
+from jaxehr.runs.model import Run, config_of, make
 from jaxehr.training.config import resolve
 from jaxehr.training.sharding import agreed, leads, led
 
@@ -48,7 +49,7 @@ def train_run(
     name: str,
     data: Dataset | Shards,
     out: PathLike,
-    config: Any,
+    config: Any = None,
     *,
     seed: int = 0,
     holdout_fraction: float = 0.2,
@@ -60,13 +61,13 @@ def train_run(
 ) -> Run:
     """Trains into the folder `out`, or goes on where an earlier call stopped.
 
-    People whose hashed id falls into `holdout_fraction` are not touched; `evaluate`
-    takes the same people as its hold-out. A tenth of the others only chooses the best
-    average. `drop_static` and `drop_temporal` are shares of the people to learn from
-    whose modality is hidden, for experiments. Of `Shards` only `memory` bytes are held.
+    The people of `holdout_fraction`, by hashed id, are not touched: they are the
+    hold-out of `evaluate`. A tenth of the others only chooses the best average. Without
+    `config` the model has its defaults. `drop_static` and `drop_temporal` are shares of
+    whom a modality is hidden, for experiments. `memory`: bytes of `Shards` to hold.
 
     Raises:
-      InputError: `out` holds another run or no run; a model needs all in memory.
+      InputError: data, config or memory that do not suit; something else in `out`.
       Stopped: the user stopped; the same call goes on.
     """
     check_seed(seed)
@@ -75,7 +76,7 @@ def train_run(
         refuse_shards(name, data, config, drop)
         people = sharded_learners(data, holdout_fraction, folder, memory)
     else:
-        people = learners(data, *to_learn_from(data, holdout_fraction, drop, seed))
+        people = learners(data, holdout_fraction, drop, seed)
     config, asked = settle(folder, name, config, people.learn, data.schema)
     info = describe(name, data, config, seed, holdout_fraction)
     info |= {"automatic": asked, "drop": drop, "validate": people.judge}
@@ -105,8 +106,12 @@ class Learners(NamedTuple):
     fit: Callable[..., Any]
 
 
-def learners(whole: Dataset, fit: Dataset, valid: Dataset) -> Learners:
+def learners(
+    whole: Dataset, holdout_fraction: float, drop: dict[str, float], seed: int
+) -> Learners:
     """People in memory, of the cohort `whole`."""
+    check_dataset(whole)
+    fit, valid = to_learn_from(whole, holdout_fraction, drop, seed)
 
     def run(model: GenerativeModel, key: jax.Array, **options: Any) -> Any:
         return model.fit(key, fit.cohort, valid=valid.cohort, **options)
@@ -205,6 +210,7 @@ def settle(
     A run that goes on keeps the sizes that it began with, on whatever machine. A model
     without training has none.
     """
+    config = config_of(name, config)
     if not hasattr(config, "train"):
         return config, []
     train = to_dict(config.train)

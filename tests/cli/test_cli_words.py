@@ -98,6 +98,21 @@ def test_a_preset_changes_the_defaults(monkeypatch, capsys):
     assert "(default: 32)" in row
 
 
+def test_help_of_sample_shows_the_options_of_the_run_only(here, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "400")
+    (here / "run").mkdir()
+    (here / "run" / "run.json").write_text('{"model": "flexgen"}')
+    for words, shown, hidden in (
+        ("sample", "`jaxehr sample RUN --help` shows the options of", "--products"),
+        ("sample run", "--missing", "--products"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*words.split(), "--help"])
+        text = capsys.readouterr().out
+        assert shown in text
+        assert hidden not in text
+
+
 def test_list_shows_each_metric_with_its_titles(capsys):
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -136,6 +151,7 @@ def test_version(capsys):
         ("prepare physionet2012 --out x", ["name at least one folder or archive"]),
         ("prepare physionet2012 no --out x", ["no: no such file or folder"]),
         ("train", ["name a model", "cdmt"]),
+        ("train cdmt", ["missing: COHORT --out RUN"]),
         ("train gpt c --out x", ["unknown model 'gpt'; known: cdmt"]),
         ("train cdmt --out x", ["missing: COHORT"]),
         ("train cdmt c", ["missing: --out RUN"]),
@@ -150,7 +166,10 @@ def test_version(capsys):
         ("train cdmt c --out x --seed -1", ["seed must lie in [0, 4294967295]"]),
         ("train cdmt c --out x --holdout-fraction 2", ["[0.0, 0.9], got 2.0"]),
         ("train cdmt c --out x --lr 1", ["Unrecognized", "--lr"]),
-        ("sample", ["missing: RUN --n INT --out COHORT"]),
+        (
+            "sample",
+            ["missing: RUN --n INT --out COHORT", "see `jaxehr sample RUN --help`"],
+        ),
         ("sample no --n 1 --out x", ["no: not a run folder", "jaxehr train"]),
         ("sample full --n 1 --out x", ["full: not a run folder"]),
         ("sample no --n 0 --out x", ["n must be positive, got 0"]),

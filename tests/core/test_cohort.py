@@ -57,6 +57,64 @@ def test_feature_refuses(fields, match):
         Feature(name="x", **fields)
 
 
+@pytest.mark.parametrize(
+    ("kind", "categories", "dtype"),
+    [
+        ("numeric", (), "double"),
+        ("integer", (), "int64"),
+        ("binary", (False, True), "bool"),
+        ("categorical", [1, 2, 3], "int64"),
+        ("categorical", (0.5, 1), "double"),
+        ("categorical", np.array(["a", "b"]), "string"),
+    ],
+)
+def test_a_dtype_that_is_not_named_suits_the_column(kind, categories, dtype):
+    """Else a run would train to its end and could not be loaded."""
+    made = Feature(name="x", kind=kind, categories=categories)
+    assert (made.dtype, made.categories) == (dtype, tuple(categories))
+    hash(made)
+    if len(categories) > 1:
+        assert Label(name="x", classes=categories).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "categories", "match"),
+    [
+        ("numeric", "string", (), "numeric 'x': dtype must be one of float, double"),
+        (
+            "integer",
+            "real",
+            (),
+            "integer 'x': dtype must be one of .* got 'real'",
+        ),
+        ("binary", "int64", ("f", "m"), "'x': categories 'f', 'm' are not all values"),
+        ("binary", "double", (0, np.inf), "categories 0, inf are not all values"),
+        ("binary", "int8", (0, 300), "categories 0, 300 are not all values of .*int8"),
+        ("binary", "int64", (False, True), "categories False, True are not all"),
+        ("binary", "", ("f", 1), "categories 'f', 1 are not all values of dtype 'str"),
+        ("binary", "", (None, 1), "categories None, 1 are not all values"),
+    ],
+)
+def test_a_dtype_that_does_not_suit_is_refused(kind, dtype, categories, match):
+    with pytest.raises(InputError, match=match):
+        Feature(name="x", kind=kind, dtype=dtype, categories=categories)
+
+
+def test_dtypes_of_ids_and_times():
+    grid = {"temporal": [numeric("x")], "num_steps": 2}
+    assert Schema(**grid).temporal == (numeric("x"),)
+    assert Schema(**grid).time_dtype == "int64"
+    assert Schema(**grid, step=0.5).time_dtype == "double"
+    with pytest.raises(InputError, match=r"'int64' cannot hold start 0.0 and step 0.5"):
+        Schema(**grid, step=0.5, time_dtype="int64")
+    with pytest.raises(
+        InputError, match=r"id 'id': dtype must be one of .* got 'float"
+    ):
+        Schema(**grid, id_dtype="float")
+    with pytest.raises(InputError, match="label 'y': dtype must be one of"):
+        Label(name="y", classes=(0, 1), dtype="int")
+
+
 @pytest.mark.parametrize("classes", [(), (1,), (1, 1), (0, 1, 1)])
 def test_label_needs_two_classes(classes):
     with pytest.raises(InputError, match=r"label 'died' has \d class\(es\)"):
@@ -125,6 +183,57 @@ def test_make_cohort_clears_padding_and_missing():
     np.testing.assert_array_equal(made.has_temporal, made.length > 0)
     np.testing.assert_array_equal(made.has_static, made.static.observed.any(-1))
     assert not made.has_static[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"label": [0, 1, 0, 1, 0.7]}, r"label: .* whole .* got 0.7 in row 4"),
+        ({"label": [0, 1, 0, 1, -1]}, r"label: .* got -1 in row 4"),
+        (
+            {"label": [0, 1, 0, 1, np.nan]},
+            r"label: .* got nan in row 4",
+        ),
+        ({"label": list("01010")}, r"label: must be an array \[5\] of whole numbers"),
+        ({"label": [0, 1]}, r"label: must be an array \[5\] .* got int64 \[2\]"),
+        ({"length": [0, 1, 2, 3, 4]}, r"length: .* in \[0, 3\], got 4 in row 4"),
+        ({"length": [0, 1, 2, 3, 0.5]}, r"length: .* whole .* got 0.5 in row 4"),
+        (
+            {"length": [[3]] * 5},
+            r"length: must be an array \[5\] .* got int64 \[5, 1\]",
+        ),
+        (
+            {"static": table(0, 5)._replace(codes=np.full((5, 2), 0.5))},
+            r"codes: must be whole, got 0.5 in row \d",
+        ),
+        (
+            {"static": table(0, 4)},
+            r"static: observed: must be an array \[5, any\] .* got bool \[4, 4\]",
+        ),
+        (
+            {"static": Table([[0.0]] * 5, [[0]] * 5, [[True, True]] * 5)},
+            r"static: observed: must be an array .* got list",
+        ),
+        (
+            {"temporal": table(0, 5)},
+            r"temporal: observed: must be an array .* got bool \[5, 4\]",
+        ),
+        (
+            {"temporal": table(0, 5, 3)._replace(codes=np.zeros((5, 3, 1), int))},
+            r"temporal: .* 3 columns, but observed 4",
+        ),
+    ],
+)
+def test_make_cohort_refuses_what_it_would_have_to_cut(fields, match):
+    parts = {
+        "static": table(0, 5),
+        "temporal": table(0, 5, 3),
+        "length": [0, 1, 2, 3, 3],
+        "label": np.zeros(5),  # whole numbers of any dtype are taken
+    }
+    assert num_patients(make_cohort(**parts)) == 5
+    with pytest.raises(InputError, match=match):
+        make_cohort(**(parts | fields))
 
 
 def test_valid_steps_by_hand():

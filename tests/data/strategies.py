@@ -5,7 +5,8 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 from jaxehr.core.cohort import Dataset, Feature, Label, Schema, Table, make_cohort
-from jaxehr.data.columns import FLOATS, INTEGERS, TEXTS, TYPES
+from jaxehr.core.dtypes import FLOATS, INTEGERS, TEXTS
+from jaxehr.data.columns import TYPES
 
 words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6)
 names = st.text("abcdefgxyz_ é", min_size=1, max_size=6)

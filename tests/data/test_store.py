@@ -246,6 +246,23 @@ def test_values_that_do_not_fit_their_dtype_are_not_written():
         disassemble(data._replace(schema=schema, ids=np.array([1, 2, 300])))
 
 
+def test_persons_without_a_column_are_not_lost(tmp_path):
+    """They decide who is held out: the folder would hold other people."""
+    data = assemble(SCHEMA, STATIC, TEMPORAL, {})
+    one = data._replace(
+        schema=SCHEMA.replace(group=None), groups=np.zeros(len(data.ids), int)
+    )
+    text = (
+        r"groups of \d stay\(s\) are not their ids, .*schema.replace\(group='person'\)"
+    )
+    with pytest.raises(InputError, match=text):
+        save_cohort(one, tmp_path / "cohort")
+    assert not list(tmp_path.iterdir())
+    named = one._replace(schema=SCHEMA.replace(group="person"))
+    save_cohort(named, tmp_path / "cohort")
+    np.testing.assert_array_equal(load_cohort(tmp_path / "cohort").groups, one.groups)
+
+
 @pytest.fixture
 def folder(tmp_path):
     save_cohort(assemble(SCHEMA, STATIC, TEMPORAL, {"source": "test"}), tmp_path / "c")
@@ -361,7 +378,7 @@ def test_a_foreign_object_is_no_schema():
 def test_infinite_categories_are_refused():
     content = edit(None, "temporal", 1, "dtype", value="double")
     content["temporal"][1]["categories"] = [1.0, float("inf")]
-    with pytest.raises(InputError, match="column 'state': values must be finite"):
+    with pytest.raises(InputError, match=r"categories 1.0, inf are not all values"):
         schema_from_json(content, "s.json")
 
 

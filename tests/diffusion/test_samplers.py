@@ -1,4 +1,4 @@
-"""Solvers: by hand, fixed point, measured order, exact denoisers (specs A.7)."""
+"""Solvers: by hand, fixed point, measured order, exact denoisers."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Schedules against closed forms and the facts of their gradient (specs A.3)."""
+"""Schedules against closed forms and the facts of their gradient."""
 
 import jax
 import jax.numpy as jnp

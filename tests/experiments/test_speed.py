@@ -36,7 +36,7 @@ def test_work_of_a_coupling_by_hand():
 
 def test_the_flop_of_the_default_network_is_that_of_the_notes():
     net = Network(rows=1, steps=1000, repeats=1)
-    assert net.flop() / 1000 == pytest.approx(0.39e6, rel=0.02)  # specs: 0.44 MFLOP
+    assert net.flop() / 1000 == pytest.approx(0.39e6, rel=0.02)
 
 
 def test_both_networks_have_the_same_weights():

@@ -82,7 +82,7 @@ def test_the_loss_is_the_sum_of_its_parts():
 
 
 def test_imputed_latents_enter_no_reconstruction():
-    # Only the diffusion learns from them [specs A.7].
+    # Only the diffusion learns from them.
     loss, params, batch = problem()
     other = jax.tree.map(lambda leaf: leaf * 3.0 + 1.0, dict(batch.common))
     before, after = (

@@ -29,7 +29,7 @@ def test_few_rows_are_all_taken():
 
 
 def test_barycentres_are_the_plans_normalised_rows(x64, monkeypatch):
-    # B = G Z / p, by blocks of rows [specs A.6.1].
+    # B = G Z / p, by blocks of rows.
     problem = random_problem(0)
     found = solve(problem, 0.05, tolerance=1e-10, change=1e-10, max_rounds=200)
     plan = np.asarray(plan_of(type(problem)(*map(jnp.asarray, problem)), found))

@@ -71,7 +71,7 @@ def test_largest_keeps_schema_order_and_what_cannot_be_compared():
 
 
 def test_noise_level_meets_the_published_values():
-    # specs/cdmt.md A.3: rho 7, 0.002 to 80 at t = 0, 1/4, 1/2, 3/4, 1
+    # rho 7, 0.002 to 80 at t = 0, 1/4, 1/2, 3/4, 1
     found = noise_level(np.linspace(0, 1, 5), 7.0, 0.002, 80.0)
     np.testing.assert_allclose(found, [0.002, 0.1698, 2.5152, 17.5278, 80], rtol=3e-4)
 

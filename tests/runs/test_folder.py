@@ -12,7 +12,7 @@ from jaxehr.runs.folder import opened
 from jaxehr.training import sharding
 
 
-@pytest.mark.parametrize("error", [InputError, FloatingPointError])
+@pytest.mark.parametrize("error", [InputError, FloatingPointError, TypeError])
 @pytest.mark.parametrize("saved", [False, True])
 def test_a_failure_before_the_first_checkpoint_leaves_nothing(
     tmp_path, monkeypatch, error, saved

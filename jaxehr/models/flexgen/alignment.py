@@ -1,6 +1,7 @@
 """The alignment of one training: pairs, clouds, imputers, what they are worth.
 
-Source = temporal, target = static latents: the means of the encoders [specs A.6].
+Source = temporal, target = static latents: the means of the encoders (README,
+Deviations: alignment).
 """
 
 import dataclasses

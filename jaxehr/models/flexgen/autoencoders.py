@@ -162,7 +162,7 @@ def elbo_loss(
 
     With `kl_reduction` "batch" the divergence is summed over the rows of a batch, of
     `config.train`, against the mean reconstruction of a value, as in the authors' code
-    [specs A.2].
+    (README, Deviations: divergence).
     """
     part, config = networks.part, networks.config
     valid = likelihoods.valid_rows(part, batch.block, batch.length)

@@ -1,7 +1,7 @@
 """The FLEXGEN-EHR generative model: a factory that ties the parts together.
 
-Two stages [specs A.7]: autoencoders of both modalities; then alignment of their latents
-and diffusion of the fused ones.
+Two stages (README, Deviations: order): autoencoders of both modalities; then alignment
+of their latents and diffusion of the fused ones.
 """
 
 import functools

@@ -189,7 +189,7 @@ class StaticDecoder(nn.Module):
 
 class TemporalDecoder(nn.Module):
     """[z, one-hot label] -> outputs of every step: the same code at each of T steps,
-    with a learned position, through an LSTM [specs A.8]; and of the length."""
+    with a learned position, through an LSTM (README, Deviations); and of the length."""
 
     part: Part
     config: FlexgenConfig

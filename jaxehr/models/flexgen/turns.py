@@ -1,7 +1,7 @@
 """Algorithm 1 in turns: align, then train diffusion and autoencoders together.
 
-The paper's "train encoders and decoders based on G(z_i)" is undefined; read as in
-specs A.7: the bound of both autoencoders on observed modalities, plus the decoders'
+The paper's "train encoders and decoders based on G(z_i)" is undefined; read (README,
+Deviations) as the bound of both autoencoders on observed modalities, plus the decoders'
 likelihood of what the score network denoises, for patients who have both: it denoises
 the fused latent, so that of anyone else an imputed half would enter. No reconstruction
 depends on an imputed latent.

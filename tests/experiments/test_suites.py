@@ -5,6 +5,7 @@ import json
 import pathlib
 import pickle
 
+import numpy as np
 import pytest
 
 from experiments import cell as cell_module
@@ -49,7 +50,8 @@ def folders(tmp_path):
         cohort=DATA.cohort._replace(
             static=type(DATA.cohort.static)(
                 *(leaf[:, :0] for leaf in DATA.cohort.static)
-            )
+            ),
+            has_static=np.zeros_like(DATA.cohort.has_static),
         ),
     )
     made = {"dense": DATA, "binary": discretize(DATA), "series": series}

@@ -77,7 +77,7 @@ def test_croissant_lists_the_files_of_shards(tmp_path):
     save_cohort(data, tmp_path / "synthetic", shards=2)
     files = hashes(tmp_path / "synthetic")
     assert "shards/00000/static.parquet" in files
-    listed = croissant(data, {}, files)["distribution"]
+    listed = croissant(data, [], {}, files)["distribution"]
     assert [entry["contentUrl"] for entry in listed] == list(files)
     assert len(files) == len([*tmp_path.rglob("*.parquet")])
 

@@ -240,7 +240,8 @@ def learn(key: jax.Array, config: CdtdConfig, task: Task) -> Params:
     scores = forms.fit_scores(task.form, task.layout, task.data)
     entropy = entropies(model, task.fitted["frequency"])
     measured = bound(measure, model, scores, entropy)
-    optimise = bound(optimiser, b2=0.99)
+    # A schedule, and embeddings, which are normalised.
+    optimise = bound(optimiser, b2=0.99, undecayed=("warp", "tables"))
     player = Player("", bound(training_loss, model, measured), optimiser=optimise)
     objective = Objective(
         bound(init, model, scores, task.fitted),

@@ -195,7 +195,7 @@ def loss(
 
 def ticking(config: TrainConfig) -> optax.GradientTransformation:
     """The common optimiser; the clock goes from 0 to 1 over the training."""
-    inner = optimiser(config)
+    inner = optimiser(config, undecayed=("raw_rho", "raw_k", "clock"))
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
         found: Any = None

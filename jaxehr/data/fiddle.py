@@ -210,10 +210,4 @@ def grid(place: Place, steps: int) -> dict[str, Any]:
         step = width / 60 if width >= MINUTES else width
     elif named and steps:
         step = float(named["hours"]) / steps
-    whole = step.is_integer()
-    return {
-        "num_steps": steps,
-        "step": step,
-        "time": "hour",
-        "time_dtype": "int64" if whole else "double",
-    }
+    return {"num_steps": steps, "step": step, "time": "hour"}

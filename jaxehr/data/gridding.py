@@ -97,11 +97,6 @@ def count_steps(
     return steps
 
 
-def time_dtype(step: float) -> str:
-    """Dtype of a time column that starts at 0: integer on a grid of whole steps."""
-    return "int64" if float(step).is_integer() else "double"
-
-
 def holding(dtype: str, start: float, step: float, num_steps: int) -> str:
     """`dtype` if every time of a grid is a value of it, else double (0.1: no float)."""
     parts = max(fractions.Fraction(end).denominator for end in (start, step))

@@ -30,7 +30,7 @@ from jaxehr.data.events import (
     coded_feature,
     tidy,
 )
-from jaxehr.data.gridding import count_steps, time_dtype
+from jaxehr.data.gridding import count_steps
 from jaxehr.data.hospital import (
     Hospital,
     Keys,
@@ -125,7 +125,6 @@ def plan(hospital: Hospital, schemas: Any, options: MedsOptions) -> Plan:
         num_steps=steps,
         id=SUBJECT,
         time=TIME,
-        time_dtype=time_dtype(options.bin_hours),
         step=float(options.bin_hours),
         label=label,
         group=group,

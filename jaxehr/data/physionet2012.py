@@ -29,7 +29,6 @@ from jaxehr.data.gridding import (
     count_steps,
     grid_long,
     in_memory,
-    time_dtype,
     with_ends,
 )
 
@@ -342,7 +341,6 @@ def make_schema(
         num_steps=count_steps(options.hours, options.bin_hours),
         id=ID,
         time=TIME,
-        time_dtype=time_dtype(options.bin_hours),
         step=options.bin_hours,
         label=Label(name=options.label, classes=tuple(np.unique(labels).tolist())),
         rules=descending(*INVASIVE, among=names) + descending(*CUFF, among=names),

@@ -27,7 +27,6 @@ from jaxehr.data.gridding import (
     count_values,
     grid_wide,
     in_memory,
-    time_dtype,
     with_ends,
 )
 
@@ -195,7 +194,6 @@ def make_schema(options: Physionet2019Options) -> Schema:
         id=ID,
         id_dtype="string",
         time=TIME,
-        time_dtype=time_dtype(options.bin_hours),
         step=options.bin_hours,
         label=Label(name="sepsis", classes=(0, 1)),
         rules=descending(*PRESSURES, among=options.variables),

@@ -25,7 +25,6 @@ from jaxehr.data.gridding import (
     grid_long,
     grid_wide,
     in_memory,
-    time_dtype,
     with_ends,
 )
 
@@ -220,7 +219,6 @@ def _schema(
         num_steps=num_steps,
         id=ID,
         time=TIME,
-        time_dtype=time_dtype(step),
         time_unit="a",
         step=step,
         label=Label(name="death", classes=(0, 1)),

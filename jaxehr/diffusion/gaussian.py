@@ -17,7 +17,9 @@ import numpy as np
 MOST = 2048  # values of a block: its eigenvectors take minutes and hundreds of MB above
 UNITS = 256.0  # values are whole multiples of 1 / UNITS in the sums
 ROWS = 1024  # patients added at once
-REST = 0.002  # of the variance, in directions that count as equally wide
+# Of the variance, in directions that count as equally wide: at 0.05 differences in
+# time of what hardly moves are among them.
+REST = 0.002
 
 
 class Moments(NamedTuple):

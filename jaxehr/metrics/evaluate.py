@@ -149,7 +149,7 @@ def comparison(
     for name, data in named.items():
         if num_patients(data.cohort) == 0:
             raise InputError(f"the {name} data hold no patient; nothing to compare.")
-    # What stands beside a gap is no value: else copies would not equal
+    # What stands beside a gap is no value, and by it copies would not be equal.
     sets = [
         data._replace(cohort=cleared(data.cohort))
         for data in one_form(list(named.values()))

@@ -30,20 +30,21 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def start(words, devices, limit=-1, **more) -> subprocess.Popen:
+def start(words, devices, limit=None, **more) -> subprocess.Popen:
     """One process with some devices of its own, whose files are at most `limit`."""
     flags = f"--xla_force_host_platform_device_count={devices}"
+    confine = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     return subprocess.Popen(
         [sys.executable, "-m", "jaxehr.cli", *map(str, words)],
         env=os.environ | CPU | {"XLA_FLAGS": flags} | more,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        preexec_fn=confine if limit else None,
     )
 
 
-def job(words, limit=-1) -> list[subprocess.Popen]:
+def job(words, limit=None) -> list[subprocess.Popen]:
     """Two processes of one device each."""
     common = {
         "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",

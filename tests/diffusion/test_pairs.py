@@ -61,6 +61,7 @@ def test_rare_codes_tell_strong_correlations(wanted):
         expansions.append(step_expansion(ends[:-1], ends[1:], each))
     scores, seen = np.stack(scores, 1), np.ones(x.shape, bool)
     found = correlation(scores, seen, np.stack(expansions))
+    # Rare codes of 40,000 tell 0.5 to a standard error of 0.009.
     np.testing.assert_allclose(found, law, atol=0.03)
 
 

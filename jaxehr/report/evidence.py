@@ -99,7 +99,9 @@ def subgroup_table(result: Result) -> Rows:
     for group in detail_of(result)["groups"]:
         shown = [share(group[key]) for key in ("prevalence", "synthetic_prevalence")]
         if group["reason"]:
-            reason = group["reason"].removesuffix(" hold-out patients")
+            reason = group["reason"].replace("fewer than", "under")
+            for words_too_many in (" hold-out patients", " tested patients"):
+                reason = reason.replace(words_too_many, "")  # or it is a wide column
             measured = ["", "", "", f"none: {reason}"]
         else:
             ends = f"{words.number(group['low'])} to {words.number(group['high'])}"

@@ -9,7 +9,7 @@ import numpy as np
 from jaxehr.core.cohort import Dataset, num_patients
 from jaxehr.core.contracts import Comparison, Definition, Result, Value
 from jaxehr.metrics.attacks import SIGNIFICANT
-from jaxehr.metrics.release import COPIES, DIAGNOSTICS
+from jaxehr.metrics.release import COPIES, DIAGNOSTICS, bounded
 from jaxehr.report.nature import nature
 
 ARROWS = {
@@ -219,10 +219,13 @@ def copies_sentence(results: list[Result]) -> str:
         share, fresh = value.value or 0.0, value.reference or 0.0
         if share > fresh:
             made = f"{detail['count']:,} of {detail['records']:,} synthetic patients"
+            least = bounded(value, "max_sure_excess")
+            by_chance = least is not None and least <= 0
+            chance = ", no more than chance makes" if by_chance else ""
             return (
                 f"{made} equal a training patient in every value "
                 f"({number(100 * share)} %; of hold-out patients "
-                f"{number(100 * fresh)} %)."
+                f"{number(100 * fresh)} %{chance})."
             )
     return ""
 

@@ -224,4 +224,5 @@ def test_copies_beyond_those_by_chance_break_the_policy(people, copied, passes):
     if copied:
         assert told.startswith(f"{found.detail['count']} of 300 synthetic patients eq")
     assert bool(told) == (found.value > found.reference)
+    assert ("chance" in told) == (bool(told) and not copied)
     assert words.attacks(results) == []  # no attack was made
